@@ -1,0 +1,163 @@
+"""What a device does: run a compiled model and measure it. And the values that go in and out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pconvgen.errors import PconvgenError, UsageError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A compiled model: a Relax executable in a shared library, and how to call its function `main`.
+
+    Attributes
+    ----------
+    path: the shared library.
+    inputs: (name, shape, dtype) of each parameter, in order.
+    outputs: a name for each tensor that is returned, in order.
+    target: name of the target it was compiled for.
+    """
+
+    path: Path
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    outputs: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One measurement of a model on a device.
+
+    Attributes
+    ----------
+    median_ms, min_ms: over `times_ms`; None where the device has no honest clock.
+    times_ms: milliseconds of one inference, each value one repeat.
+    threads: how many the model could use.
+    device, target: names of where it ran and of what it was compiled for.
+    instructions: executed by one inference, None where the device does not count.
+    classes: the instructions by coarse class; they add up to `instructions`.
+    """
+
+    median_ms: float | None
+    min_ms: float | None
+    times_ms: tuple[float, ...]
+    threads: int
+    device: str
+    target: str
+    instructions: int | None = None
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+
+class Device(Protocol):
+    """Where models run. Implementations are frozen values: all that is remembered is on disk."""
+
+    @property
+    def name(self) -> str:
+        """Its name, as in `pconvgen.devices.DEVICES`."""
+
+    def available(self) -> str | None:
+        """Why it cannot be used on this machine, None when it can."""
+
+    def facts(self) -> dict[str, object]:
+        """What a record says about where it was measured."""
+
+    def run(self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1) -> dict[str, np.ndarray]:
+        """Outputs by name of one inference.
+
+        Raises
+        ------
+        UsageError: the device cannot give that many threads.
+        PconvgenError: the inputs do not fit the model, or the model fails, crashes or does not end.
+        """
+
+    def bench(
+        self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1, seconds: float = 0.5
+    ) -> BenchResult:
+        """Measures repeated inferences for about `seconds`, at least ten. Raises what `run` raises."""
+
+
+def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The model's inputs in its order, each C-contiguous.
+
+    Raises
+    ------
+    PconvgenError: an input is missing, unknown, or has another shape or dtype. (Compiled code does not check.)
+    """
+    expected = [name for name, _, _ in model.inputs]
+    if sorted(inputs) != sorted(expected):
+        raise PconvgenError(
+            "wrong inputs", file=model.path, found=", ".join(sorted(inputs)) or "none", expected=", ".join(expected)
+        )
+    arrays = []
+    for name, shape, dtype in model.inputs:
+        array = np.asarray(inputs[name])
+        if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
+            raise PconvgenError(
+                f"input {name} does not fit",
+                file=model.path,
+                found=f"{array.dtype} {array.shape}",
+                expected=f"{dtype} {tuple(shape)}",
+            )
+        arrays.append(np.ascontiguousarray(array).reshape(array.shape))
+    return arrays
+
+
+def named_outputs(model: Model, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors that a model returned, by their names.
+
+    Raises
+    ------
+    PconvgenError: there are more or fewer than the model has names for.
+    """
+    if len(arrays) != len(model.outputs):
+        raise PconvgenError(
+            "the library returned another number of outputs",
+            file=model.path,
+            found=len(arrays),
+            expected=f"{len(model.outputs)} ({', '.join(model.outputs)})",
+        )
+    return dict(zip(model.outputs, arrays, strict=True))
+
+
+def check_library(model: Model, machine: str, remedy: str) -> None:
+    """Checks that a model's library exists and has code for that processor family.
+
+    Raises
+    ------
+    PconvgenError: it does not exist, is no library, or is for another processor family; `remedy` says where to run it.
+    """
+    from pconvgen.targets.elf import machine_of
+
+    if not model.path.is_file():
+        raise PconvgenError("no such library", file=model.path, remedy="compile the model first")
+    found = machine_of(model.path)
+    if found != machine:
+        raise PconvgenError(
+            "the library has code for another processor", file=model.path, found=found, expected=machine, remedy=remedy
+        )
+
+
+def check_threads(threads: int) -> None:
+    """Checks a number of threads against this machine.
+
+    Raises
+    ------
+    UsageError: it is less than one or more than there are cores: threads that share a core make times meaningless.
+    """
+    cores = usable_cores()
+    if not 1 <= threads <= cores:
+        raise UsageError(
+            "impossible number of threads", found=threads, expected=f"1 to {cores}, the cores of this machine"
+        )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,110 @@
+"""This machine as a device: models run in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pconvgen.devices.device import (
+    BenchResult,
+    Model,
+    check_library,
+    check_threads,
+    named_outputs,
+    ordered_inputs,
+    usable_cores,
+)
+from pconvgen.devices.process import run_child
+
+
+@dataclass(frozen=True)
+class LocalDevice:
+    """Runs libraries of this machine's processor.
+
+    Attributes
+    ----------
+    timeout_s: after which a run or a measurement is a failure.
+    """
+
+    timeout_s: float = 600
+    name: str = "local"
+
+    def available(self) -> str | None:
+        """None: this machine is always there."""
+        return None
+
+    def facts(self) -> dict[str, object]:
+        """Processor, cores and what is known of the clock."""
+        from pconvgen.targets.host import clock_ghz
+
+        return {
+            "device": self.name,
+            "machine": platform.machine(),
+            "cpu": _cpu_model(),
+            "cores": usable_cores(),
+            "ghz": clock_ghz(),
+            "system": f"{platform.system()} {platform.release()}",
+        }
+
+    def run(self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1) -> dict[str, np.ndarray]:
+        """Outputs by name of one inference; see `Device.run`."""
+        with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
+            folder = Path(name)
+            self._work(folder, model, inputs, threads, seconds=None)
+            with np.load(folder / "outputs.npz") as stored:
+                return named_outputs(model, [stored[f"arr_{index}"] for index in range(len(stored.files))])
+
+    def bench(
+        self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1, seconds: float = 0.5
+    ) -> BenchResult:
+        """Wall-clock times of repeated inferences; see `Device.bench`."""
+        with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
+            folder = Path(name)
+            self._work(folder, model, inputs, threads, seconds=seconds)
+            times = tuple(json.loads((folder / "times.json").read_text()))
+        return BenchResult(
+            median_ms=statistics.median(times),
+            min_ms=min(times),
+            times_ms=times,
+            threads=threads,
+            device=self.name,
+            target=model.target,
+        )
+
+    def _work(
+        self, folder: Path, model: Model, inputs: Mapping[str, np.ndarray], threads: int, seconds: float | None
+    ) -> None:
+        """Has a worker answer one request; what it writes is in the folder."""
+        check_threads(threads)
+        check_library(model, platform.machine(), remedy="use the emulated device, or a phone")
+        np.savez(folder / "inputs.npz", *ordered_inputs(model, inputs))
+        request = {"library": str(model.path.resolve()), "seconds": seconds}
+        (folder / "request.json").write_text(json.dumps(request))
+        run_child(
+            [sys.executable, "-m", "pconvgen.devices.worker", str(folder)],
+            f"{model.path}: the model",
+            timeout_s=self.timeout_s,
+            # TVM_NUM_THREADS is how its runtime is told; OMP_NUM_THREADS would be asked next.
+            env={**os.environ, "TVM_NUM_THREADS": str(threads)},
+        )
+
+
+def _cpu_model() -> str:
+    """The processor's name as Linux tells it, else its family."""
+    from pconvgen.targets.host import CPUINFO
+
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found.group(1).strip() if found else platform.processor() or platform.machine()

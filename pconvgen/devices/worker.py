@@ -1,0 +1,82 @@
+"""The process that loads a compiled model on this machine: `python -m pconvgen.devices.worker FOLDER`.
+
+The folder holds request.json and inputs.npz; the worker adds outputs.npz (run) or times.json (bench). It is a process of
+its own because a library can crash, and because TVM reads the number of threads once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Long enough that the timer's resolution and a stray interrupt are small against one repeat.
+REPEAT_S = 0.005
+MIN_REPEATS = 10
+WARM_UP_S = 0.05
+
+
+def main(folder: Path) -> None:
+    """Answers the request in the folder."""
+    request = json.loads((folder / "request.json").read_text())
+    tvm = _import_runtime()
+    from tvm.runtime.vm import VirtualMachine
+
+    with np.load(folder / "inputs.npz") as stored:
+        # tvm.runtime.tensor copies to memory aligned as the kernels expect; a numpy array passed as it is may crash.
+        inputs = [tvm.runtime.tensor(stored[f"arr_{index}"]) for index in range(len(stored.files))]
+    vm = VirtualMachine(tvm.runtime.load_module(request["library"]), tvm.cpu())
+    if request["seconds"] is None:
+        np.savez(folder / "outputs.npz", *_flat(vm["main"](*inputs)))
+    else:
+        times = _measure(vm, tvm.cpu(), inputs, request["seconds"])
+        (folder / "times.json").write_text(json.dumps(times))
+
+
+def _import_runtime() -> Any:
+    """TVM's runtime without its compiler and without torch, which would take two seconds to import."""
+    os.environ["TVM_USE_RUNTIME_LIB"] = "1"
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    import tvm
+
+    # TVM prints a symbolised stack, for half a minute, when a library crashes; the caller wants the bare signal.
+    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
+        signal.signal(number, signal.SIG_DFL)
+    return tvm
+
+
+def _flat(value: Any) -> list[np.ndarray]:
+    """The tensors of a result that is a tensor or a (nested) tuple of them."""
+    if hasattr(value, "numpy"):
+        return [value.numpy()]
+    return [array for part in value for array in _flat(part)]
+
+
+def _measure(vm: Any, device: Any, inputs: list[Any], seconds: float) -> list[float]:
+    """Milliseconds of one inference, for each repeat."""
+    main_function = vm["main"]
+    calls, started = 0, time.perf_counter()
+    while calls == 0 or time.perf_counter() - started < WARM_UP_S:
+        main_function(*inputs)
+        calls += 1
+    # The first call of the warm-up is slow, so this errs towards fewer calls a repeat, never towards an endless run.
+    estimate_s = (time.perf_counter() - started) / calls
+    number = max(1, math.ceil(REPEAT_S / estimate_s))
+    repeats = max(MIN_REPEATS, math.ceil(seconds / (number * estimate_s)))
+    result = vm.time_evaluator("main", device, number=number, repeat=repeats)(*inputs)
+    return [1e3 * value for value in result.results]
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except Exception as error:
+        # The caller shows the end of what is printed here: the message belongs there, without the frames before it.
+        sys.exit(f"{type(error).__name__}: {error}")

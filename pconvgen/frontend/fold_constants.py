@@ -1,0 +1,78 @@
+"""Folds operators on weights, such as the masks of pruning, at import and without compiling anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+
+from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, rewrite_main, shape_of
+
+Array = NDArray[Any]
+
+_ELEMENTWISE: dict[str, Callable[..., Array]] = {
+    "relax.add": np.add,
+    "relax.subtract": np.subtract,
+    "relax.multiply": np.multiply,
+    "relax.divide": np.divide,
+    "relax.maximum": np.maximum,
+    "relax.minimum": np.minimum,
+    "relax.power": np.power,
+    "relax.negative": np.negative,
+    "relax.abs": np.abs,
+    "relax.sqrt": np.sqrt,
+    "relax.rsqrt": lambda x: 1 / np.sqrt(x),
+    "relax.exp": np.exp,
+    "relax.sign": np.sign,
+    "relax.sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "relax.equal": np.equal,
+    "relax.not_equal": np.not_equal,
+    "relax.greater": np.greater,
+    "relax.greater_equal": np.greater_equal,
+    "relax.less": np.less,
+    "relax.less_equal": np.less_equal,
+    "relax.where": np.where,
+    "relax.astype": lambda x: x,
+}
+_RESHAPING = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
+
+
+@tvm.transform.module_pass(opt_level=0, name="FoldWeightConstants")
+class FoldWeightConstants:
+    """Evaluate with NumPy what depends on constants only.
+
+    before: w = multiply(weight_orig, weight_mask); y = nn.conv2d(x, w)
+    after:  y = nn.conv2d(x, weight)
+    """
+
+    def transform_module(self, module: Any, _context: Any) -> Any:
+        """A new module; operators that are not in the table stay."""
+        return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, _fold))
+
+
+def _fold(_var: Any, value: Any, _emit: Emit) -> Any:
+    if not isinstance(value, tvm.ir.Call) or not isinstance(value.op, tvm.ir.Op):
+        return value
+    shape = shape_of(value)
+    if shape is None:
+        return value
+    if is_op(value, *_RESHAPING, "relax.permute_dims", "relax.broadcast_to"):
+        array = constant_value(value.args[0])
+        return value if array is None else constant(_move(value, array, shape))
+    function = _ELEMENTWISE.get(value.op.name)
+    arrays = [constant_value(arg) for arg in value.args]
+    if function is None or any(array is None for array in arrays):
+        return value
+    return constant(np.asarray(function(*arrays)).astype(dtype_of(value)))
+
+
+def _move(value: Any, array: Array, shape: tuple[int, ...]) -> Array:
+    if is_op(value, "relax.permute_dims"):
+        axes = value.attrs.axes
+        return np.transpose(array, None if axes is None else [int(axis) for axis in axes])
+    if is_op(value, "relax.broadcast_to"):
+        return np.broadcast_to(array, shape)
+    return array.reshape(shape)

@@ -1,0 +1,305 @@
+"""PyTorch: .pt2 files of torch.export.save, ExportedPrograms and nn.Modules."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+from tvm.relax.frontend.torch import from_exported_program
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.frontend.finish import finish
+from pconvgen.frontend.spec import (
+    Imported,
+    Shape,
+    Tensors,
+    check_batch_statistics,
+    check_dtype,
+    check_finite,
+    last_line,
+    resolve_shapes,
+    variable_name,
+)
+from pconvgen.frontend.torch_converters import CONVERTERS, LAYER_META, arguments
+
+EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
+_WEIGHTED = ("conv", "linear.")
+
+
+def load_file(path: Path) -> Any:
+    """The ExportedProgram in a .pt2 file. Raises PconvgenError when it is something else or damaged."""
+    _check_archive(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.load(path)
+    except Exception as error:
+        raise PconvgenError(
+            "torch cannot read this export",
+            file=path,
+            found=last_line(error),
+            expected=f"a file that torch.export.save of torch {torch.__version__} or older wrote",
+            remedy="export the model again with the torch that is installed here",
+        ) from error
+
+
+def _check_archive(path: Path) -> None:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not zipfile.is_zipfile(path):
+        cut = start == b"PK\x03\x04"
+        raise PconvgenError(
+            "this is not a torch.export file",
+            file=path,
+            found="a damaged or truncated archive" if cut else "no zip archive",
+            expected="what torch.export.save wrote",
+            remedy="copy or export the file again" if cut else EXPORT_HINT,
+        )
+    with zipfile.ZipFile(path) as archive:
+        members = {name.rpartition("/")[2] for name in archive.namelist()}
+    if members & {"archive_format", "serialized_exported_program.json"}:
+        return
+    if "constants.pkl" in members:
+        found = "a TorchScript file"
+    elif "data.pkl" in members:
+        found = "pickled weights or a pickled module (torch.save)"
+    else:
+        found = "another zip archive"
+    raise PconvgenError(
+        "this is not a torch.export file",
+        file=path,
+        found=found,
+        expected="what torch.export.save wrote",
+        remedy=EXPORT_HINT,
+    )
+
+
+def export_module(
+    model: torch.nn.Module, inputs: Mapping[str, Sequence[int]] | None, example: Sequence[torch.Tensor] | None
+) -> Any:
+    """Export `model` in evaluation mode; its training flags are put back and its weights copied.
+
+    The example inputs are `example`, or random tensors of the shapes in `inputs` (argument name of forward() -> shape).
+    """
+    source = type(model).__name__
+    kwargs: dict[str, torch.Tensor] = {}
+    if example is None:
+        names = list(inspect.signature(model.forward).parameters)
+        if not inputs:
+            raise UsageError(
+                "a module needs the shapes of its inputs",
+                file=source,
+                expected=f"a shape for {' and '.join(names)}",
+                remedy=f"give inputs={{{names[0] if names else 'x'!r}: (1, 3, 224, 224)}} or example=(tensor,)",
+            )
+        shapes = resolve_shapes({name: [None] * len(inputs.get(name, ())) for name in names}, inputs, source)
+        kwargs = {name: torch.randn(shape) for name, shape in shapes.items() if name in inputs}
+    with _evaluating(model):
+        program = _export(model, tuple(example or ()), kwargs, source)
+    for tensors in (program.state_dict, program.constants):
+        for name, tensor in tensors.items():
+            if isinstance(tensor, torch.Tensor):
+                copy = tensor.detach().clone()
+                tensors[name] = torch.nn.Parameter(copy, False) if isinstance(tensor, torch.nn.Parameter) else copy
+    return program
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.export.export(model, args, kwargs)
+    except Exception as error:
+        raise PconvgenError(
+            "torch.export cannot export this model for these inputs",
+            file=source,
+            found=last_line(error),
+            remedy="make torch.export.export(model, example) work, or choose another input shape",
+        ) from error
+
+
+def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, source: str) -> Imported:
+    """Import an ExportedProgram; dynamic dimensions of its inputs get the sizes in `inputs`."""
+    declared = _declared_inputs(program, source)
+    shapes = resolve_shapes(declared, inputs, source)
+    if any(None in shape for shape in declared.values()):
+        program = _specialise(program, shapes, source)
+    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+    _check_weights(program, source)
+    _check_mode(program, targets, source)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        functional = program.run_decompositions({})
+    layers = _name_layers(functional, targets)
+    _check_operators(functional, source)
+    try:
+        module = from_exported_program(
+            functional, unwrap_unit_return_tuple=True, run_ep_decomposition=False, custom_convert_map=CONVERTERS
+        )
+    except Exception as error:
+        raise PconvgenError(
+            "TVM cannot import this model",
+            file=source,
+            found=last_line(error),
+            remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch_converters.py",
+        ) from error
+    names = _output_names(program, source)
+    return finish(module, list(shapes), names, layers, _reference(program, list(shapes), names), source)
+
+
+def _declared_inputs(program: Any, source: str) -> dict[str, list[int | None]]:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    declared: dict[str, list[int | None]] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        name = spec.arg.name
+        if not isinstance(spec.arg, TensorArgument):
+            raise PconvgenError(
+                f"input {name} is not a tensor",
+                file=source,
+                found=getattr(spec.arg, "value", None),
+                expected="a float32 tensor",
+                remedy="make it an attribute of the model, then export again",
+            )
+        check_dtype("input", name, str(values[name].dtype).removeprefix("torch."), source)
+        declared[name] = [size if isinstance(size, int) else None for size in values[name].shape]
+    return declared
+
+
+def _specialise(program: Any, shapes: Mapping[str, Shape], source: str) -> Any:
+    """The same program for static shapes."""
+    flat = [torch.randn(shape) for shape in shapes.values()]
+    args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
+    return _export(program.module(), args, kwargs, source)
+
+
+def _check_weights(program: Any, source: str) -> None:
+    for name, tensor in program.state_dict.items():
+        layer, _, parameter = _split(name)
+        if tensor.is_floating_point():
+            check_dtype("weight", name, str(tensor.dtype).removeprefix("torch."), source)
+            check_finite(layer, parameter, tensor.detach().numpy(), source)
+
+
+def _split(target: str) -> tuple[str, str, str]:
+    """"layer1.0.conv1.weight_orig" and "layer1.0.conv1.parametrizations.weight.original" both belong to "layer1.0.conv1"."""
+    layer, mark, rest = target.partition(".parametrizations.")
+    return (layer, mark, rest) if mark else target.rpartition(".")
+
+
+def _calls(program: Any) -> list[Any]:
+    return [node for node in program.graph.nodes if node.op == "call_function"]
+
+
+def _check_mode(program: Any, targets: Mapping[str, str], source: str) -> None:
+    for node in _calls(program):
+        operator = node.target.__name__
+        if operator in ("batch_norm.default", "dropout.default", "dropout_.default", "feature_dropout.default"):
+            args = arguments(node)
+            training = args["training"] if "training" in args else args["train"]
+            check_batch_statistics(bool(training), _layer_of(node, targets), source)
+
+
+def _layer_of(node: Any, targets: Mapping[str, str]) -> str:
+    """The module that owns the weight of `node`, else the module that calls it."""
+    pending = [arg for arg in node.args[1:3] if isinstance(arg, torch.fx.Node)][:1]
+    while pending:
+        source = pending.pop(0)
+        if source.op == "placeholder" and source.name in targets:
+            target = targets[source.name]
+            return _split(target)[0] or target
+        pending += source.all_input_nodes
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return (stack[-1][0] if stack else "") or node.name
+
+
+def _name_layers(program: Any, targets: Mapping[str, str]) -> dict[str, str]:
+    """Mark every convolution and linear node with a unique identifier; identifier -> layer name."""
+    layers: dict[str, str] = {}
+    for node in _calls(program):
+        if not node.target.__name__.startswith(_WEIGHTED):
+            continue
+        layer = _layer_of(node, targets)
+        name = unique(variable_name(layer), layers)
+        layers[name] = layer
+        node.meta[LAYER_META] = name
+    return layers
+
+
+def unique(name: str, taken: Mapping[str, Any]) -> str:
+    """`name`, or with the first free suffix when it is taken: "conv", "conv_2"."""
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
+def _check_operators(program: Any, source: str) -> None:
+    known = ExportedProgramImporter().convert_map.keys() | CONVERTERS.keys()
+    for node in _calls(program):
+        if node.target.__name__ not in known:
+            stack = list((node.meta.get("nn_module_stack") or {}).values())
+            raise PconvgenError(
+                f"operator {node.target} is not supported",
+                file=source,
+                layer=(stack[-1][0] if stack else "") or node.name,
+                found=f"node {node.name}",
+                remedy="replace it in the model, or add a row to pconvgen/frontend/torch_converters.py",
+            )
+
+
+def _output_names(program: Any, source: str) -> list[str]:
+    """"output"; "output_0", ... of a tuple; the keys of a dict; nested ones joined by "_"."""
+    specs = [spec for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    for spec in specs:
+        if isinstance(spec.arg, ConstantArgument) or not isinstance(spec.arg, TensorArgument):
+            raise PconvgenError(
+                "the model returns something that is not a tensor",
+                file=source,
+                found=getattr(spec.arg, "value", None),
+                expected="tensors, or a tuple, list or dict of tensors",
+                remedy="return tensors only, then export again",
+            )
+    structure = pytree.tree_unflatten(list(range(len(specs))), program.call_spec.out_spec)
+    names = []
+    for path, _ in pytree.tree_flatten_with_path(structure)[0]:
+        keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+        names.append("_".join(keys if path and isinstance(path[0], pytree.MappingKey) else ["output", *keys]))
+    return names
+
+
+def _reference(program: Any, inputs: list[str], outputs: list[str]) -> Any:
+    module: list[Any] = []
+
+    def run(values: Tensors) -> Tensors:
+        if not module:
+            module.append(program.module())
+        flat = [torch.from_numpy(values[name].copy()) for name in inputs]
+        args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
+        with torch.no_grad():
+            results = pytree.tree_leaves(module[0](*args, **kwargs))
+        return {name: result.numpy() for name, result in zip(outputs, results, strict=True)}
+
+    return run

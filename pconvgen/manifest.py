@@ -1,0 +1,85 @@
+"""The manifest of a compiled library: how to call it, and what was decided for each layer.
+
+It is a constant of the executable, returned by its function "manifest" on any device and found by its mark in the
+file when the library is for another machine.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pconvgen.decision import Decision
+from pconvgen.errors import PconvgenError
+
+MARK = b"pconvgen manifest 1\n"
+_LENGTH_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a library says about itself.
+
+    Attributes
+    ----------
+    target: name of the target.
+    inputs: (name, shape, dtype) of main's parameters, in order.
+    outputs: (name, shape, dtype) of its results, in order.
+    decisions: one for each convolution and linear layer.
+    versions: of pconvgen, TVM and the target's processor.
+    """
+
+    target: str
+    inputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    outputs: tuple[tuple[str, tuple[int, ...], str], ...]
+    decisions: tuple[Decision, ...]
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> np.ndarray:
+        """The mark, the length and the JSON text, as uint8."""
+        data = asdict(self) | {"decisions": [decision.to_json() for decision in self.decisions]}
+        text = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
+        return np.frombuffer(MARK + b"%0*d" % (_LENGTH_DIGITS, len(text)) + text, np.uint8)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the library at `path`.
+
+    Raises PconvgenError when the file cannot be read or is no library of pconvgen's.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise PconvgenError("cannot be read", file=path, found=error.strerror) from error
+    start = data.find(MARK)
+    if not data.startswith(b"\x7fELF") or start < 0:
+        raise PconvgenError(
+            "no pconvgen manifest in this file",
+            file=path,
+            found="a shared library" if data.startswith(b"\x7fELF") else "no shared library",
+            expected="a library that `pconvgen compile` wrote",
+            remedy="compile the model again",
+        )
+    try:
+        begin = start + len(MARK) + _LENGTH_DIGITS
+        size = int(data[start + len(MARK) : begin])
+        return _from_json(json.loads(data[begin : begin + size]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise PconvgenError("the manifest is damaged", file=path, remedy="compile the model again") from error
+
+
+def _from_json(data: dict[str, Any]) -> Manifest:
+    def specs(rows: list[Any]) -> tuple[tuple[str, tuple[int, ...], str], ...]:
+        return tuple((name, tuple(shape), dtype) for name, shape, dtype in rows)
+
+    return Manifest(
+        target=data["target"],
+        inputs=specs(data["inputs"]),
+        outputs=specs(data["outputs"]),
+        decisions=tuple(Decision.from_json(row) for row in data["decisions"]),
+        versions=data["versions"],
+    )

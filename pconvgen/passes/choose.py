@@ -1,0 +1,79 @@
+"""Choosing a layer's encoding and kernel by predicted cost, and saying why."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from pconvgen.decision import Decision
+from pconvgen.passes.sites import Site
+from pconvgen.schedules import ISAS
+from pconvgen.schedules.default import Choice, is_single_pixel, rank
+from pconvgen.sparsity import STRUCTURES, candidates, density, encode
+from pconvgen.targets.target import Target
+from pconvgen.templates.instance import Instance, instantiate
+
+
+@dataclass(frozen=True, eq=False)
+class LayerPlan:
+    """What becomes of one layer."""
+
+    site: Site
+    instance: Instance
+    decision: Decision
+
+
+def plan_layer(site: Site, name: str, target: Target, *, dense: bool = False) -> LayerPlan:
+    """Ranks the encodings that hold the layer's weight and instantiates the fastest.
+
+    Parameters
+    ----------
+    site: the layer.
+    name: its name in the model.
+    target: decides instruction set, caches and clock.
+    dense: consider only the dense encoding.
+    """
+    isa = ISAS[target.isa]
+    found = STRUCTURES["dense"].detect(site.weight) if dense else candidates(site.weight, site.workload.groups)
+    ranking = rank(site.workload, found, isa, target.l2_kib)
+    best = ranking[0]
+    encoding = encode(site.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
+    instance = instantiate(site.workload, encoding, best.schedule, isa)
+    template = "channels" if is_single_pixel(site.workload) else "pixels"
+    decision = Decision(
+        name=name,
+        op=site.op,
+        shape=site.weight.shape if site.op != "linear" else site.weight.shape[:2],
+        macs=site.workload.macs,
+        structure=best.candidate.structure,
+        density=density(site.weight),
+        choice=f"{template}: {best.candidate}",
+        reason=_reason(ranking, decided_dense=dense),
+        schedule=asdict(best.schedule),
+        predicted_ms=None if target.ghz is None else best.cycles / target.ghz / 1e6,
+        predicted_cycles=best.cycles,
+        nbytes=instance.nbytes,
+    )
+    return LayerPlan(site, instance, decision)
+
+
+def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:
+    """Why the first of the ranking was taken, with predicted cycles against the alternative a user would ask about."""
+    best = ranking[0]
+    zeros = best.candidate.nonzeros < _dense_size(ranking, best)
+    if decided_dense:
+        return "dense was asked for"
+    if not zeros:
+        return "the weight has no zeros"
+    if best.candidate.structure == "dense":
+        rival = next((choice for choice in ranking if choice.candidate.structure != "dense"), None)
+        if rival is None:
+            return "no sparse encoding fits"
+        return f"{rival.candidate} would take {rival.cycles / best.cycles:.2f}x the cycles (fill {rival.candidate.fill:.2f})"
+    dense = next(choice for choice in ranking if choice.candidate.structure == "dense")
+    text = f"{dense.cycles / best.cycles:.1f}x fewer cycles than dense, fill {best.candidate.fill:.2f}"
+    rival = next((choice for choice in ranking[1:] if choice.candidate.structure != best.candidate.structure), dense)
+    return text + f"; next {rival.candidate} at {rival.cycles / best.cycles:.2f}x"
+
+
+def _dense_size(ranking: list[Choice], best: Choice) -> int:
+    return next((c.candidate.stored for c in ranking if c.candidate.structure == "dense"), best.candidate.stored)

@@ -1,0 +1,162 @@
+"""Finding layers: a convolution or matrix product by a constant, with the epilogue that can be fused behind it.
+
+    lv0 = conv2d(x, weight)                 Site(var=lv0, data=x, weight, bias, residual=y,
+    lv1 = add(lv0, bias)             ->          result=lv3, absorbed={lv0, lv1, lv2},
+    lv2 = add(lv1, y)                            epilogue=Epilogue(True, True, 0, None))
+    lv3 = relu(lv2)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconvgen.tvm_compat import constant_value, is_op, main_bindings, main_results, scalar_value, shape_of, variables_of
+from pconvgen.workload import ConvWorkload, Epilogue
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """One layer in the module.
+
+    Attributes
+    ----------
+    var: the variable of the convolution or matrix product; its name is the layer's.
+    op: conv2d or linear.
+    data: input expression.
+    weight: float32 [filters, input channels / groups, height, width].
+    bias: float32 [filters] or None.
+    residual: variable that is added, or None.
+    result: variable of the last operation of the chain; it is replaced.
+    absorbed: variables that vanish, `result` not among them.
+    workload: shapes and epilogue; a linear layer is a 1x1 convolution of one pixel, its rows are images.
+    out_shape: shape of `result`.
+    """
+
+    var: Any
+    op: str
+    data: Any
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+    residual: Any
+    result: Any
+    absorbed: frozenset[Any]
+    workload: ConvWorkload
+    out_shape: tuple[int, ...]
+
+
+class _Users:
+    """Which bindings of a function use which variable."""
+
+    def __init__(self, module: Any) -> None:
+        self.bindings = main_bindings(module) or []
+        self.results = set(main_results(module))
+        self.users: dict[Any, list[Any]] = {}
+        for binding in self.bindings:
+            for var in variables_of(binding.value):
+                self.users.setdefault(var, []).append(binding)
+
+    def only(self, var: Any) -> Any:
+        """The binding that uses `var`, None when there are others or the function returns it."""
+        users = self.users.get(var, [])
+        return users[0] if len(users) == 1 and var not in self.results else None
+
+
+def find_sites(module: Any) -> list[Site]:
+    """The layers of "main", in program order."""
+    users = _Users(module)
+    claimed: set[Any] = set()
+    sites = []
+    # Backwards: of two convolutions whose sum is the residual add, the later one takes it, as it has the other operand.
+    for binding in reversed(users.bindings):
+        base = _conv2d(binding.value) or _linear(binding.value)
+        if base is not None:
+            site = _with_epilogue(users, binding.var, claimed, *base)
+            claimed |= {site.result, *site.absorbed}
+            sites.append(site)
+    return sites[::-1]
+
+
+def _conv2d(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | None:
+    if not is_op(value, "relax.nn.conv2d"):
+        return None
+    weight, attrs = constant_value(value.args[1]), value.attrs
+    if weight is None or weight.dtype != np.float32 or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW"):
+        return None
+    n, c, h, w = shape_of(value.args[0])
+    top, left, bottom, right = (int(p) for p in attrs.padding)
+    workload = ConvWorkload(
+        batch=n,
+        in_channels=c,
+        height=h,
+        width=w,
+        out_channels=weight.shape[0],
+        kernel=weight.shape[2:],
+        stride=tuple(int(s) for s in attrs.strides),
+        padding=(top, left, bottom, right),
+        dilation=tuple(int(d) for d in attrs.dilation),
+        groups=int(attrs.groups),
+    )
+    return "conv2d", value.args[0], weight, workload
+
+
+def _linear(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | None:
+    if not is_op(value, "relax.matmul"):
+        return None
+    weight = constant_value(value.args[1])
+    if weight is None or weight.ndim != 2 or weight.dtype != np.float32:
+        return None
+    rows = int(np.prod(shape_of(value.args[0])[:-1], dtype=np.int64))
+    channels, filters = weight.shape
+    workload = ConvWorkload(rows, channels, 1, 1, filters, (1, 1))
+    return "linear", value.args[0], np.ascontiguousarray(weight.T)[:, :, None, None], workload
+
+
+def _with_epilogue(
+    users: _Users, var: Any, claimed: set[Any], op: str, data: Any, weight: Any, workload: ConvWorkload
+) -> Site:
+    """Follows the only user of each result while it can be fused."""
+    result, absorbed = var, []
+    bias = residual = low = high = None
+    while low is None and high is None:
+        user = users.only(result)
+        if user is None or user.var in claimed:
+            break
+        value = user.value
+        if is_op(value, "relax.add"):
+            other = value.args[1] if value.args[0].same_as(result) else value.args[0]
+            constant = constant_value(other)
+            if value.args[0].same_as(value.args[1]):
+                break
+            if constant is not None and bias is None and residual is None and _is_bias(constant, op, weight.shape[0]):
+                bias = constant.reshape(-1)
+            elif constant is None and residual is None and shape_of(other) == shape_of(result):
+                residual = other
+            else:
+                break
+        elif is_op(value, "relax.nn.relu"):
+            low = 0.0
+        elif is_op(value, "relax.clip"):
+            low, high = (scalar_value(bound) for bound in value.args[1:])
+        else:
+            break
+        absorbed.append(result)
+        result = user.var
+    low = None if low is None or np.isneginf(low) else float(low)
+    high = None if high is None or np.isposinf(high) else float(high)
+    epilogue = Epilogue(bias is not None, residual is not None, low, high)
+    workload = replace(workload, epilogue=epilogue)
+    shape = shape_of(result)
+    return Site(var, op, data, weight, bias, residual, result, frozenset(absorbed), workload, shape)
+
+
+def _is_bias(constant: NDArray[Any], op: str, filters: int) -> bool:
+    """Whether adding `constant` adds one number to each output channel."""
+    axis = -3 if op == "conv2d" else -1
+    shape = (1,) * (4 - constant.ndim) + constant.shape
+    expected = [1, 1, 1, 1]
+    expected[axis] = filters
+    return constant.dtype == np.float32 and list(shape) == expected

@@ -1,0 +1,34 @@
+"""The way of a module through the compiler, as one list of phases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pconvgen.passes.lower import LowerLayers
+from pconvgen.passes.shrink import RemoveDeadChannels
+from pconvgen.targets.target import Target
+from pconvgen.tvm_compat import legalise
+
+Phase = tuple[str, Any]
+
+
+def phases(target: Target, *, dense: bool = False) -> list[Phase]:
+    """Named passes, in order; each is a TVM pass that works in anybody's own pipeline.
+
+    The front end has already bound the weights, folded masks and batch norm.
+    """
+    return [
+        # Channels that nothing reads disappear together with the filters that make them.
+        *([] if dense else [("shrink", RemoveDeadChannels())]),
+        # Convolution, bias, residual and activation become one call of a generated kernel.
+        ("lower", LowerLayers(target, dense)),
+        # What is left goes through TVM's own legalisation and fusion.
+        ("legalise", legalise()),
+    ]
+
+
+def run(module: Any, target: Target, *, dense: bool = False) -> Any:
+    """The module after all phases, ready to be built."""
+    for _, phase in phases(target, dense=dense):
+        module = phase(module)
+    return module

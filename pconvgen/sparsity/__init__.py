@@ -1,0 +1,35 @@
+"""Sparsity structures: how a pruned weight is recognised, produced and stored. Needs numpy only."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pconvgen.sparsity.block_punched import BlockPunched
+from pconvgen.sparsity.dense import Dense
+from pconvgen.sparsity.filter import Filter
+from pconvgen.sparsity.pattern import PatternStructure
+from pconvgen.sparsity.simd_block import SimdBlock
+from pconvgen.sparsity.structure import Candidate, Structure, Weight
+from pconvgen.sparsity.taps import TapEncoding
+from pconvgen.sparsity.unstructured import Unstructured
+
+__all__ = ["STRUCTURES", "Candidate", "Structure", "TapEncoding", "Weight", "candidates", "density", "encode"]
+
+_ROWS: tuple[Structure, ...] = (Filter(), PatternStructure(), SimdBlock(), BlockPunched(), Unstructured(), Dense())
+STRUCTURES: dict[str, Structure] = {row.name: row for row in _ROWS}
+"""All structures by name. A new structure is a new row here; the tests iterate over the table."""
+
+
+def candidates(weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
+    """Every way to store `weight` ([filters, channels / groups, height, width]) without loss; dense is the last."""
+    return tuple(found for structure in STRUCTURES.values() for found in structure.detect(weight, groups))
+
+
+def encode(weight: Weight, candidate: Candidate, groups: int = 1, max_group: int = 8) -> TapEncoding:
+    """`weight` as taps of the candidate's structure, in groups of at most `max_group` filters."""
+    return STRUCTURES[candidate.structure].encode(weight, candidate, groups=groups, max_group=max_group)
+
+
+def density(weight: Weight) -> float:
+    """Share of the weights that are not zero."""
+    return float(np.count_nonzero(weight) / weight.size)

@@ -1,0 +1,64 @@
+"""What every sparsity structure can do: detect itself, project a weight onto itself, encode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconvgen.sparsity.taps import TapEncoding
+
+Weight = NDArray[np.float32]
+"""Convolution weight, float32 [filters, input channels / groups, kernel height, kernel width]."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to store a weight without losing any of its non-zeros.
+
+    Attributes
+    ----------
+    structure: key of STRUCTURES.
+    params: parameters of the structure that `encode` needs, e.g. {"n": 4, "whole_kernel": False}. Plain JSON values
+        (patterns are lists of [row, column]).
+    stored: weights that the encoding stores, fill included.
+    nonzeros: non-zero weights among them; `fill` is their share.
+    """
+
+    structure: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    stored: int = 0
+    nonzeros: int = 0
+
+    @property
+    def fill(self) -> float:
+        """Share of the stored weights that are not zero; 1.0 when nothing is stored."""
+        return self.nonzeros / self.stored if self.stored else 1.0
+
+    def __str__(self) -> str:
+        params = ",".join(f"{v}" for k, v in self.params.items() if k != "patterns" and v is not False)
+        return f"{self.structure}({params})" if params else self.structure
+
+
+class Structure(Protocol):
+    """One sparsity structure. Instances are stateless rows of STRUCTURES."""
+
+    name: str
+
+    def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
+        """Candidates that hold all non-zeros of `weight`; empty when the structure does not apply to its shape.
+
+        Only values decide: a zero is a pruned weight, whoever set it.
+        """
+
+    def project(self, weight: Weight, density: float, *args: Any, **params: Any) -> Weight:
+        """The nearest weight (Euclidean) of this structure that keeps about `density` of the weights.
+
+        `params` are keywords: `groups`, and what the structure names; the params of a Candidate are valid ones.
+        """
+
+    def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
+        """`weight` as taps. Groups have at most `max_group` filters and never straddle convolution groups."""

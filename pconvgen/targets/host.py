@@ -1,0 +1,103 @@
+"""The machine that the compiler runs on, as a target."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import re
+import sys
+from pathlib import Path
+
+from pconvgen.errors import UsageError
+from pconvgen.targets.target import Target
+
+CPUINFO = Path("/proc/cpuinfo")
+SYSTEM_CPU = Path("/sys/devices/system/cpu/cpu0")
+
+# These processors run a 512-bit instruction as two 256-bit halves: 256-bit vectors cost nothing there and leave
+# 32 registers that are each half as large, so register tiles fit layers better.
+DOUBLE_PUMPED = ("znver4",)
+
+
+@functools.cache
+def host_target() -> Target:
+    """The target of this machine.
+
+    Raises
+    ------
+    UsageError: this machine has neither AVX2 with FMA nor NEON, or does not run Linux.
+    """
+    if sys.platform != "linux":
+        raise UsageError(
+            "the host target needs Linux", found=sys.platform, remedy="choose an ARM target, or compile on Linux"
+        )
+    from tvm.target import codegen
+
+    cpu, triple = str(codegen.llvm_get_system_cpu()), str(codegen.llvm_get_system_triple())
+    flags = cpu_flags(_read(CPUINFO))
+    isa = isa_of(platform.machine(), cpu, flags)
+    return Target(
+        name="host",
+        isa=isa,
+        triple=triple,
+        cpu=cpu,
+        # LLVM knows the model, not what a hypervisor has masked: without this it would emit AVX-512 that traps.
+        features=("-avx512f",) if isa == "avx2" and "avx512f" not in flags else (),
+        platform="host",
+        l1_kib=_cache_kib(level=1) or 32,
+        l2_kib=_cache_kib(level=2) or 512,
+        ghz=clock_ghz(),
+    )
+
+
+def isa_of(machine: str, cpu: str, flags: frozenset[str]) -> str:
+    """Key of `pconvgen.schedules.ISAS` for a machine (`uname -m`), an LLVM processor name and the kernel's flags.
+
+    Raises
+    ------
+    UsageError: there are no kernels for such a machine.
+    """
+    if machine in ("aarch64", "arm64"):
+        return "neon"
+    if {"avx512f", "avx512vl"} <= flags:
+        return "avx512-zen4" if cpu in DOUBLE_PUMPED else "avx512"
+    if {"avx2", "fma"} <= flags:
+        return "avx2"
+    raise UsageError(
+        "no kernels for this machine",
+        found=f"{machine} ({cpu})",
+        expected="x86-64 with AVX2 and FMA, or aarch64",
+        remedy="choose an ARM target such as cortex-a76 and run it emulated",
+    )
+
+
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """Feature names of the first processor in the text of /proc/cpuinfo (`flags` on x86, `Features` on ARM)."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(found.group(1).split()) if found else frozenset()
+
+
+def _read(path: Path) -> str:
+    """Text of a file of /proc or /sys, empty where this kernel has none."""
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""
+
+
+def clock_ghz() -> float | None:
+    """Highest clock that the kernel tells, else the current one; None where it tells neither (as in most ARM VMs)."""
+    highest = _read(SYSTEM_CPU / "cpufreq" / "cpuinfo_max_freq")
+    if highest.isdigit():
+        return round(int(highest) / 1e6, 3)
+    current = re.search(r"^cpu MHz\s*:\s*([\d.]+)$", _read(CPUINFO), re.MULTILINE)
+    return round(float(current.group(1)) / 1e3, 3) if current else None
+
+
+def _cache_kib(level: int) -> int | None:
+    """Size of the data cache of a level, None where the kernel does not tell."""
+    for index in sorted((SYSTEM_CPU / "cache").glob("index*")):
+        size = _read(index / "size")
+        if _read(index / "level") == str(level) and _read(index / "type") != "Instruction" and size.endswith("K"):
+            return int(size[:-1])
+    return None

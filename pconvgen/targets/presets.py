@@ -1,0 +1,102 @@
+"""The targets that have names, and their way into LLVM."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from pconvgen.errors import UsageError
+from pconvgen.targets.host import host_target
+from pconvgen.targets.target import Platform, Target
+
+if TYPE_CHECKING:
+    import tvm
+
+TRIPLES: dict[Platform, str] = {"linux-arm64": "aarch64-linux-gnu", "android-arm64": "aarch64-linux-android"}
+
+
+def _arm(name: str, cpu: str, l1_kib: int, l2_kib: int, platform: Platform = "linux-arm64") -> Target:
+    return Target(name, "neon", TRIPLES[platform], cpu, platform=platform, l1_kib=l1_kib, l2_kib=l2_kib)
+
+
+# Cache sizes are those of common chips: where cores share the L2 (A53, A72) its whole size.
+_PRESETS = (
+    _arm("cortex-a53", "cortex-a53", l1_kib=32, l2_kib=512),
+    _arm("cortex-a55", "cortex-a55", l1_kib=32, l2_kib=128),
+    _arm("cortex-a72", "cortex-a72", l1_kib=32, l2_kib=1024),
+    _arm("cortex-a76", "cortex-a76", l1_kib=64, l2_kib=512),
+    _arm("cortex-a78", "cortex-a78", l1_kib=64, l2_kib=512),
+    _arm("cortex-x1", "cortex-x1", l1_kib=64, l2_kib=1024),
+    _arm("neoverse-n1", "neoverse-n1", l1_kib=64, l2_kib=1024),
+    _arm("raspberry-pi-4", "cortex-a72", l1_kib=32, l2_kib=1024),
+    _arm("raspberry-pi-5", "cortex-a76", l1_kib=64, l2_kib=512),
+    # The baseline of every 64-bit phone; the small cores' caches, so that blocks fit wherever a thread lands.
+    _arm("android-arm64", "generic", l1_kib=32, l2_kib=128, platform="android-arm64"),
+)
+
+
+class _Targets(Mapping[str, Target]):
+    """The presets by name, and "host", which is looked up when asked for: asking LLVM takes an import of TVM."""
+
+    def __init__(self, presets: tuple[Target, ...]) -> None:
+        self._presets = {preset.name: preset for preset in presets}
+
+    def __getitem__(self, name: str) -> Target:
+        return host_target() if name == "host" else self._presets[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name == "host" or name in self._presets
+
+    def __iter__(self) -> Iterator[str]:
+        yield "host"
+        yield from self._presets
+
+    def __len__(self) -> int:
+        return 1 + len(self._presets)
+
+
+TARGETS: Mapping[str, Target] = _Targets(_PRESETS)
+
+
+def get_target(name: str) -> Target:
+    """The target of that name.
+
+    Raises
+    ------
+    UsageError: there is none, or the host has no ISA that kernels exist for.
+    """
+    if name in TARGETS:
+        return TARGETS[name]
+    nearest = difflib.get_close_matches(name.lower(), list(TARGETS), n=1, cutoff=0.5)
+    raise UsageError(
+        "unknown target",
+        found=name,
+        expected=f"one of {', '.join(TARGETS)}",
+        remedy=f"did you mean {nearest[0]}?" if nearest else None,
+    )
+
+
+def llvm_target(target: Target) -> tvm.target.Target:
+    """The TVM target that generates code for `target`.
+
+    Raises
+    ------
+    UsageError: LLVM does not know the processor. (Left to itself it would compile for a generic one.)
+    """
+    import tvm
+
+    if not tvm.target.codegen.llvm_is_valid_cpu(target.cpu, target.triple):
+        known = tvm.target.Target({"kind": "llvm", "mtriple": target.triple})
+        nearest = difflib.get_close_matches(
+            target.cpu, [str(cpu) for cpu in tvm.target.codegen.llvm_get_cpu_archlist(known)], n=1
+        )
+        raise UsageError(
+            f"target {target.name}: LLVM does not know the processor",
+            found=f"{target.cpu} for {target.triple}",
+            expected=nearest[0] if nearest else "a name that clang -mcpu= takes",
+        )
+    options: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
+    if target.features:
+        options["mattr"] = list(target.features)
+    return tvm.target.Target(options)

@@ -1,0 +1,40 @@
+"""A target: the processor that code is generated for and the linker that makes its shared library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Platform = Literal["host", "linux-arm64", "android-arm64"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What code is generated for.
+
+    Attributes
+    ----------
+    name: the preset's name.
+    isa: key of `pconvgen.schedules.ISAS`.
+    triple: LLVM target triple.
+    cpu: LLVM processor name (checked: LLVM silently compiles unknown names as generic).
+    features: LLVM features on top of the processor's own, e.g. ("+dotprod",).
+    platform: which linker and system libraries the shared library is for.
+    l1_kib, l2_kib: data caches of one core in KiB, for cache blocking.
+    ghz: clock for predicted times, None where predictions would not be honest (no measurement on that device).
+    """
+
+    name: str
+    isa: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...] = ()
+    platform: Platform = "host"
+    l1_kib: int = 32
+    l2_kib: int = 512
+    ghz: float | None = None
+
+    @property
+    def is_host(self) -> bool:
+        """Whether its libraries run on this machine without an emulator."""
+        return self.platform == "host"

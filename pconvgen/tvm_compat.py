@@ -1,0 +1,212 @@
+"""Everything that knows TVM's moving API: builders of TIR functions, Relax helpers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+PrimFunc = tvm.tirx.PrimFunc
+
+OPAQUE = 8
+"""TOpPattern that FuseOps leaves alone."""
+
+
+@contextmanager
+def prim_func(name: str) -> Iterator[Callable[[], PrimFunc]]:
+    """Opens a scheduled, opaque TIR function; call what it yields after the block to get the function.
+
+    noalias promises LLVM that the arguments do not overlap, so that accumulators stay in registers.
+    """
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name(name)
+            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE})
+            yield builder.get
+
+
+def const_int64(value: int) -> Any:
+    """A 64-bit integer constant."""
+    return T.int64(value)
+
+
+def ramp(base: Any, lanes: int) -> Any:
+    """Index of `lanes` consecutive elements from `base`; the element itself when lanes is 1."""
+    return T.Ramp(base, 1, lanes) if lanes > 1 else base
+
+
+def broadcast(scalar: Any, lanes: int) -> Any:
+    """A vector of `lanes` equal elements; the scalar itself when lanes is 1."""
+    return T.Broadcast(scalar, lanes) if lanes > 1 else scalar
+
+
+def lane(vector: Any, index: int) -> Any:
+    """One element of a vector in a register."""
+    return T.Shuffle([vector], [index])
+
+
+LAYERS = "pconvgen.layers"
+"""Attribute of the Relax function "main": name of a convolution's or matmul's variable -> layer name in the model."""
+
+
+def constant(value: Any) -> Any:
+    """A Relax constant that holds `value`, an array or a number of a NumPy dtype."""
+    array = np.ascontiguousarray(value)
+    return relax.const(array.reshape(np.shape(value)), str(array.dtype))
+
+
+def constant_value(expr: Any) -> NDArray[Any] | None:
+    """The array that a Relax constant holds, not copied (do not write to it); None for any other expression."""
+    if not isinstance(expr, tvm.ir.GenericConst) or not isinstance(expr.value, tvm.runtime.Tensor):
+        return None
+    return np.from_dlpack(expr.value)
+
+
+def is_op(expr: Any, *names: str) -> bool:
+    """Whether `expr` calls one of the named Relax operators, e.g. "relax.nn.conv2d"."""
+    return isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name in names
+
+
+def shape_of(expr: Any) -> tuple[int, ...] | None:
+    """The static shape of a tensor expression; None when it is no tensor or a dimension is symbolic."""
+    shape = getattr(expr.ty, "shape", None)
+    if not isinstance(shape, relax.ShapeExpr):
+        return None
+    if not all(isinstance(size, tvm.tirx.IntImm) for size in shape.values):
+        return None
+    return tuple(int(size) for size in shape.values)
+
+
+def dtype_of(expr: Any) -> str:
+    """The element type of a tensor expression, e.g. "float32"."""
+    return str(expr.ty.dtype)
+
+
+def main_bindings(module: Any) -> list[Any] | None:
+    """The bindings of the dataflow block of "main"; None when its body is not exactly one dataflow block."""
+    blocks = module["main"].body.blocks
+    if len(blocks) != 1 or not isinstance(blocks[0], relax.DataflowBlock):
+        return None
+    return list(blocks[0].bindings)
+
+
+def main_results(module: Any) -> list[Any]:
+    """What "main" returns: the fields of the tuple, or the one tensor."""
+    result = module["main"].body.body
+    bound = {binding.var: binding.value for binding in main_bindings(module) or []}
+    value = bound.get(result, result)
+    return list(value.fields) if isinstance(value, relax.Tuple) else [result]
+
+
+Emit = Callable[..., Any]
+
+
+def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any]) -> Any:
+    """Rebuild the dataflow block of "main" from first to last binding, each value replaced by what `rule` returns.
+
+    `rule(var, value, emit)` sees `value` with all earlier replacements made and its type known, and returns it or
+    another expression; a variable or constant takes the place of `var` everywhere after.
+    `emit(expr, name)` binds a further expression before it and returns the variable.
+    """
+    builder = relax.BlockBuilder()
+    replaced: dict[Any, Any] = {}
+    bindings: list[Any] = []
+
+    def emit(expr: Any, name: str = "lv") -> Any:
+        value = builder.normalize(expr)
+        var = relax.DataflowVar(name, value.ty)
+        bindings.append(relax.VarBinding(var, value))
+        return var
+
+    for binding in main_bindings(module) or []:
+        value = builder.normalize(substitute(binding.value, replaced))
+        result = rule(binding.var, value, emit)
+        leaf = isinstance(result, tvm.ir.GenericConst | relax.Var)
+        if leaf and isinstance(binding.var, relax.DataflowVar):
+            replaced[binding.var] = result
+        else:
+            bindings.append(relax.VarBinding(binding.var, builder.normalize(result)))
+    function = module["main"]
+    body = builder.normalize(relax.SeqExpr([relax.DataflowBlock(bindings)], function.body.body))
+    rebuilt = relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
+    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
+    result[module.get_global_var("main")] = rebuilt
+    return result
+
+
+def substitute(expr: Any, replaced: dict[Any, Any]) -> Any:
+    """`expr` with variables replaced by other variables or by constants."""
+    if isinstance(expr, relax.Var):
+        return replaced.get(expr, expr)
+    if isinstance(expr, relax.Tuple):
+        fields = [substitute(field, replaced) for field in expr.fields]
+        same = all(new.same_as(old) for new, old in zip(fields, expr.fields, strict=True))
+        return expr if same else relax.Tuple(fields)
+    if isinstance(expr, relax.TupleGetItem):
+        source = substitute(expr.tuple_value, replaced)
+        return expr if source.same_as(expr.tuple_value) else relax.TupleGetItem(source, expr.index)
+    if isinstance(expr, tvm.ir.Call):
+        args = [substitute(arg, replaced) for arg in expr.args]
+        if all(new.same_as(old) for new, old in zip(args, expr.args, strict=True)):
+            return expr
+        return tvm.ir.Call(expr.op, args, expr.attrs, expr.ty_args)
+    return expr
+
+
+module_pass = tvm.transform.module_pass(opt_level=0)
+"""Decorator that makes a class with `transform_module(module, context)` a TVM pass."""
+
+
+def variables_of(expr: Any) -> list[Any]:
+    """The Relax variables in `expr`, one for every occurrence."""
+    found: list[Any] = []
+    relax.analysis.post_order_visit(expr, lambda node: found.append(node) if isinstance(node, relax.Var) else None)
+    return found
+
+
+def scalar_value(expr: Any) -> float:
+    """The number in a Relax scalar, such as a bound of relax.clip."""
+    value = getattr(expr, "value", expr)
+    return float(getattr(value, "value", value))
+
+
+def reshape(expr: Any, shape: tuple[int, ...]) -> Any:
+    """`expr` with another shape; a view when it is compiled."""
+    return relax.op.reshape(expr, shape)
+
+
+def eliminate_dead_code(module: Any) -> Any:
+    """`module` without bindings that nothing uses."""
+    return relax.transform.DeadCodeElimination()(module)
+
+
+class KernelCalls:
+    """Calls of TIR kernels in a Relax function; equal kernels become one function of the module."""
+
+    def __init__(self) -> None:
+        self._functions: dict[Any, tuple[Any, Any]] = {}
+
+    def call(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
+        """call_tir of `kernel` (hashable, with `build()`) whose float32 output has `shape`."""
+        if kernel not in self._functions:
+            function = kernel.build()
+            number = sum(type(other) is type(kernel) for other in self._functions)
+            name = f"{type(kernel).__name__.removesuffix('Kernel').lower()}_{number}"
+            variable = tvm.ir.GlobalVar(name)
+            relax.expr._update_type(variable, function.ty)
+            self._functions[kernel] = variable, function.without_attr("global_symbol")
+        return relax.call_tir(self._functions[kernel][0], args, relax.TensorType(shape, "float32"))
+
+    def add_to(self, module: Any) -> Any:
+        """`module` with the kernels that were called."""
+        result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
+        for variable, function in self._functions.values():
+            result[variable] = function
+        return result

@@ -1,0 +1,70 @@
+"""A layer as the kernels see it: shapes and epilogue, without weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What is done to an output before it is stored, in this order: + bias, + residual, clip.
+
+    Attributes
+    ----------
+    bias: whether a bias per output channel is added.
+    residual: whether a tensor of the output's shape is added.
+    low, high: bounds of the clip, None where there is none; ReLU is (0, None), ReLU6 (0, 6).
+    """
+
+    bias: bool = False
+    residual: bool = False
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class ConvWorkload:
+    """A convolution (or linear layer: 1x1 on 1x1 pixels), float32, NCHW activations.
+
+    Attributes
+    ----------
+    batch, in_channels, height, width: the input's shape.
+    out_channels: number of filters.
+    kernel, stride, dilation: (rows, columns).
+    padding: (top, left, bottom, right), of zeros.
+    groups: convolution groups.
+    epilogue: what is fused behind the convolution.
+    """
+
+    batch: int
+    in_channels: int
+    height: int
+    width: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    epilogue: Epilogue = Epilogue()
+
+    @property
+    def out_height(self) -> int:
+        """Rows of the output."""
+        return (self.height + self.padding[0] + self.padding[2] - self.dilation[0] * (self.kernel[0] - 1) - 1) // self.stride[0] + 1
+
+    @property
+    def out_width(self) -> int:
+        """Columns of the output."""
+        return (self.width + self.padding[1] + self.padding[3] - self.dilation[1] * (self.kernel[1] - 1) - 1) // self.stride[1] + 1
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the dense weight."""
+        return (self.out_channels, self.in_channels // self.groups, *self.kernel)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the dense layer."""
+        f, c, kh, kw = self.weight_shape
+        return self.batch * f * c * kh * kw * self.out_height * self.out_width

@@ -1,0 +1,73 @@
+"""An analytic model of a core: cycles that a kernel needs for the taps of an encoding.
+
+It counts what a loop iteration starts (FMAs, loads) against what the core can start per cycle, as a roofline does,
+and adds loop overheads and stores. It ranks encodings and schedules; of memory it only knows that a matrix that is
+used once comes from it.
+"""
+
+from __future__ import annotations
+
+from pconvgen.schedules.isa import Isa, VectorWidth
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
+from pconvgen.sparsity.structure import TapShape
+from pconvgen.templates.pixels import block_tiles, pixel_layout
+from pconvgen.workload import ConvWorkload
+
+FMA_LATENCY = 4.0
+"""Cycles until an accumulator can be added to again."""
+ENTRY = 1.5
+"""Cycles for index load, address and branch of one entry, beside its FMAs."""
+BODY = 8.0
+"""Cycles to enter and leave the loop over a body's entries, whose exit is mispredicted."""
+STORE = 2.0
+"""Cycles for the epilogue and store, or the copy, of one vector."""
+BYTES_PER_CYCLE = 6.0
+"""What one core reads from memory."""
+
+
+def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa) -> float:
+    """Cycles of the `pixels` template, the packing of its input included."""
+    layout = pixel_layout(workload, schedule)
+    width = _width(isa, schedule.lanes)
+    load = width.split - (width.split - 1) * _aligned_share(workload, shape, schedule)
+    weights = shape.group / width.lanes if isa.by_element else shape.group
+    cycles = 0.0
+    for run in block_tiles(workload, schedule):
+        vectors = len(run.starts)
+        fma = shape.group * vectors / width.fma
+        tap = max(fma, (vectors * load + weights) / width.loads, FMA_LATENCY)
+        taps = shape.entries * (shape.taps * tap + ENTRY)
+        cycles += run.count * (taps + shape.groups * (shape.bodies * BODY + shape.group * vectors * STORE))
+    if schedule.pitch != workload.out_width:
+        cycles += shape.groups * shape.group * schedule.rows * -(-workload.out_width // schedule.lanes) * STORE
+    pack = 0.0 if layout.identity else layout.size / schedule.lanes * STORE
+    return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + pack)
+
+
+def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSchedule, isa: Isa) -> float:
+    """Cycles of the `channels` template: its FMAs, or reading the weights from memory if that takes longer."""
+    vectors = shape.group // schedule.lanes
+    width = _width(isa, schedule.lanes)
+    fma = schedule.images * vectors / width.fma
+    tap = max(fma, (vectors + schedule.images) / width.loads, FMA_LATENCY / schedule.unroll)
+    compute = shape.entries * (shape.taps * tap + ENTRY / schedule.unroll)
+    memory = 4 * shape.entries * (shape.taps * shape.group + 1) / BYTES_PER_CYCLE
+    stores = shape.groups * (BODY + schedule.images * vectors * STORE)
+    return -(-workload.batch // schedule.images) * (max(compute, memory) + stores)
+
+
+def _width(isa: Isa, lanes: int) -> VectorWidth:
+    """The narrowest width that holds `lanes`."""
+    return min((width for width in isa.widths if width.lanes >= lanes), key=lambda width: width.lanes)
+
+
+def _aligned_share(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule) -> float:
+    """Share of the loads that start at a multiple of the vector's size."""
+    if schedule.pitch % schedule.lanes:
+        return 0.0
+    if workload.kernel[1] == 1:
+        return 1.0
+    if schedule.align == 1:
+        return 0.0
+    # The centre column is aligned. Patterns keep the centre and half of their positions lie in its column.
+    return 0.5 if shape.bodies > 1 else 1 / workload.kernel[1]

@@ -1,0 +1,41 @@
+"""What a kernel generator must know about an instruction set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class VectorWidth:
+    """One vector width and what a core does with it.
+
+    Attributes
+    ----------
+    lanes: float32 lanes.
+    fma: FMAs started per cycle.
+    loads: loads started per cycle.
+    split: load slots that an unaligned load costs on average (crossing a 64-byte line costs a second one).
+    """
+
+    lanes: int
+    fma: float
+    loads: float
+    split: float
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One SIMD instruction set as code is generated for it.
+
+    Attributes
+    ----------
+    name: key of ISAS.
+    widths: usable vector widths, the native one first.
+    registers: vector registers.
+    by_element: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
+    """
+
+    name: str
+    widths: tuple[VectorWidth, ...]
+    registers: int
+    by_element: bool
