@@ -241,9 +241,7 @@ def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     for expand, item, repeat, stride in plan:
         for index in range(repeat):
             out = _scale(item, width)
-            layers.append(
-                InvertedResidual(channels, channels * expand, out, 3, stride if index == 0 else 1, nn.ReLU6)
-            )
+            layers.append(InvertedResidual(channels, channels * expand, out, 3, stride if index == 0 else 1, nn.ReLU6))
             channels = out
     layers.append(_conv_norm(channels, last, 1, activation=nn.ReLU6))
     return Classifier(nn.Sequential(*layers), nn.Sequential(nn.Dropout(0.2), nn.Linear(last, num_classes)))
@@ -504,7 +502,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
 def randomize(model: nn.Module, seed: int = 0, resolution: int = 64) -> nn.Module:
     """Give `model` random weights and batch-norm statistics that fit them, and put it in evaluation mode; in place.
 
-    The statistics are those of four random images of `resolution`, disturbed: no activation grows or vanishes with
+    The statistics are those of 16 random images of `resolution`, disturbed: no activation grows or vanishes with
     depth, and no batch norm is close to an identity.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -520,7 +518,7 @@ def randomize(model: nn.Module, seed: int = 0, resolution: int = 64) -> nn.Modul
             nn.init.uniform_(norm.weight, 0.7, 1.3, generator=generator)
             nn.init.normal_(norm.bias, std=0.2, generator=generator)
         model.train()
-        model(torch.randn(4, 3, resolution, resolution, generator=generator))
+        model(torch.randn(16, 3, resolution, resolution, generator=generator))
         for norm in norms:
             norm.momentum = 0.1
             shape = norm.running_mean.shape

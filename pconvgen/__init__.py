@@ -1,0 +1,23 @@
+"""pconvgen: the open compiler for pruned CNNs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pconvgen.compiler import CompiledModel as CompiledModel
+    from pconvgen.compiler import compile as compile
+    from pconvgen.frontend import load_model as load_model
+
+__all__ = ["CompiledModel", "compile", "load_model"]
+
+_HOMES = {"CompiledModel": "pconvgen.compiler", "compile": "pconvgen.compiler", "load_model": "pconvgen.frontend"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on first use: TVM and torch take seconds, `pconvgen --help` must not wait for them.
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pconvgen' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

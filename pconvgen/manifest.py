@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pconvgen.decision import Decision
+from pconvgen.devices.device import Model
 from pconvgen.errors import PconvgenError
 
 MARK = b"pconvgen manifest 1\n"
@@ -44,6 +46,20 @@ class Manifest:
         data = asdict(self) | {"decisions": [decision.to_json() for decision in self.decisions]}
         text = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
         return np.frombuffer(MARK + b"%0*d" % (_LENGTH_DIGITS, len(text)) + text, np.uint8)
+
+
+    def explain(self) -> dict[str, Any]:
+        """The decisions as JSON values: {"target": ..., "layers": [...]}."""
+        return {"target": self.target, "layers": [decision.to_json() for decision in self.decisions]}
+
+    def model(self, path: Path) -> Model:
+        """The library at `path` as devices take it."""
+        return Model(path, self.inputs, tuple(name for name, _, _ in self.outputs), self.target)
+
+    def random_inputs(self, seed: int) -> dict[str, NDArray[Any]]:
+        """Standard normal inputs that fit."""
+        rng = np.random.default_rng(seed)
+        return {name: rng.standard_normal(shape).astype(dtype) for name, shape, dtype in self.inputs}
 
 
 def read_manifest(path: Path) -> Manifest:

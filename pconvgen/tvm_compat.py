@@ -210,3 +210,35 @@ class KernelCalls:
         for variable, function in self._functions.values():
             result[variable] = function
         return result
+
+
+def legalise() -> Any:
+    """The pass that gives every remaining operator TVM's own code, and fuses elementwise ones."""
+    return relax.get_pipeline("zero")
+
+
+Executable = relax.VMExecutable
+
+
+def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Executable:
+    """Compiles a legalised module; each of `constants` becomes a function without parameters that returns it."""
+    module = tvm.ir.IRModule(module.functions, attrs=module.attrs)
+    for name, value in constants.items():
+        body = relax.BlockBuilder().normalize(relax.SeqExpr([], constant(value)))
+        function = relax.Function([], body, relax.TensorType(value.shape, str(value.dtype)), is_pure=True)
+        module[name] = function.with_attr("global_symbol", name)
+    return tvm.compile(module, target=target)
+
+
+def local_function(executable: Executable, name: str) -> Callable[[list[NDArray[Any]]], list[NDArray[Any]]]:
+    """A function of an executable for this machine, as one from arrays to arrays.
+
+    Arrays are copied: kernels assume aligned memory, and TVM does not check that of an array it is handed.
+    """
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+
+    def call(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        result = machine[name](*(tvm.runtime.tensor(array) for array in arrays))
+        return [result.numpy()] if hasattr(result, "numpy") else [part.numpy() for part in result]
+
+    return call

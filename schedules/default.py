@@ -55,12 +55,12 @@ def is_single_pixel(workload: ConvWorkload) -> bool:
 def _choices(workload: ConvWorkload, candidate: Candidate, isa: Isa, l2_kib: int) -> Iterator[Choice]:
     if is_single_pixel(workload):
         for max_group in (isa.widths[0].lanes * n for n in (1, 2, 4)):
-            shape = candidate.shape(workload.weight_shape, workload.groups, max_group)
+            shape = candidate.shape(workload.out_channels, workload.groups, max_group)
             for channel in _channel_schedules(workload, shape, isa):
                 yield Choice(candidate, max_group, channel, channel_cycles(workload, shape, channel, isa))
         return
     for max_group in (4, 8):
-        shape = candidate.shape(workload.weight_shape, workload.groups, max_group)
+        shape = candidate.shape(workload.out_channels, workload.groups, max_group)
         for pixel in _pixel_schedules(workload, shape, isa, l2_kib):
             yield Choice(candidate, max_group, pixel, pixel_cycles(workload, shape, pixel, isa))
 

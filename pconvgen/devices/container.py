@@ -1,7 +1,7 @@
 """A file of tensors that a C++ program reads in a few lines: the emulated device's inputs and outputs.
 
-Little-endian: the number of tensors (u32), then for each its DLPack dtype (u8 code, u8 bits, u16 lanes), its rank (u32),
-its extents (i64 each) and its elements.
+Little-endian: the number of tensors (u32), then for each its DLPack dtype (u8 code, u8 bits, u16 lanes), its rank
+(u32), its extents (i64 each) and its elements.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.targets.elf import machine_of
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,6 @@ def check_library(model: Model, machine: str, remedy: str) -> None:
     ------
     PconvgenError: it does not exist, is no library, or is for another processor family; `remedy` says where to run it.
     """
-    from pconvgen.targets.elf import machine_of
-
     if not model.path.is_file():
         raise PconvgenError("no such library", file=model.path, remedy="compile the model first")
     found = machine_of(model.path)

@@ -25,6 +25,7 @@ from pconvgen.devices.device import (
     usable_cores,
 )
 from pconvgen.devices.process import run_child
+from pconvgen.targets.host import CPUINFO, clock_ghz
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,6 @@ class LocalDevice:
 
     def facts(self) -> dict[str, object]:
         """Processor, cores and what is known of the clock."""
-        from pconvgen.targets.host import clock_ghz
-
         return {
             "device": self.name,
             "machine": platform.machine(),
@@ -101,8 +100,6 @@ class LocalDevice:
 
 def _cpu_model() -> str:
     """The processor's name as Linux tells it, else its family."""
-    from pconvgen.targets.host import CPUINFO
-
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", CPUINFO.read_text(), re.MULTILINE)
     except OSError:

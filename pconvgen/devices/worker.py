@@ -1,7 +1,7 @@
 """The process that loads a compiled model on this machine: `python -m pconvgen.devices.worker FOLDER`.
 
-The folder holds request.json and inputs.npz; the worker adds outputs.npz (run) or times.json (bench). It is a process of
-its own because a library can crash, and because TVM reads the number of threads once.
+The folder holds request.json and inputs.npz; the worker adds outputs.npz (run) or times.json (bench). It is a process
+of its own because a library can crash, and because TVM reads the number of threads once.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 import tvm
 
 from pconvgen.errors import PconvgenError
+from pconvgen.frontend.canonicalize import CanonicalizeActivations
 from pconvgen.frontend.fold_constants import FoldWeightConstants
 from pconvgen.frontend.spec import Imported, Tensors, TensorSpec
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
@@ -37,7 +38,7 @@ def finish(
     module["main"] = module["main"].with_attr(LAYERS, dict(layers))
     try:
         module = tvm.transform.Sequential(
-            [tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants(), FoldBatchNorm()]
+            [tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants(), FoldBatchNorm(), CanonicalizeActivations()]
         )(module)
     except PconvgenError as error:
         error.file = source

@@ -155,6 +155,15 @@ def variable_name(layer: str) -> str:
     return name if name[:1].isalpha() or name[:1] == "_" else f"layer_{name}"
 
 
+def unique(name: str, taken: Mapping[str, Any]) -> str:
+    """`name`, or with the first free suffix when it is taken: "conv", "conv_2"."""
+    candidate, count = name, 1
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
 def last_line(error: BaseException) -> str:
     """The last meaningful line of an exception's message, without a traceback, at most 200 characters."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

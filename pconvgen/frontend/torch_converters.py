@@ -50,8 +50,7 @@ def _convolution(node: Any, importer: Any) -> Any:
         padding = [0] * (rank - 2)
     elif padding == "same":
         totals = [
-            int(rate) * (int(size) - 1)
-            for rate, size in zip(args["dilation"], list(weight.ty.shape)[2:], strict=True)
+            int(rate) * (int(size) - 1) for rate, size in zip(args["dilation"], list(weight.ty.shape)[2:], strict=True)
         ]
         padding = [total // 2 for total in totals] + [total - total // 2 for total in totals]
     call = _CONV[rank](

@@ -27,6 +27,7 @@ from pconvgen.frontend.spec import (
     check_finite,
     last_line,
     resolve_shapes,
+    unique,
     variable_name,
 )
 from pconvgen.frontend.torch_converters import CONVERTERS, LAYER_META, arguments
@@ -203,7 +204,8 @@ def _check_weights(program: Any, source: str) -> None:
 
 
 def _split(target: str) -> tuple[str, str, str]:
-    """"layer1.0.conv1.weight_orig" and "layer1.0.conv1.parametrizations.weight.original" both belong to "layer1.0.conv1"."""
+    """Layer, separator, parameter: of "conv1.weight_orig" as of "conv1.parametrizations.weight.original" the layer is
+    "conv1"."""
     layer, mark, rest = target.partition(".parametrizations.")
     return (layer, mark, rest) if mark else target.rpartition(".")
 
@@ -247,15 +249,6 @@ def _name_layers(program: Any, targets: Mapping[str, str]) -> dict[str, str]:
     return layers
 
 
-def unique(name: str, taken: Mapping[str, Any]) -> str:
-    """`name`, or with the first free suffix when it is taken: "conv", "conv_2"."""
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    return candidate
-
-
 def _check_operators(program: Any, source: str) -> None:
     known = ExportedProgramImporter().convert_map.keys() | CONVERTERS.keys()
     for node in _calls(program):
@@ -271,7 +264,7 @@ def _check_operators(program: Any, source: str) -> None:
 
 
 def _output_names(program: Any, source: str) -> list[str]:
-    """"output"; "output_0", ... of a tuple; the keys of a dict; nested ones joined by "_"."""
+    """ "output"; "output_0", ... of a tuple; the keys of a dict; nested ones joined by "_"."""
     specs = [spec for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
     for spec in specs:
         if isinstance(spec.arg, ConstantArgument) or not isinstance(spec.arg, TensorArgument):

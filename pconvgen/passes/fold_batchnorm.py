@@ -10,7 +10,16 @@ import tvm
 from numpy.typing import NDArray
 
 from pconvgen.errors import PconvgenError
-from pconvgen.tvm_compat import Emit, constant, constant_value, is_op, main_bindings, main_results, rewrite_main, shape_of
+from pconvgen.tvm_compat import (
+    Emit,
+    constant,
+    constant_value,
+    is_op,
+    main_bindings,
+    main_results,
+    rewrite_main,
+    shape_of,
+)
 
 Array = NDArray[np.float32]
 

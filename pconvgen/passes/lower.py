@@ -50,7 +50,8 @@ class LowerLayers:
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
-        names = json.loads(module["main"].attrs[LAYERS]) if LAYERS in (module["main"].attrs or {}) else {}
+        attrs = module["main"].attrs or {}
+        names = {str(var): str(name) for var, name in attrs[LAYERS].items()} if LAYERS in attrs else {}
         plans = {}
         for site in find_sites(module):
             name = names.get(site.var.name, site.var.name)

@@ -47,6 +47,8 @@ class BlockPunched:
                 {"filters": bf, "channels": bc},
                 stored=int(np.count_nonzero(merge_blocks(rows[bf], axis=2, size=bc))) * bf * bc,
                 nonzeros=nonzeros,
+                unit=bf,
+                taps=bc,
             )
             for bf, bc in sizes
         )

@@ -21,7 +21,9 @@ class Dense:
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """One candidate. `stored` leaves out the lanes that pad the last filter group of an encoding."""
-        return (Candidate(self.name, {}, stored=int(weight.size), nonzeros=int(np.count_nonzero(weight))),)
+        nonzeros = int(np.count_nonzero(weight))
+        taps = body_taps(weight)
+        return (Candidate(self.name, {}, int(weight.size), nonzeros, unit=len(weight) // groups, taps=taps),)
 
     def project(self, weight: Weight, density: float, *, groups: int = 1) -> Weight:
         """A copy of `weight`: it is dense already, whatever `density` says."""
@@ -36,6 +38,12 @@ class Dense:
         origin = first_channels(order, weight, groups)
         alive = np.broadcast_to(np.True_, (tiles.shape[0], *tiles.shape[2:5]))
         return sort_groups(encode_tiles(tiles, order, body, starts, origin, alive))
+
+
+def body_taps(weight: Weight) -> int:
+    """Taps of an entry that is a whole kernel, or a row of a kernel that is too large."""
+    kh, kw = weight.shape[2:]
+    return kh * kw if kh * kw <= MAX_BODY_TAPS else kw
 
 
 def kernel_tiles(grouped: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[Tap, ...]]:

@@ -12,7 +12,7 @@ from pconvgen.sparsity.assemble import (
     pad_rows,
     weights_by_group,
 )
-from pconvgen.sparsity.dense import kernel_tiles
+from pconvgen.sparsity.dense import body_taps, kernel_tiles
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 
@@ -32,7 +32,9 @@ class Filter:
             return ()
         kernels = int((np.count_nonzero(filters, axis=1) * np.count_nonzero(channels, axis=1)).sum())
         stored = kernels * weight.shape[2] * weight.shape[3]
-        return (Candidate(self.name, {}, stored=stored, nonzeros=int(np.count_nonzero(weight))),)
+        unit = max(1, int(np.count_nonzero(filters, axis=1).max()))
+        nonzeros = int(np.count_nonzero(weight))
+        return (Candidate(self.name, {}, stored, nonzeros, unit=unit, taps=body_taps(weight)),)
 
     def project(self, weight: Weight, density: float, *, groups: int = 1) -> Weight:
         """Keeps the filters of largest L2 norm: `density` times all filters, at least one."""

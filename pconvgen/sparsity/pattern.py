@@ -49,6 +49,8 @@ class PatternStructure:
                 {"patterns": [[list(position) for position in p] for p in patterns]},
                 stored=int(counts.sum()) * len(patterns[0]),
                 nonzeros=int(np.count_nonzero(weight)),
+                taps=len(patterns[0]),
+                bodies=len(patterns),
             ),
         )
 

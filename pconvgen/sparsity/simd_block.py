@@ -16,7 +16,7 @@ from pconvgen.sparsity.assemble import (
     merge_blocks,
     weights_by_group,
 )
-from pconvgen.sparsity.dense import kernel_tiles
+from pconvgen.sparsity.dense import body_taps, kernel_tiles
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 
@@ -39,16 +39,17 @@ class SimdBlock:
         if not sizes:
             return ()
         positions = (weight != 0).reshape(groups, per_group, -1)
-        variants = [(False, 1, positions)]
+        variants = [(False, 1, 1, positions)]
         if kh * kw > 1:
-            variants.append((True, kh * kw, positions.reshape(groups, per_group, -1, kh * kw).any(axis=3)))
+            variants.append((True, kh * kw, body_taps(weight), positions.reshape(groups, per_group, -1, kh * kw).any(axis=3)))
         found = []
-        for whole_kernel, taps, alive in variants:
+        for whole_kernel, size, taps, alive in variants:
             for n in sizes:
                 # Sizes double, so blocks of n are pairs of the blocks of n / 2.
                 alive = merge_blocks(alive, axis=1, size=2)
-                stored = int(np.count_nonzero(alive)) * n * taps
-                found.append(Candidate(self.name, {"n": n, "whole_kernel": whole_kernel}, stored, nonzeros))
+                stored = int(np.count_nonzero(alive)) * n * size
+                params = {"n": n, "whole_kernel": whole_kernel}
+                found.append(Candidate(self.name, params, stored, nonzeros, unit=n, taps=taps))
         return tuple(found)
 
     def project(

@@ -16,6 +16,26 @@ Weight = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
+class TapShape:
+    """The sizes of an encoding, which is all that its cost depends on.
+
+    Attributes
+    ----------
+    group: filters per group, G.
+    taps: taps per entry, K.
+    bodies: number of bodies.
+    groups: number of groups.
+    entries: entries of all groups.
+    """
+
+    group: int
+    taps: int
+    bodies: int
+    groups: int
+    entries: int
+
+
+@dataclass(frozen=True)
 class Candidate:
     """One way to store a weight without losing any of its non-zeros.
 
@@ -26,17 +46,34 @@ class Candidate:
         (patterns are lists of [row, column]).
     stored: weights that the encoding stores, fill included.
     nonzeros: non-zero weights among them; `fill` is their share.
+    unit: filters that share entries, at most; an encoding's groups have no more.
+    taps: taps of an entry, K.
+    bodies: number of bodies.
     """
 
     structure: str
     params: Mapping[str, Any] = field(default_factory=dict)
     stored: int = 0
     nonzeros: int = 0
+    unit: int = 1
+    taps: int = 1
+    bodies: int = 1
 
     @property
     def fill(self) -> float:
         """Share of the stored weights that are not zero; 1.0 when nothing is stored."""
         return self.nonzeros / self.stored if self.stored else 1.0
+
+    def shape(self, filters: int, groups: int, max_group: int) -> TapShape:
+        """The sizes of its encoding for a layer of `filters`, without making it; groups of filters are padded."""
+        group = min(self.unit, max_group)
+        return TapShape(
+            group=group,
+            taps=self.taps,
+            bodies=self.bodies,
+            groups=groups * -(-filters // groups // group),
+            entries=-(-self.stored // (self.taps * group)),
+        )
 
     def __str__(self) -> str:
         params = ",".join(f"{v}" for k, v in self.params.items() if k != "patterns" and v is not False)

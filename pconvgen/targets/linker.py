@@ -1,9 +1,9 @@
 """Shared libraries from the object files of the compiler, for the host, ARM Linux and Android.
 
-A model's library needs no C library to link: it refers to TVM's runtime, whose symbols the loading program provides, and
-to a few functions of libm and libc. For those a stub library is made at link time that has only the system library's
-name and the symbols in use. So no sysroot is needed, every linker gives the same dependencies, and no symbol version
-ties the library to the C library of the machine that it was linked on.
+A model's library needs no C library to link: it refers to TVM's runtime, whose symbols the loading program provides,
+and to a few functions of libm and libc. For those a stub library is made at link time that has only the system
+library's name and the symbols in use. So no sysroot is needed, every linker gives the same dependencies, and no symbol
+version ties the library to the C library of the machine that it was linked on.
 """
 
 from __future__ import annotations
@@ -50,11 +50,14 @@ LINK_FLAGS = (
 # The program that loads the library provides TVM's runtime, the linker itself the table.
 PROVIDED_PREFIXES = ("TVMFFI", "TVMBackend", "_GLOBAL_OFFSET_TABLE_")
 
+# fmt: off
 _MATH = (
-    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs floor fma fmax fmin "
-    "fmod frexp hypot ldexp lgamma llround log log10 log1p log2 lround nearbyint nextafter pow remainder rint round sin "
-    "sinh sqrt tan tanh tgamma trunc"
-).split()
+    "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh", "erf",
+    "erfc", "exp", "exp2", "expm1", "fabs", "floor", "fma", "fmax", "fmin", "fmod", "frexp", "hypot", "ldexp",
+    "lgamma", "llround", "log", "log10", "log1p", "log2", "lround", "nearbyint", "nextafter", "pow", "remainder",
+    "rint", "round", "sin", "sinh", "sqrt", "tan", "tanh", "tgamma", "trunc",
+)
+# fmt: on
 LIBM = frozenset(_MATH) | frozenset(f"{name}f" for name in _MATH)
 LIBC = frozenset({"memcpy", "memmove", "memset", "memcmp"})
 

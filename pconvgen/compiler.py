@@ -1,0 +1,153 @@
+"""Compiling a model: from anything the front ends read to a library that runs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconvgen.decision import Decision
+from pconvgen.devices import BenchResult, Model, get_device
+from pconvgen.devices.device import named_outputs, ordered_inputs
+from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.files import replacing
+from pconvgen.frontend import Imported, load_model
+from pconvgen.frontend.spec import last_line
+from pconvgen.manifest import Manifest
+from pconvgen.passes.lower import decisions_of
+from pconvgen.pipeline import run
+from pconvgen.targets.linker import library_linker
+from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.target import Target
+from pconvgen.tvm_compat import Executable, build, local_function
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """A model compiled for one target.
+
+    Attributes
+    ----------
+    imported: the model as the front end read it, with its reference.
+    target: what it was compiled for.
+    manifest: how to call it and what was decided; the library carries it.
+    """
+
+    imported: Imported
+    target: Target
+    manifest: Manifest
+    _executable: Executable
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What was decided for each convolution and linear layer, in program order."""
+        return self.manifest.decisions
+
+    def explain(self) -> dict[str, Any]:
+        """The decisions as JSON values: {"target": ..., "layers": [...]}."""
+        return self.manifest.explain()
+
+    def export(self, path: str | Path) -> Path:
+        """Writes the shared library, whole or not at all; equal models give equal bytes.
+
+        Raises PconvgenError when there is no linker or the path cannot be written.
+        """
+        path = Path(path)
+        with replacing(path) as temporary:
+            self._executable.export_library(str(temporary), fcompile=library_linker(self.target))
+        return path
+
+    def run(self, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """One inference: input name -> array (or the only input's array) in, output name -> array out.
+
+        A library for ARM runs under emulation.
+
+        Raises PconvgenError when the inputs do not fit the model, or when it needs an emulator that is not there.
+        """
+        named = self._named(inputs)
+        if not self.target.is_host:
+            with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
+                return get_device("emulated").run(self._exported(Path(folder)), named)
+        model = self._model(Path(self.imported.source))
+        return named_outputs(model, self._main(ordered_inputs(model, named)))
+
+    def bench(self, inputs: Arrays | NDArray[Any] | None = None, *, threads: int = 1) -> BenchResult:
+        """Measures inferences on this machine, or counts instructions under emulation for ARM."""
+        named = self.manifest.random_inputs(0) if inputs is None else self._named(inputs)
+        device = get_device("local" if self.target.is_host else "emulated")
+        with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
+            return device.bench(self._exported(Path(folder)), named, threads=threads)
+
+    @cached_property
+    def _main(self) -> Any:
+        return local_function(self._executable, "main")
+
+    def _named(self, inputs: Arrays | NDArray[Any]) -> Arrays:
+        if isinstance(inputs, Mapping):
+            return inputs
+        if len(self.manifest.inputs) != 1:
+            names = ", ".join(name for name, _, _ in self.manifest.inputs)
+            raise UsageError("the model has several inputs", found="one array", expected=f"a dict of {names}")
+        return {self.manifest.inputs[0][0]: np.asarray(inputs)}
+
+    def _exported(self, folder: Path) -> Model:
+        return self._model(self.export(folder / "model.so"))
+
+    def _model(self, path: Path) -> Model:
+        return self.manifest.model(path)
+
+
+def compile(
+    model: Any,
+    target: str = "host",
+    *,
+    inputs: Mapping[str, Sequence[int]] | None = None,
+    example: Sequence[Any] | None = None,
+    dense: bool = False,
+) -> CompiledModel:
+    """Compiles a pruned model.
+
+    Parameters
+    ----------
+    model: path of a .pt2 or .onnx file, a torch.nn.Module, a torch.export.ExportedProgram, or what `load_model` returned.
+    target: name of a preset, see `pconvgen targets`.
+    inputs: input name -> shape, for dynamic dimensions and for modules.
+    example: for a module, its example inputs in place of `inputs`.
+    dense: ignore the zeros in the weights, to compare with.
+
+    Raises
+    ------
+    UsageError: the target is unknown or the inputs do not fit the model.
+    PconvgenError: the model cannot be read, or has an operator that nobody can lower.
+    """
+    preset = get_target(target)
+    imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
+    lowered = run(imported.module, preset, dense=dense)
+    decisions = decisions_of(lowered)
+    outputs = tuple((spec.name, spec.shape, spec.dtype) for spec in imported.outputs)
+    manifest = Manifest(
+        target=preset.name,
+        inputs=tuple((spec.name, spec.shape, spec.dtype) for spec in imported.inputs),
+        outputs=outputs,
+        decisions=decisions,
+        versions={"pconvgen": version("pconvgen"), "apache-tvm": version("apache-tvm"), "cpu": preset.cpu},
+    )
+    try:
+        executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})
+    except Exception as error:  # TVM raises many kinds; what a user can do about them is the same
+        raise PconvgenError(
+            "TVM cannot build this model",
+            file=imported.source,
+            found=last_line(error),
+            remedy="replace the operator it names, or report it with the model",
+        ) from error
+    return CompiledModel(imported, preset, manifest, executable)

@@ -1,0 +1,210 @@
+"""ONNX: .onnx files, with their weights inside or in external data files, opset 11 and newer."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import external_data_helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
+
+from pconvgen.errors import PconvgenError
+from pconvgen.frontend.finish import finish
+from pconvgen.frontend.onnx_importer import WEIGHTED, Importer
+from pconvgen.frontend.onnx_shapes import fold_shapes
+from pconvgen.frontend.spec import (
+    Imported,
+    Tensors,
+    check_batch_statistics,
+    check_dtype,
+    check_finite,
+    last_line,
+    resolve_shapes,
+    unique,
+    variable_name,
+)
+
+MIN_OPSET = 11
+
+
+def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:
+    """Import an ONNX file; dynamic dimensions of its inputs get the sizes in `inputs`."""
+    model = _load(path)
+    source = str(path)
+    graph = model.graph
+    opset = _check_opset(model, source)
+    weights = {tensor.name for tensor in graph.initializer}
+    declared = {value.name: _declared(value, source) for value in graph.input if value.name not in weights}
+    shapes = resolve_shapes(declared, inputs, source)
+    _name_nodes(graph)
+    _check_nodes(graph, source)
+    owners = _owners(graph)
+    for tensor in graph.initializer:
+        layer = owners.get(tensor.name, tensor.name)
+        check_finite(layer, tensor.name, numpy_helper.to_array(tensor), source)
+    layers, variables = _name_layers(graph)
+    reference = _reference(copy.deepcopy(model), outputs)
+    fold_shapes(model, shapes)
+    importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, source)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = importer.from_onnx(graph, opset)
+    except PconvgenError:
+        raise
+    except Exception as error:
+        raise PconvgenError(
+            "TVM cannot import this model",
+            file=source,
+            found=last_line(error),
+            remedy="export the model again with another exporter (dynamo=True or dynamo=False) or opset",
+        ) from error
+    outputs = [value.name for value in graph.output]
+    return finish(module, list(shapes), outputs, layers, _reference(model, outputs), source)
+
+
+def _load(path: Path) -> Any:
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise _foreign(path, "no ONNX protobuf, or a truncated one") from error
+    for tensor in external_data_helper._get_all_tensors(model):
+        if external_data_helper.uses_external_data(tensor):
+            location = external_data_helper.ExternalDataInfo(tensor).location
+            if not (path.parent / location).is_file():
+                raise PconvgenError(
+                    "the weights of this model are missing",
+                    file=path,
+                    layer=tensor.name,
+                    found="no such file",
+                    expected=str(path.parent / location),
+                    remedy="copy the external data file next to the model",
+                )
+    try:
+        onnx.checker.check_model(str(path))
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
+        for tensor in model.graph.initializer:
+            numpy_helper.to_array(tensor)
+    except Exception as error:
+        raise _foreign(path, last_line(error)) from error
+    return model
+
+
+def _foreign(path: Path, found: str) -> PconvgenError:
+    return PconvgenError(
+        "this is not a valid ONNX model",
+        file=path,
+        found=found,
+        expected="what torch.onnx.export or onnx.save wrote",
+        remedy="copy or export the file again",
+    )
+
+
+def _check_opset(model: Any, source: str) -> int:
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < MIN_OPSET:
+        raise PconvgenError(
+            "the operator set of this model is too old",
+            file=source,
+            found=f"opset {opset}",
+            expected=f"opset {MIN_OPSET} or newer",
+            remedy="convert it with onnx.version_converter.convert_version(model, 17)",
+        )
+    return opset
+
+
+def _declared(value: Any, source: str) -> list[int | None]:
+    tensor = value.type.tensor_type
+    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+    check_dtype("input", value.name, {"float": "float32", "double": "float64"}.get(dtype, dtype), source)
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+
+
+def _name_nodes(graph: Any) -> None:
+    """Give every node a unique name: the importer hands only the name to its converters."""
+    taken: dict[str, None] = {}
+    for node in graph.node:
+        node.name = unique(node.name or f"{node.op_type}_of_{node.output[0]}", taken)
+        taken[node.name] = None
+
+
+def _check_nodes(graph: Any, source: str) -> None:
+    known = _get_convert_map().keys() | {"Constant", "If"}
+    for node in graph.node:
+        if node.domain not in ("", "ai.onnx") or node.op_type not in known:
+            operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+            raise PconvgenError(
+                f"operator {operator} is not supported",
+                file=source,
+                layer=node.name,
+                remedy="replace it in the model, or export the model with another exporter or opset",
+            )
+        if node.op_type == "BatchNormalization":
+            training = any(entry.name == "training_mode" and entry.i for entry in node.attribute)
+            check_batch_statistics(training, node.name, source)
+
+
+def _owners(graph: Any) -> dict[str, str]:
+    """Initializer -> name of the first node that reads it."""
+    owners: dict[str, str] = {}
+    for node in graph.node:
+        for name in node.input:
+            owners.setdefault(name, node.name)
+    return owners
+
+
+def _name_layers(graph: Any) -> tuple[dict[str, str], dict[str, str]]:
+    """variable -> layer, and node -> variable, of the nodes that have a weight."""
+    weights = {tensor.name for tensor in graph.initializer}
+    produced = {output: node for node in graph.node for output in node.output}
+    layers: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type not in WEIGHTED:
+            continue
+        layer = _layer_of(node, weights, produced)
+        name = unique(variable_name(layer), layers)
+        layers[name] = layer
+        variables[node.name] = name
+    return layers, variables
+
+
+def _layer_of(node: Any, weights: set[str], produced: Mapping[str, Any]) -> str:
+    """The module that the weight's name tells, else the one that the node's name tells, else the node's name.
+
+    "layer1.0.conv2.weight" and "/layer1/layer1.0/conv2/Conv" both tell "layer1.0.conv2".
+    """
+    pending = list(node.input[1:2])
+    while pending:
+        name = pending.pop(0)
+        layer, _, parameter = name.rpartition(".")
+        if name in weights and layer and parameter.startswith("weight") and "::" not in name:
+            return layer.partition(".parametrizations.")[0]
+        if name in produced:
+            pending += produced[name].input
+    scopes: list[str] = []
+    for scope in node.name.split("/")[1:-1]:
+        if scopes and scope.startswith(scopes[-1] + "."):
+            scopes.pop()
+        scopes.append(scope)
+    return ".".join(scopes) or node.name
+
+
+def _reference(model: Any, outputs: Sequence[str]) -> Any:
+    evaluator: list[Any] = []
+
+    def run(values: Tensors) -> Tensors:
+        if not evaluator:
+            evaluator.append(ReferenceEvaluator(model))
+        results = evaluator[0].run(list(outputs), dict(values))
+        return {name: np.asarray(result) for name, result in zip(outputs, results, strict=True)}
+
+    return run
