@@ -97,6 +97,13 @@ def main_bindings(module: Any) -> list[Any] | None:
     return list(blocks[0].bindings)
 
 
+def layer_names(module: Any) -> dict[str, str]:
+    """Attribute LAYERS of "main"; empty when a module has none."""
+    attrs = module["main"].attrs
+    names = attrs[LAYERS] if attrs and LAYERS in attrs else {}
+    return {str(variable): str(layer) for variable, layer in names.items()}
+
+
 def main_results(module: Any) -> list[Any]:
     """What "main" returns: the fields of the tuple, or the one tensor."""
     result = module["main"].body.body

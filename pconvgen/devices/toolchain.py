@@ -6,6 +6,7 @@ appears there under its final name only when it is complete.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -221,7 +222,8 @@ def bionic_names() -> Path:
         name, actual = folder / library, sysroot() / "lib" / f"{library}.6"
         if not name.exists():
             name.unlink(missing_ok=True)  # it may lead to a compiler that is gone
-            name.symlink_to(actual)
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                name.symlink_to(actual)
     return folder
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import tvm
 
-from pconvgen.tvm_compat import Emit, is_op, rewrite_main
+from pconvgen.tvm_compat import Emit, is_op, rewrite_main, shape_of
 
 
-@tvm.transform.module_pass(opt_level=0, name="CanonicalizeActivations")
-class CanonicalizeActivations:
-    """SiLU is one operator.
+@tvm.transform.module_pass(opt_level=0, name="CanonicalizeOperators")
+class CanonicalizeOperators:
+    """SiLU and global average pooling are one operator each.
 
-    before: s = sigmoid(x); y = multiply(x, s)
-    after:  y = nn.silu(x)
+    before: s = sigmoid(x); y = multiply(x, s); z = mean(y, axis=[2, 3], keepdims=True)
+    after:  y = nn.silu(x); z = nn.adaptive_avg_pool2d(y, output_size=[1, 1])
     """
 
     def transform_module(self, module: Any, _context: Any) -> Any:
@@ -24,10 +24,23 @@ class CanonicalizeActivations:
         def rule(var: Any, value: Any, _emit: Emit) -> Any:
             values[var] = value
             if is_op(value, "relax.multiply"):
-                for data, gate in (tuple(value.args), tuple(value.args)[::-1]):
-                    sigmoid = values.get(gate)
-                    if is_op(sigmoid, "relax.sigmoid") and sigmoid.args[0].same_as(data):
-                        return tvm.relax.op.nn.silu(data)
-            return value
+                return _silu(value, values)
+            return _global_average(value) if is_op(value, "relax.mean") else value
 
         return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, rule))
+
+
+def _silu(value: Any, values: dict[Any, Any]) -> Any:
+    for data, gate in (tuple(value.args), tuple(value.args)[::-1]):
+        sigmoid: Any = values.get(gate)
+        if is_op(sigmoid, "relax.sigmoid") and sigmoid.args[0].same_as(data):
+            return tvm.relax.op.nn.silu(data)
+    return value
+
+
+def _global_average(value: Any) -> Any:
+    rank = len(shape_of(value.args[0]) or ())
+    axes = {int(axis) % rank for axis in value.attrs.axis or ()} if rank == 4 else set()
+    if axes == {2, 3} and value.attrs.keepdims:
+        return tvm.relax.op.nn.adaptive_avg_pool2d(value.args[0], (1, 1))
+    return value

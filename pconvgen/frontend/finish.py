@@ -8,7 +8,7 @@ from typing import Any
 import tvm
 
 from pconvgen.errors import PconvgenError
-from pconvgen.frontend.canonicalize import CanonicalizeActivations
+from pconvgen.frontend.canonicalize import CanonicalizeOperators
 from pconvgen.frontend.fold_constants import FoldWeightConstants
 from pconvgen.frontend.spec import Imported, Tensors, TensorSpec
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
@@ -38,7 +38,12 @@ def finish(
     module["main"] = module["main"].with_attr(LAYERS, dict(layers))
     try:
         module = tvm.transform.Sequential(
-            [tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants(), FoldBatchNorm(), CanonicalizeActivations()]
+            [
+                tvm.relax.transform.CanonicalizeBindings(),
+                FoldWeightConstants(),
+                FoldBatchNorm(),
+                CanonicalizeOperators(),
+            ]
         )(module)
     except PconvgenError as error:
         error.file = source

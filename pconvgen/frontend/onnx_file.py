@@ -51,7 +51,6 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
         layer = owners.get(tensor.name, tensor.name)
         check_finite(layer, tensor.name, numpy_helper.to_array(tensor), source)
     layers, variables = _name_layers(graph)
-    reference = _reference(copy.deepcopy(model), outputs)
     fold_shapes(model, shapes)
     importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, source)
     try:
@@ -68,7 +67,7 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
             remedy="export the model again with another exporter (dynamo=True or dynamo=False) or opset",
         ) from error
     outputs = [value.name for value in graph.output]
-    return finish(module, list(shapes), outputs, layers, _reference(model, outputs), source)
+    return finish(module, list(shapes), outputs, layers, _reference(path, outputs), source)
 
 
 def _load(path: Path) -> Any:
@@ -198,12 +197,12 @@ def _layer_of(node: Any, weights: set[str], produced: Mapping[str, Any]) -> str:
     return ".".join(scopes) or node.name
 
 
-def _reference(model: Any, outputs: Sequence[str]) -> Any:
+def _reference(path: Path, outputs: Sequence[str]) -> Any:
     evaluator: list[Any] = []
 
     def run(values: Tensors) -> Tensors:
         if not evaluator:
-            evaluator.append(ReferenceEvaluator(model))
+            evaluator.append(ReferenceEvaluator(onnx.load(str(path))))
         results = evaluator[0].run(list(outputs), dict(values))
         return {name: np.asarray(result) for name, result in zip(outputs, results, strict=True)}
 

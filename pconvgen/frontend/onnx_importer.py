@@ -112,10 +112,6 @@ def _dropout(inputs: Any, attrs: dict[str, Any]) -> Any | None:
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
 
-def _global_average(inputs: Any, _attrs: dict[str, Any]) -> Any | None:
-    return relax.op.nn.adaptive_avg_pool2d(inputs[0], (1, 1)) if len(inputs[0].ty.shape) == 4 else None
-
-
 def _hard_sigmoid(inputs: Any, attrs: dict[str, Any]) -> Any | None:
     if abs(attrs.get("alpha", 0.2) - 1 / 6) > 1e-6 or attrs.get("beta", 0.5) != 0.5:
         return None
@@ -142,7 +138,6 @@ def _identity(inputs: Any, _attrs: dict[str, Any]) -> Any:
 CONVERTERS: dict[str, Convert] = {
     "Clip": _clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
     "Dropout": _dropout,  # imported as a random dropout
-    "GlobalAveragePool": _global_average,  # one spelling: the one that torch's adaptive pooling gets
     "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
     "Identity": _identity,  # no operator at all
     "Pad": _pad,  # imported as an anonymous kernel

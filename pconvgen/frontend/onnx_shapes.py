@@ -88,7 +88,9 @@ def _evaluate(
         shape = known[node.input[0]][bounds.get("start", 0) : bounds.get("end")]
         return {node.output[0]: np.array(shape, np.int64)}
     names = [name for name in node.input if name]
-    if not names or node.op_type.startswith(_KEEP) or any(name not in constants for name in names):
+    if node.op_type.startswith(_KEEP) or any(name not in constants for name in names):
+        return None
+    if not names and node.op_type != "Constant":
         return None
     inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in names]
     outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, None) for name in node.output if name]

@@ -15,6 +15,7 @@ from pconvgen.tvm_compat import (
     constant,
     constant_value,
     is_op,
+    layer_names,
     main_bindings,
     main_results,
     rewrite_main,
@@ -50,13 +51,14 @@ class _Folder:
     def __init__(self, module: Any) -> None:
         self.values: dict[Any, Any] = {}
         self.uses = _use_counts(module)
+        self.layers = layer_names(module)
 
     def rule(self, var: Any, value: Any, emit: Emit) -> Any:
         self.values[var] = value
         norm = self.values.get(value.tuple_value) if isinstance(value, tvm.relax.TupleGetItem) else None
         if norm is None or not is_op(norm, "relax.nn.batch_norm") or value.index != 0:
             return value
-        affine = _scale_and_shift(norm, var.name)
+        affine = _scale_and_shift(norm, self._layer_before(norm.args[0]))
         if affine is None:
             return value
         data = norm.args[0]
@@ -66,12 +68,18 @@ class _Folder:
         self.values[var] = result
         return result
 
+    def _layer_before(self, data: Any) -> str:
+        """The layer whose result `data` is, for errors."""
+        value: Any = self.values.get(data)
+        var = value.args[0] if is_op(value, "relax.add") else data
+        return self.layers.get(var.name, var.name)
+
     def _fold(self, data: Any, axis: int, scale: Array, shift: Array, emit: Emit) -> Any | None:
         """The layer that computes `data`, with the affine map in its weight and bias; None when there is no such."""
         if self.uses[data] != 1:
             return None
         producer, bias = data, np.zeros_like(scale)
-        value = self.values.get(data)
+        value: Any = self.values.get(data)
         if is_op(value, "relax.add"):
             added = constant_value(value.args[1])
             if added is None or self.uses[value.args[0]] != 1 or not _per_channel(added, data, axis):
@@ -95,7 +103,7 @@ def _use_counts(module: Any) -> Counter[Any]:
     return uses
 
 
-def _scale_and_shift(norm: Any, name: str) -> tuple[Array, Array] | None:
+def _scale_and_shift(norm: Any, layer_before: str) -> tuple[Array, Array] | None:
     parameters = [constant_value(arg) for arg in norm.args[1:]]
     if any(parameter is None for parameter in parameters) or norm.attrs.training:
         return None
@@ -103,8 +111,8 @@ def _scale_and_shift(norm: Any, name: str) -> tuple[Array, Array] | None:
     variance = variance + norm.attrs.epsilon
     if not (variance > 0).all():
         raise PconvgenError(
-            "batch norm has a negative running variance",
-            layer=name,
+            "the batch norm behind this layer has a negative running variance",
+            layer=layer_before,
             found=float(variance.min()),
             expected="more than 0",
             remedy="check the training run that wrote this model",
