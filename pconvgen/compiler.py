@@ -26,7 +26,7 @@ from pconvgen.pipeline import run
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import Executable, build, local_function
+from pconvgen.tvm_compat import Executable, build, export_library, local_function
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -63,7 +63,7 @@ class CompiledModel:
         """
         path = Path(path)
         with replacing(path) as temporary:
-            self._executable.export_library(str(temporary), fcompile=library_linker(self.target))
+            export_library(self._executable, str(temporary), library_linker(self.target))
         return path
 
     def run(self, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:

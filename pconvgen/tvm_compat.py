@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -50,6 +53,21 @@ def broadcast(scalar: Any, lanes: int) -> Any:
 def lane(vector: Any, index: int) -> Any:
     """One element of a vector in a register."""
     return T.Shuffle([vector], [index])
+
+
+def load_strided(buffer: Any, start: Any, stride: int, lanes: int) -> Any:
+    """Every `stride`-th element of a flat buffer from `start`: [start, start + stride, ...], `lanes` of them."""
+    if lanes == 1:
+        return buffer[start]
+    if stride != 2:
+        return buffer[T.Ramp(start, stride, lanes)]
+    # Two whole vectors and a shuffle; a strided load would become one scalar load per lane. The second vector ends
+    # with the last element that is wanted, so nothing behind it is read.
+    low = T.Bind(buffer[ramp(start, lanes)])
+    high = T.Bind(buffer[ramp(start + (lanes - 1), lanes)])
+    half = lanes // 2
+    indices = [2 * i if i < half else 2 * i - (lanes - 1) + lanes for i in range(lanes)]
+    return T.Shuffle([low, high], indices)
 
 
 LAYERS = "pconvgen.layers"
@@ -115,13 +133,18 @@ def main_results(module: Any) -> list[Any]:
 Emit = Callable[..., Any]
 
 
-def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any]) -> Any:
+def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any], *, typed: bool = True) -> Any:
     """Rebuild the dataflow block of "main" from first to last binding, each value replaced by what `rule` returns.
 
     `rule(var, value, emit)` sees `value` with all earlier replacements made and its type known, and returns it or
     another expression; a variable or constant takes the place of `var` everywhere after.
     `emit(expr, name)` binds a further expression before it and returns the variable.
+    With `typed` false, `value` may have no type yet: for rules that change shapes, which do not fit before they ran.
+    A module whose "main" is not one dataflow block is returned as it is.
     """
+    block = main_bindings(module)
+    if block is None:
+        return module
     builder = relax.BlockBuilder()
     replaced: dict[Any, Any] = {}
     bindings: list[Any] = []
@@ -132,9 +155,9 @@ def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any]) -> Any:
         bindings.append(relax.VarBinding(var, value))
         return var
 
-    for binding in main_bindings(module) or []:
-        value = builder.normalize(substitute(binding.value, replaced))
-        result = rule(binding.var, value, emit)
+    for binding in block:
+        value = substitute(binding.value, replaced)
+        result = rule(binding.var, builder.normalize(value) if typed else value, emit)
         leaf = isinstance(result, tvm.ir.GenericConst | relax.Var)
         if leaf and isinstance(binding.var, relax.DataflowVar):
             replaced[binding.var] = result
@@ -161,9 +184,8 @@ def substitute(expr: Any, replaced: dict[Any, Any]) -> Any:
         return expr if source.same_as(expr.tuple_value) else relax.TupleGetItem(source, expr.index)
     if isinstance(expr, tvm.ir.Call):
         args = [substitute(arg, replaced) for arg in expr.args]
-        if all(new.same_as(old) for new, old in zip(args, expr.args, strict=True)):
-            return expr
-        return tvm.ir.Call(expr.op, args, expr.attrs, expr.ty_args)
+        same = all(new.same_as(old) for new, old in zip(args, expr.args, strict=True))
+        return expr if same else with_args(expr, args)
     return expr
 
 
@@ -187,6 +209,29 @@ def scalar_value(expr: Any) -> float:
 def reshape(expr: Any, shape: tuple[int, ...]) -> Any:
     """`expr` with another shape; a view when it is compiled."""
     return relax.op.reshape(expr, shape)
+
+
+def add(left: Any, right: Any) -> Any:
+    """The sum of two tensors."""
+    return relax.op.add(left, right)
+
+
+def with_args(call: Any, args: list[Any]) -> Any:
+    """The same operator on other arguments; its type is not known yet."""
+    return tvm.ir.Call(call.op, args, call.attrs, call.ty_args)
+
+
+def with_weight(call: Any, weight: NDArray[Any], groups: int | None = None) -> Any:
+    """A convolution or matrix product of the same data with another weight, and with other groups if given."""
+    if groups is None:
+        return with_args(call, [call.args[0], constant(weight)])
+    attrs = {key: getattr(call.attrs, key) for key in ("strides", "padding", "dilation")}
+    return relax.op.nn.conv2d(call.args[0], constant(weight), **attrs, groups=groups)
+
+
+def is_dataflow_var(var: Any) -> bool:
+    """Whether a variable is visible in its dataflow block only."""
+    return isinstance(var, relax.DataflowVar)
 
 
 def eliminate_dead_code(module: Any) -> Any:
@@ -235,6 +280,32 @@ def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Execu
         function = relax.Function([], body, relax.TensorType(value.shape, str(value.dtype)), is_pure=True)
         module[name] = function.with_attr("global_symbol", name)
     return tvm.compile(module, target=target)
+
+
+@contextmanager
+def _without_lines(noise: bytes) -> Iterator[None]:
+    """Drops lines with `noise` from what this process writes to standard error; the rest is written at the end."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            caught.seek(0)
+            for line in caught:
+                if noise not in line:
+                    os.write(2, line)
+
+
+def export_library(executable: Executable, path: str, linker: Callable[..., None]) -> None:
+    """Writes an executable as a shared library."""
+    # TVM 0.27 logs a warning without content for every constant.
+    with _without_lines(b"Warning: Scope Saving:"):
+        executable.export_library(path, fcompile=linker)
 
 
 def local_function(executable: Executable, name: str) -> Callable[[list[NDArray[Any]]], list[NDArray[Any]]]:

@@ -15,14 +15,16 @@ from pconvgen.workload import ConvWorkload
 
 FMA_LATENCY = 4.0
 """Cycles until an accumulator can be added to again."""
-ENTRY = 1.5
-"""Cycles for index load, address and branch of one entry, beside its FMAs."""
+ENTRY = 5
+"""Instructions for index, address and branch of one entry, beside its taps."""
 BODY = 8.0
 """Cycles to enter and leave the loop over a body's entries, whose exit is mispredicted."""
 STORE = 2.0
 """Cycles for the epilogue and store, or the copy, of one vector."""
-BYTES_PER_CYCLE = 6.0
-"""What one core reads from memory."""
+L2_BYTES = 28.0
+"""Bytes per cycle that come from the second cache, where the input of a layer lies while filters go by."""
+MEMORY_BYTES = 6.0
+"""Bytes per cycle that one core reads from memory."""
 
 
 def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa) -> float:
@@ -34,10 +36,20 @@ def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedul
     cycles = 0.0
     for run in block_tiles(workload, schedule):
         vectors = len(run.starts)
-        fma = shape.group * vectors / width.fma
-        tap = max(fma, (vectors * load + weights) / width.loads, FMA_LATENCY)
-        taps = shape.entries * (shape.taps * tap + ENTRY)
-        cycles += run.count * (taps + shape.groups * (shape.bodies * BODY + shape.group * vectors * STORE))
+        fmas = shape.group * vectors
+        # An input that is used once is a memory operand of its FMA where the ISA has those.
+        loads = 0 if shape.group == 1 and not isa.by_element else vectors
+        entry = max(
+            shape.taps * fmas / width.fma,
+            shape.taps * (vectors * load + weights) / width.loads,
+            shape.taps * FMA_LATENCY,
+            (shape.taps * (fmas + loads + weights) + ENTRY) / isa.issue,
+        )
+        stores = shape.groups * (shape.bodies * BODY + fmas * STORE)
+        # Entries of one channel read the same lines: a tile and the rows that a kernel adds to it.
+        lines = 4 * (vectors * schedule.lanes + (workload.kernel[0] - 1) * schedule.pitch)
+        fetched = _channels_read(workload, shape) * lines / L2_BYTES
+        cycles += run.count * (max(shape.entries * entry, fetched) + stores)
     if schedule.pitch != workload.out_width:
         cycles += shape.groups * shape.group * schedule.rows * -(-workload.out_width // schedule.lanes) * STORE
     pack = 0.0 if layout.identity else layout.size / schedule.lanes * STORE
@@ -50,8 +62,8 @@ def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSch
     width = _width(isa, schedule.lanes)
     fma = schedule.images * vectors / width.fma
     tap = max(fma, (vectors + schedule.images) / width.loads, FMA_LATENCY / schedule.unroll)
-    compute = shape.entries * (shape.taps * tap + ENTRY / schedule.unroll)
-    memory = 4 * shape.entries * (shape.taps * shape.group + 1) / BYTES_PER_CYCLE
+    compute = shape.entries * (shape.taps * tap + ENTRY / isa.issue)
+    memory = 4 * shape.entries * (shape.taps * shape.group + 1) / MEMORY_BYTES
     stores = shape.groups * (BODY + schedule.images * vectors * STORE)
     return -(-workload.batch // schedule.images) * (max(compute, memory) + stores)
 
@@ -59,6 +71,15 @@ def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSch
 def _width(isa: Isa, lanes: int) -> VectorWidth:
     """The narrowest width that holds `lanes`."""
     return min((width for width in isa.widths if width.lanes >= lanes), key=lambda width: width.lanes)
+
+
+def _channels_read(workload: ConvWorkload, shape: TapShape) -> float:
+    """Input channels that the groups read, added up, when entries fall on channels at random."""
+    channels = workload.in_channels / workload.groups
+    per_group = shape.entries * shape.taps / shape.groups / (workload.kernel[0] * workload.kernel[1])
+    entries = shape.entries / shape.groups
+    touched = channels * (1 - (1 - 1 / channels) ** entries) if channels > 1 else 1.0
+    return shape.groups * max(min(touched, entries), min(per_group, channels))
 
 
 def _aligned_share(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule) -> float:

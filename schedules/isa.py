@@ -33,9 +33,11 @@ class Isa:
     widths: usable vector widths, the native one first.
     registers: vector registers.
     by_element: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
+    issue: instructions started per cycle.
     """
 
     name: str
     widths: tuple[VectorWidth, ...]
     registers: int
     by_element: bool
+    issue: float

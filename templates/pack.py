@@ -7,7 +7,7 @@ from typing import Any
 
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, prim_func, ramp
+from pconvgen.tvm_compat import PrimFunc, T, broadcast, load_strided, prim_func, ramp
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,7 @@ class PackKernel:
             dst = T.Bind(base_out + row * layout.pitch + (r0 * layout.pitch + c0))
 
             def copy(x: Any, width: int, src: Any = src, dst: Any = dst) -> None:
-                index = T.Ramp(src + x * sw, sw, width) if width > 1 else src + x * sw
-                T.buffer_store(target, source[index], [ramp(dst + x, width)])
+                T.buffer_store(target, load_strided(source, src + x * sw, sw, width), [ramp(dst + x, width)])
 
             for_each_piece(c1 - c0, lanes, copy)
             _zero(target, dst + (c1 - c0), layout.pitch - (c1 - c0), lanes)

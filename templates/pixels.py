@@ -225,13 +225,17 @@ class _Emitter:
         if not self.kernel.isa.by_element or lanes != native:
             return lambda n: T.Bind(broadcast(self.values[base + n], lanes))
         # Whole vectors of weights, of which FMA multiplies by one lane; a partial last one is loaded lane by lane.
+        # Each is loaded when its first weight is needed: all at once would take registers from the accumulators.
         whole = count // native * native
-        vectors = [T.Bind(self.values[ramp(base + v, native)]) for v in range(0, whole, native)]
+        vectors: dict[int, Any] = {}
 
         def weight(n: int) -> Any:
-            if n < whole:
-                return broadcast(lane(vectors[n // native], n % native), lanes)
-            return T.Bind(broadcast(self.values[base + n], lanes))
+            if n >= whole:
+                return T.Bind(broadcast(self.values[base + n], lanes))
+            first = n // native * native
+            if first not in vectors:
+                vectors[first] = T.Bind(self.values[ramp(base + first, native)])
+            return broadcast(lane(vectors[first], n - first), lanes)
 
         return weight
 

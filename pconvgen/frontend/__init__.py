@@ -11,7 +11,7 @@ from typing import Any
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.frontend.spec import Imported, TensorSpec
 
-__all__ = ["Imported", "TensorSpec", "load_model"]
+__all__ = ["Imported", "TensorSpec", "load_model", "model_format"]
 
 _TORCH_PICKLES = (".pt", ".pth", ".pkl", ".bin", ".ckpt", ".safetensors", ".tar")
 
@@ -53,6 +53,23 @@ def load_model(
 
 
 def _load_path(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:
+    if model_format(path) == "onnx":
+        from pconvgen.frontend import onnx_file
+
+        return onnx_file.import_file(path, inputs)
+    from pconvgen.frontend import torch_export
+
+    return torch_export.import_program(torch_export.load_file(path), inputs, str(path))
+
+
+def model_format(path: Path) -> str:
+    """Which framework wrote the model at `path`: torch or onnx.
+
+    Raises
+    ------
+    UsageError: no such file, or an extension that no front end reads.
+    PconvgenError: the framework is not installed.
+    """
     suffix = path.suffix.lower()
     if suffix in _TORCH_PICKLES:
         raise UsageError(
@@ -79,10 +96,4 @@ def _load_path(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Import
         raise PconvgenError(
             f"{suffix} files need the package {framework}", file=path, remedy=f"install it: pip install {framework}"
         )
-    if suffix == ".onnx":
-        from pconvgen.frontend import onnx_file
-
-        return onnx_file.import_file(path, inputs)
-    from pconvgen.frontend import torch_export
-
-    return torch_export.import_program(torch_export.load_file(path), inputs, str(path))
+    return framework

@@ -12,7 +12,16 @@ from pconvgen.frontend.canonicalize import CanonicalizeOperators
 from pconvgen.frontend.fold_constants import FoldWeightConstants
 from pconvgen.frontend.spec import Imported, Tensors, TensorSpec
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
-from pconvgen.tvm_compat import LAYERS, dtype_of, main_bindings, main_results, shape_of
+from pconvgen.tvm_compat import (
+    LAYERS,
+    constant_value,
+    dtype_of,
+    is_op,
+    layer_names,
+    main_bindings,
+    main_results,
+    shape_of,
+)
 
 
 def finish(
@@ -35,19 +44,11 @@ def finish(
             expected="a straight line of operators",
             remedy="export the model without conditions on data, loops and assertions",
         )
-    module["main"] = module["main"].with_attr(LAYERS, dict(layers))
-    try:
-        module = tvm.transform.Sequential(
-            [
-                tvm.relax.transform.CanonicalizeBindings(),
-                FoldWeightConstants(),
-                FoldBatchNorm(),
-                CanonicalizeOperators(),
-            ]
-        )(module)
-    except PconvgenError as error:
-        error.file = source
-        raise
+    layers = _follow_outputs(module, layers)
+    module["main"] = module["main"].with_attr(LAYERS, layers)
+    module = tvm.transform.Sequential([tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants()])(module)
+    _check_variances(module, source)
+    module = tvm.transform.Sequential([FoldBatchNorm(), CanonicalizeOperators()])(module)
     present = {binding.var.name for binding in main_bindings(module) or []}
     names = {variable: layer for variable, layer in layers.items() if variable in present}
     module["main"] = module["main"].with_attr(LAYERS, names)
@@ -59,6 +60,35 @@ def finish(
         reference=reference,
         source=source,
     )
+
+
+def _follow_outputs(module: Any, layers: Mapping[str, str]) -> dict[str, str]:
+    """`layers` with the names that CanonicalizeBindings leaves: in `gv = conv1` the output's variable survives."""
+    renamed = {
+        binding.value.name: binding.var.name
+        for binding in main_bindings(module) or []
+        if isinstance(binding.value, tvm.relax.Var) and not isinstance(binding.var, tvm.relax.DataflowVar)
+    }
+    return {renamed.get(variable, variable): layer for variable, layer in layers.items()}
+
+
+def _check_variances(module: Any, source: str) -> None:
+    """Raise where a batch norm would take the root of a negative number. (An exception cannot leave a TVM pass.)"""
+    layer = "the input"
+    names = layer_names(module)
+    for binding in main_bindings(module) or []:
+        layer = names.get(binding.var.name, layer)
+        if is_op(binding.value, "relax.nn.batch_norm"):
+            variance = constant_value(binding.value.args[4])
+            if variance is not None and not (variance + binding.value.attrs.epsilon > 0).all():
+                raise PconvgenError(
+                    "the batch norm behind this layer has a negative running variance",
+                    file=source,
+                    layer=layer,
+                    found=float(variance.min()),
+                    expected="at least 0",
+                    remedy="check the training run that wrote this model",
+                )
 
 
 def _spec(name: str, expr: Any, source: str) -> TensorSpec:

@@ -37,14 +37,14 @@ MIN_OPSET = 11
 
 def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:
     """Import an ONNX file; dynamic dimensions of its inputs get the sizes in `inputs`."""
-    model = _load(path)
+    model = load_file(path)
     source = str(path)
     graph = model.graph
     opset = _check_opset(model, source)
     weights = {tensor.name for tensor in graph.initializer}
     declared = {value.name: _declared(value, source) for value in graph.input if value.name not in weights}
     shapes = resolve_shapes(declared, inputs, source)
-    _name_nodes(graph)
+    name_nodes(graph)
     _check_nodes(graph, source)
     owners = _owners(graph)
     for tensor in graph.initializer:
@@ -70,7 +70,8 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     return finish(module, list(shapes), outputs, layers, _reference(path, outputs), source)
 
 
-def _load(path: Path) -> Any:
+def load_file(path: Path) -> Any:
+    """The model in an ONNX file, with its weights. Raises PconvgenError when it is something else or damaged."""
     try:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
@@ -127,7 +128,7 @@ def _declared(value: Any, source: str) -> list[int | None]:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
 
 
-def _name_nodes(graph: Any) -> None:
+def name_nodes(graph: Any) -> None:
     """Give every node a unique name: the importer hands only the name to its converters."""
     taken: dict[str, None] = {}
     for node in graph.node:
@@ -169,14 +170,14 @@ def _name_layers(graph: Any) -> tuple[dict[str, str], dict[str, str]]:
     for node in graph.node:
         if node.op_type not in WEIGHTED:
             continue
-        layer = _layer_of(node, weights, produced)
+        layer = layer_of(node, weights, produced)
         name = unique(variable_name(layer), layers)
         layers[name] = layer
         variables[node.name] = name
     return layers, variables
 
 
-def _layer_of(node: Any, weights: set[str], produced: Mapping[str, Any]) -> str:
+def layer_of(node: Any, weights: set[str], produced: Mapping[str, Any]) -> str:
     """The module that the weight's name tells, else the one that the node's name tells, else the node's name.
 
     "layer1.0.conv2.weight" and "/layer1/layer1.0/conv2/Conv" both tell "layer1.0.conv2".

@@ -18,22 +18,20 @@ _KEEP = ("If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Bernoulli", "Mu
 
 
 def fold_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Replace Shape nodes and what depends only on them and on small constants by initializers, in place.
+    """Replace Shape nodes and what depends only on them and on small constants (lists of pads) by initializers.
 
     before: Slice(x, start=0, end=Div(Gather(Shape(x), 1), 2), axis=1)
     after:  Slice(x, start=0, end=12, axis=1)
 
-    Shapes are inferred again after each round, since a folded Slice or Reshape makes more of them known.
+    In place. Shapes are inferred again after each round, since a folded Slice or Reshape makes more of them known.
     """
     graph = model.graph
-    if not any(node.op_type == "Shape" for node in graph.node):
-        return
     constants = {
         tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if np.prod(tensor.dims) <= SMALL
     }
     changed = True
-    while changed and any(node.op_type == "Shape" for node in graph.node):
-        known = _infer(model, shapes)
+    while changed:
+        known = _infer(model, shapes) if any(node.op_type == "Shape" for node in graph.node) else {}
         folded = []
         for node in graph.node:
             values = _evaluate(node, constants, known, model)

@@ -54,33 +54,31 @@ def load_file(path: Path) -> Any:
 
 
 def _check_archive(path: Path) -> None:
+    """Raise unless `path` is a whole zip archive with the marks of torch.export."""
     with path.open("rb") as file:
-        start = file.read(4)
-    if not zipfile.is_zipfile(path):
-        cut = start == b"PK\x03\x04"
-        raise PconvgenError(
-            "this is not a torch.export file",
-            file=path,
-            found="a damaged or truncated archive" if cut else "no zip archive",
-            expected="what torch.export.save wrote",
-            remedy="copy or export the file again" if cut else EXPORT_HINT,
-        )
-    with zipfile.ZipFile(path) as archive:
-        members = {name.rpartition("/")[2] for name in archive.namelist()}
-    if members & {"archive_format", "serialized_exported_program.json"}:
-        return
-    if "constants.pkl" in members:
+        cut = file.read(4) == b"PK\x03\x04"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            members = {name.rpartition("/")[2] for name in archive.namelist()}
+            cut = min((item.header_offset for item in archive.infolist()), default=0) > 0  # found an archive inside it
+        if not cut and members & {"archive_format", "serialized_exported_program.json"}:
+            return
+    else:
+        members = set()
+    if cut:
+        found = "a damaged or truncated archive"
+    elif "constants.pkl" in members:
         found = "a TorchScript file"
     elif "data.pkl" in members:
         found = "pickled weights or a pickled module (torch.save)"
     else:
-        found = "another zip archive"
+        found = "another zip archive" if members else "no zip archive"
     raise PconvgenError(
         "this is not a torch.export file",
         file=path,
         found=found,
         expected="what torch.export.save wrote",
-        remedy=EXPORT_HINT,
+        remedy="copy or export the file again" if cut else EXPORT_HINT,
     )
 
 

@@ -9,13 +9,11 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from pconvgen.errors import PconvgenError
 from pconvgen.tvm_compat import (
     Emit,
     constant,
     constant_value,
     is_op,
-    layer_names,
     main_bindings,
     main_results,
     rewrite_main,
@@ -38,11 +36,10 @@ class FoldBatchNorm:
 
     The convolution keeps the name of its variable. A batch norm behind anything else, or behind a convolution whose
     result is used elsewhere too, becomes a multiplication and an addition of constants.
-    Raises PconvgenError when var + epsilon is not positive.
     """
 
     def transform_module(self, module: Any, _context: Any) -> Any:
-        """A new module without foldable batch norms; one whose parameters are not constants stays."""
+        """A new module; a batch norm stays whose parameters are not constants or whose variance is not positive."""
         folder = _Folder(module)
         return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, folder.rule))
 
@@ -51,14 +48,13 @@ class _Folder:
     def __init__(self, module: Any) -> None:
         self.values: dict[Any, Any] = {}
         self.uses = _use_counts(module)
-        self.layers = layer_names(module)
 
     def rule(self, var: Any, value: Any, emit: Emit) -> Any:
         self.values[var] = value
         norm = self.values.get(value.tuple_value) if isinstance(value, tvm.relax.TupleGetItem) else None
         if norm is None or not is_op(norm, "relax.nn.batch_norm") or value.index != 0:
             return value
-        affine = _scale_and_shift(norm, self._layer_before(norm.args[0]))
+        affine = _scale_and_shift(norm)
         if affine is None:
             return value
         data = norm.args[0]
@@ -67,12 +63,6 @@ class _Folder:
         result = _affine(data, axis, *affine, emit) if folded is None else folded
         self.values[var] = result
         return result
-
-    def _layer_before(self, data: Any) -> str:
-        """The layer whose result `data` is, for errors."""
-        value: Any = self.values.get(data)
-        var = value.args[0] if is_op(value, "relax.add") else data
-        return self.layers.get(var.name, var.name)
 
     def _fold(self, data: Any, axis: int, scale: Array, shift: Array, emit: Emit) -> Any | None:
         """The layer that computes `data`, with the affine map in its weight and bias; None when there is no such."""
@@ -103,20 +93,14 @@ def _use_counts(module: Any) -> Counter[Any]:
     return uses
 
 
-def _scale_and_shift(norm: Any, layer_before: str) -> tuple[Array, Array] | None:
+def _scale_and_shift(norm: Any) -> tuple[Array, Array] | None:
     parameters = [constant_value(arg) for arg in norm.args[1:]]
     if any(parameter is None for parameter in parameters) or norm.attrs.training:
         return None
     gamma, beta, mean, variance = (np.asarray(parameter, np.float64) for parameter in parameters)
     variance = variance + norm.attrs.epsilon
     if not (variance > 0).all():
-        raise PconvgenError(
-            "the batch norm behind this layer has a negative running variance",
-            layer=layer_before,
-            found=float(variance.min()),
-            expected="more than 0",
-            remedy="check the training run that wrote this model",
-        )
+        return None
     scale = (gamma if norm.attrs.scale else np.ones_like(gamma)) / np.sqrt(variance)
     shift = (beta if norm.attrs.center else np.zeros_like(beta)) - mean * scale
     return scale.astype(np.float32), shift.astype(np.float32)

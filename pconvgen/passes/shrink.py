@@ -1,6 +1,124 @@
-"""Placeholder"""
-import tvm
-@tvm.transform.module_pass(opt_level=0)
+"""Removing channels that no output depends on, with everything that computes and reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconvgen.passes.channel_spaces import RESHAPES, ChannelSpaces, Layer, View, is_depthwise
+from pconvgen.tvm_compat import (
+    Emit,
+    add,
+    constant,
+    constant_value,
+    eliminate_dead_code,
+    is_op,
+    main_bindings,
+    module_pass,
+    reshape,
+    rewrite_main,
+    shape_of,
+    with_args,
+    with_weight,
+)
+
+
+@module_pass
 class RemoveDeadChannels:
-    def transform_module(self, module, _context):
-        return module
+    """Relax pass that makes filter-pruned networks smaller dense ones; results stay equal.
+
+    before: a = conv2d(x, weight[64, 3]); b = relu(add(a, bias[64])); c = conv2d(b, weight[32, 64])
+    after:  a = conv2d(x, weight[40, 3]); b = relu(add(a, bias[40])); c = conv2d(b, weight[32, 40])
+
+    A channel goes when every layer that reads it has only zeros for it, or when it is constant (an empty filter behind
+    bias and activation) and what it contributes to the reader is a constant too, which the reader's bias takes over.
+    Inputs and outputs keep their shapes, layers their variables' names. A module without such channels is returned
+    as it is.
+    """
+
+    def transform_module(self, module: Any, _context: Any) -> Any:
+        """A new module, or the same one."""
+        if main_bindings(module) is None:
+            return module
+        spaces = ChannelSpaces(module)
+        if all(spaces.kept(view) is None for view in spaces.views.values()):
+            return module
+        return eliminate_dead_code(rewrite_main(module, _Shrinker(spaces).rule, typed=False))
+
+
+class _Shrinker:
+    def __init__(self, spaces: ChannelSpaces) -> None:
+        self.spaces = spaces
+        self.shifted: dict[Any, tuple[Any, NDArray[np.float32]]] = {}
+
+    def rule(self, var: Any, value: Any, emit: Emit) -> Any:
+        """The operation on what is left of its operands."""
+        layer, view = self.spaces.layers.get(var), self.spaces.views.get(var)
+        if layer is not None:
+            return self._layer(var, value, layer, emit)
+        if view is None:
+            return value
+        kept = self.spaces.kept(view)
+        if kept is not None:
+            value = _shrunk(var, value, view, kept)
+        value = self._with_shift(value)
+        # A variable has the type of its value, so a smaller value needs a new one.
+        return value if kept is None else emit(value, var.name)
+
+    def _layer(self, var: Any, value: Any, layer: Layer, emit: Emit) -> Any:
+        rows, columns = self.spaces.kept(layer.result), self.spaces.kept(layer.data)
+        if rows is None and columns is None:
+            return value
+        weight = constant_value(value.args[1])
+        output, data = (1, 0) if is_op(value, "relax.matmul") else (0, 1)
+        call = with_weight(value, _take(_take(weight, rows, output), columns, data))
+        live = self.spaces.live(layer.result)
+        shift = layer.constant_part(~self.spaces.live(layer.data))[live].astype(np.float32)
+        if not shift.any():
+            return call if rows is None else emit(call, var.name)
+        shift = shift.reshape((-1,) + (1,) * (len(shape_of(var) or ()) - 1 - layer.result.axis))
+        call = emit(call, var.name)
+        shifted = add(call, constant(shift))
+        result = shifted if rows is None else emit(shifted, var.name)
+        self.shifted[var if rows is None else result] = call, shift
+        return result
+
+    def _with_shift(self, value: Any) -> Any:
+        """One bias of the two that a layer with a shift would have.
+
+        before: b = add(add(a, shift), bias)
+        after:  b = add(a, shift + bias)
+        """
+        if is_op(value, "relax.add"):
+            for data, other in (tuple(value.args), tuple(value.args)[::-1]):
+                bias = constant_value(other)
+                if data in self.shifted and bias is not None:
+                    call, shift = self.shifted[data]
+                    return add(call, constant(bias + shift))
+        return value
+
+
+def _shrunk(var: Any, value: Any, view: View, kept: NDArray[np.intp]) -> Any:
+    """An operation inside a space, whose tensor operands are already smaller."""
+    if is_depthwise(value):
+        return with_weight(value, _take(constant_value(value.args[1]), kept, 0), groups=len(kept))
+    if is_op(value, *RESHAPES):
+        shape = list(shape_of(var) or ())
+        shape[view.axis] = len(kept)
+        return reshape(value.args[0], tuple(shape))
+    args = [_operand(arg, view.axis - len(shape_of(var) or ()), kept) for arg in value.args]
+    return with_args(value, args)
+
+
+def _operand(expr: Any, axis: int, kept: NDArray[np.intp]) -> Any:
+    """A constant operand without the channels of `axis` (from the end) that go; anything else as it is."""
+    array = constant_value(expr)
+    if array is None or array.ndim < -axis or array.shape[axis] == 1:
+        return expr
+    return constant(np.take(array, kept, axis))
+
+
+def _take(array: Any, indices: NDArray[np.intp] | None, axis: int) -> NDArray[Any]:
+    return array if indices is None else np.take(array, indices, axis)

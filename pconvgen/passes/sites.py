@@ -1,9 +1,9 @@
 """Finding layers: a convolution or matrix product by a constant, with the epilogue that can be fused behind it.
 
-    lv0 = conv2d(x, weight)                 Site(var=lv0, data=x, weight, bias, residual=y,
-    lv1 = add(lv0, bias)             ->          result=lv3, absorbed={lv0, lv1, lv2},
-    lv2 = add(lv1, y)                            epilogue=Epilogue(True, True, 0, None))
-    lv3 = relu(lv2)
+lv0 = conv2d(x, weight)                 Site(var=lv0, data=x, weight, bias, residual=y,
+lv1 = add(lv0, bias)             ->          result=lv3, absorbed={lv0, lv1, lv2},
+lv2 = add(lv1, y)                            epilogue=Epilogue(True, True, 0, None))
+lv3 = relu(lv2)
 """
 
 from __future__ import annotations
@@ -86,18 +86,22 @@ def _conv2d(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | 
     weight, attrs = constant_value(value.args[1]), value.attrs
     if weight is None or weight.dtype != np.float32 or (attrs.data_layout, attrs.kernel_layout) != ("NCHW", "OIHW"):
         return None
-    n, c, h, w = shape_of(value.args[0])
+    shape = shape_of(value.args[0])
+    if shape is None:
+        return None
+    n, c, h, w = shape
     top, left, bottom, right = (int(p) for p in attrs.padding)
+    (stride_rows, stride_columns), (dilated_rows, dilated_columns) = attrs.strides, attrs.dilation
     workload = ConvWorkload(
         batch=n,
         in_channels=c,
         height=h,
         width=w,
         out_channels=weight.shape[0],
-        kernel=weight.shape[2:],
-        stride=tuple(int(s) for s in attrs.strides),
+        kernel=(weight.shape[2], weight.shape[3]),
+        stride=(int(stride_rows), int(stride_columns)),
         padding=(top, left, bottom, right),
-        dilation=tuple(int(d) for d in attrs.dilation),
+        dilation=(int(dilated_rows), int(dilated_columns)),
         groups=int(attrs.groups),
     )
     return "conv2d", value.args[0], weight, workload
@@ -107,9 +111,10 @@ def _linear(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | 
     if not is_op(value, "relax.matmul"):
         return None
     weight = constant_value(value.args[1])
-    if weight is None or weight.ndim != 2 or weight.dtype != np.float32:
+    shape = shape_of(value.args[0])
+    if shape is None or weight is None or weight.ndim != 2 or weight.dtype != np.float32:
         return None
-    rows = int(np.prod(shape_of(value.args[0])[:-1], dtype=np.int64))
+    rows = int(np.prod(shape[:-1], dtype=np.int64))
     channels, filters = weight.shape
     workload = ConvWorkload(rows, channels, 1, 1, filters, (1, 1))
     return "linear", value.args[0], np.ascontiguousarray(weight.T)[:, :, None, None], workload
@@ -149,7 +154,7 @@ def _with_epilogue(
     high = None if high is None or np.isposinf(high) else float(high)
     epilogue = Epilogue(bias is not None, residual is not None, low, high)
     workload = replace(workload, epilogue=epilogue)
-    shape = shape_of(result)
+    shape = shape_of(result) or ()
     return Site(var, op, data, weight, bias, residual, result, frozenset(absorbed), workload, shape)
 
 

@@ -21,8 +21,12 @@ STRUCTURES: dict[str, Structure] = {row.name: row for row in _ROWS}
 
 
 def candidates(weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
-    """Every way to store `weight` ([filters, channels / groups, height, width]) without loss; dense is the last."""
-    return tuple(found for structure in STRUCTURES.values() for found in structure.detect(weight, groups))
+    """Every way to store `weight` ([filters, channels / groups, height, width]) without loss; dense is the last.
+
+    What would store as many weights as dense gains nothing and is left out.
+    """
+    found = (candidate for structure in STRUCTURES.values() for candidate in structure.detect(weight, groups))
+    return tuple(candidate for candidate in found if candidate.structure == "dense" or candidate.stored < weight.size)
 
 
 def encode(weight: Weight, candidate: Candidate, groups: int = 1, max_group: int = 8) -> TapEncoding:

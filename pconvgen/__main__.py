@@ -1,0 +1,5 @@
+"""`python -m pconvgen` is the command line."""
+
+from pconvgen.cli import main
+
+main()

@@ -1,0 +1,139 @@
+"""The weights of ONNX files, to be changed in place; everything else of the file stays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import external_data_helper, numpy_helper
+
+from pconvgen.files import replacing
+from pconvgen.frontend.onnx_file import layer_of, load_file, name_nodes
+from pconvgen.frontend.spec import check_dtype, unique
+from pconvgen.frontend.weights import WeightedLayer, as_kernels
+
+
+@dataclass(frozen=True, eq=False)
+class OnnxModel:
+    """An ONNX file with its weights.
+
+    Attributes
+    ----------
+    proto: the model, weights loaded.
+    external: the tensors that the file keeps in external data files.
+    """
+
+    proto: Any
+    external: tuple[Any, ...]
+
+
+def load(path: Path) -> OnnxModel:
+    """The model in an ONNX file. Raises PconvgenError when it is something else, damaged, or lacks its data files."""
+    proto = load_file(path)
+    # Loading forgets which tensors were outside; the file itself still tells.
+    stored = external_data_helper._get_all_tensors(onnx.load(str(path), load_external_data=False))
+    outside = {tensor.name for tensor in stored if external_data_helper.uses_external_data(tensor)}
+    tensors = external_data_helper._get_all_tensors(proto)
+    return OnnxModel(proto, tuple(tensor for tensor in tensors if tensor.name in outside))
+
+
+def layers(model: OnnxModel, source: str) -> list[WeightedLayer]:
+    """The two-dimensional convolutions and products with a constant matrix, in the order of the file.
+
+    Raises PconvgenError when a weight is not float32.
+    """
+    graph = model.proto.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    produced = {output: node for node in graph.node for output in node.output}
+    found: list[WeightedLayer] = []
+    taken: dict[str, None] = {}
+    for node, name in zip(graph.node, _layer_names(graph, weights, produced), strict=True):
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        tensor, flipped = _constant(node.input[1], weights, produced)
+        op = "conv2d" if node.op_type == "Conv" else "linear"
+        if tensor is not None and len(tensor.dims) != (4 if op == "conv2d" else 2):
+            continue
+        if tensor is None and op == "linear":
+            continue  # a product of two activations is no layer
+        name = unique(name, taken)
+        taken[name] = None
+        groups = attributes.get("group", 1)
+        if tensor is None:
+            found.append(WeightedLayer(name, op, groups, None, _refuse, name))
+            continue
+        dtype = onnx.TensorProto.DataType.Name(tensor.data_type).lower()
+        check_dtype("weight", tensor.name, {"float": "float32", "double": "float64"}.get(dtype, dtype), source)
+        # A product's second operand is [channels, filters], unless Gemm is told otherwise.
+        flipped ^= op == "linear" and not attributes.get("transB", 0)
+        weight = numpy_helper.to_array(tensor)
+        store = partial(_store, tensor, flipped)
+        found.append(WeightedLayer(name, op, groups, as_kernels(weight.T if flipped else weight), store, id(tensor)))
+    return found
+
+
+def save(model: OnnxModel, path: Path) -> None:
+    """Writes the model, whole or not at all, with as many external data as it had: all in `<name>.data` beside it.
+
+    Raises PconvgenError when the path cannot be written.
+    """
+    data = path.with_name(f"{path.name}.data")
+    with ExitStack() as stack:
+        temporary = stack.enter_context(replacing(path))
+        if model.external:
+            target = stack.enter_context(replacing(data))
+            for tensor in model.external:
+                external_data_helper.set_external_data(tensor, location=target.name)
+            external_data_helper.write_external_data_tensors(model.proto, str(target.parent))
+            for tensor in model.external:
+                for entry in tensor.external_data:
+                    if entry.key == "location":
+                        entry.value = data.name
+        temporary.write_bytes(model.proto.SerializeToString())
+
+
+def _layer_names(graph: Any, weights: Mapping[str, Any], produced: Mapping[str, Any]) -> list[str]:
+    """The layer that each node computes, as the importer names it; the nodes keep the names they have."""
+    before = [node.name for node in graph.node]
+    name_nodes(graph)
+    names = [layer_of(node, set(weights), produced) for node in graph.node]
+    for node, name in zip(graph.node, before, strict=True):
+        node.name = name
+    return names
+
+
+def _constant(name: str, weights: Mapping[str, Any], produced: Mapping[str, Any]) -> tuple[Any, bool]:
+    """The tensor of that name behind copies and transpositions, and whether these flip it; None when it is computed."""
+    flipped = False
+    while name not in weights:
+        node = produced.get(name)
+        if node is None:
+            return None, False
+        if node.op_type == "Constant":
+            values = [entry.t for entry in node.attribute if entry.name == "value"]
+            return (values[0] if values else None), flipped
+        permutations = [list(entry.ints) for entry in node.attribute if entry.name == "perm"]
+        if node.op_type == "Transpose" and permutations in ([], [[1, 0]]):
+            flipped = not flipped
+        elif node.op_type != "Identity":
+            return None, False
+        name = node.input[0]
+    return weights[name], flipped
+
+
+def _store(tensor: Any, flipped: bool, weight: NDArray[np.float32]) -> None:
+    matrix = weight.reshape(weight.shape[:2]) if len(tensor.dims) == 2 else weight
+    tensor.ClearField("float_data")
+    tensor.raw_data = np.ascontiguousarray(matrix.T if flipped else matrix, "<f4").tobytes()
+
+
+def _refuse(weight: NDArray[np.float32]) -> None:
+    raise AssertionError("a weight that is computed cannot be stored")

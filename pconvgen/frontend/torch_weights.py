@@ -1,0 +1,130 @@
+"""The weights of PyTorch models, to be changed in place: modules and .pt2 files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn.utils import parametrize
+
+from pconvgen.errors import PconvgenError
+from pconvgen.files import replacing
+from pconvgen.frontend.spec import check_dtype
+from pconvgen.frontend.torch_converters import arguments
+from pconvgen.frontend.torch_export import load_file as load
+from pconvgen.frontend.weights import WeightedLayer, as_kernels
+
+__all__ = ["layers", "load", "module_layers", "save"]
+
+# Operator -> name of the argument that is the weight, and whether that is stored as [channels, filters].
+_OPERATORS = {
+    "conv2d.default": ("weight", False),
+    "conv2d.padding": ("weight", False),
+    "convolution.default": ("weight", False),
+    "linear.default": ("weight", False),
+    "addmm.default": ("mat2", True),
+    "mm.default": ("mat2", True),
+}
+_TRANSPOSES = ("t.default", "permute.default", "transpose.int")
+
+
+def module_layers(module: nn.Module) -> list[WeightedLayer]:
+    """The nn.Conv2d and nn.Linear layers of a module, in its order.
+
+    Raises PconvgenError when a weight is not float32 or comes from a parametrisation, which would undo every change.
+    """
+    source = type(module).__name__
+    found = []
+    for name, layer in module.named_modules():
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
+            continue
+        if not isinstance(layer._parameters.get("weight"), nn.Parameter):
+            raise PconvgenError(
+                "the weight is computed by a parametrisation",
+                file=source,
+                layer=name,
+                found="parametrize" if parametrize.is_parametrized(layer) else "torch.nn.utils.prune",
+                remedy="make it permanent: prune.remove(layer, 'weight'), or parametrize.remove_parametrizations",
+            )
+        convolution = isinstance(layer, nn.Conv2d)
+        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+        found.append(_layer(name, "conv2d" if convolution else "linear", groups, layer.weight, False, source))
+    return found
+
+
+def layers(program: Any, source: str) -> list[WeightedLayer]:
+    """The two-dimensional convolutions and linear layers of an ExportedProgram, in its order.
+
+    Raises PconvgenError when a weight is not float32.
+    """
+    signature = program.graph_signature
+    targets = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    found: list[WeightedLayer] = []
+    for node in program.graph.nodes:
+        operator = getattr(node.target, "__name__", "")
+        if node.op != "call_function" or operator not in _OPERATORS:
+            continue
+        given = arguments(node)
+        argument, transposed = _OPERATORS[operator]
+        weight, flipped = _through_transposes(given[argument])
+        convolution = "conv" in operator
+        if given.get("transposed") or weight.meta["val"].dim() != (4 if convolution else 2):
+            continue
+        op, groups = ("conv2d" if convolution else "linear"), int(given.get("groups", 1))
+        target = targets.get(weight.name)
+        if target is not None:
+            tensor = program.state_dict.get(target, program.constants.get(target))
+            name = target.rpartition(".")[0] or target
+            found.append(_layer(name, op, groups, tensor, transposed != flipped, source))
+        elif convolution or operator == "linear.default":
+            # A product of two activations is no layer, so addmm and mm without a parameter are left out.
+            found.append(WeightedLayer(node.name, op, groups, None, _refuse, node.name))
+    return found
+
+
+def save(program: Any, path: Path) -> None:
+    """Writes an ExportedProgram, whole or not at all. Raises PconvgenError when the path cannot be written."""
+    # torch names the folder inside the archive after the file, and this file's name is temporary.
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    with replacing(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def _through_transposes(node: Any) -> tuple[Any, bool]:
+    """The node behind transpositions of a matrix, and whether there is an odd number of them."""
+    flipped = False
+    while node.op == "call_function" and node.target.__name__ in _TRANSPOSES and node.meta["val"].dim() == 2:
+        flipped = not flipped
+        node = node.args[0]
+    return node, flipped
+
+
+def _layer(name: str, op: str, groups: int, tensor: torch.Tensor, flipped: bool, source: str) -> WeightedLayer:
+    check_dtype("weight", f"{name}.weight", str(tensor.dtype).removeprefix("torch."), source)
+    weight = tensor.detach().cpu().numpy()
+    store: Callable[[NDArray[np.float32]], None] = partial(_store, tensor, flipped)
+    return WeightedLayer(name, op, groups, as_kernels(weight.T if flipped else weight), store, id(tensor))
+
+
+def _store(tensor: torch.Tensor, flipped: bool, weight: NDArray[np.float32]) -> None:
+    values = torch.from_numpy(np.ascontiguousarray(weight))
+    if tensor.dim() == 2:
+        values = values.flatten(1).T if flipped else values.flatten(1)
+    with torch.no_grad():
+        tensor.copy_(values)
+
+
+def _refuse(weight: NDArray[np.float32]) -> None:
+    raise AssertionError("a weight that is computed cannot be stored")

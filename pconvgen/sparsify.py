@@ -1,0 +1,236 @@
+"""One-shot pruning: zeros of a structure put into a model, by magnitude or at random.
+
+To try the compiler and to start a training from; a network that is to keep its accuracy is trained afterwards.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import zlib
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pconvgen.errors import UsageError
+from pconvgen.frontend import model_format
+from pconvgen.frontend.spec import check_finite
+from pconvgen.frontend.weights import WeightedLayer
+from pconvgen.sparsity import STRUCTURES, Weight
+from pconvgen.sparsity import density as density_of
+from pconvgen.sparsity.patterns import MAX_POSITIONS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Sizes in the order of preference; the first that fits into a layer is taken.
+_SIMD_BLOCKS = (4, 2)
+_PUNCHED_BLOCKS = ((8, 4), (4, 4))
+
+
+@dataclass(frozen=True)
+class PrunedLayer:
+    """What became of a layer.
+
+    Attributes
+    ----------
+    name, op, shape: the layer; its weight's shape.
+    structure: what its zeros form now; "dense" when it was left as it is.
+    density: share of its weights that are not zero.
+    note: why it is not what was asked for, empty when it is.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    structure: str
+    density: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is asked for.
+
+    Attributes
+    ----------
+    structure: key of STRUCTURES.
+    density: share of the weights to keep, over 0 and at most 1.
+    layers: globs of layer names; empty for all but the first convolution and the last linear layer.
+    random: random positions of the structure in place of the largest weights.
+    seed: for the random positions.
+
+    Raises
+    ------
+    UsageError: the structure is unknown, or the density is out of range.
+    """
+
+    structure: str
+    density: float
+    layers: tuple[str, ...] = ()
+    random: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        sparse = [name for name in STRUCTURES if name != "dense"]
+        if self.structure not in sparse:
+            raise UsageError("unknown structure", found=self.structure, expected=f"one of {', '.join(sparse)}")
+        if not 0 < self.density <= 1:
+            raise UsageError(
+                "density is out of range",
+                found=self.density,
+                expected="0 < density <= 1",
+                remedy="give the share of weights to keep, e.g. 0.25",
+            )
+
+
+def sparsify(
+    module: nn.Module,
+    structure: str,
+    density: float,
+    layers: Sequence[str] | str | None = None,
+    random: bool = False,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Prunes the convolution and linear layers of a module in place; see `Recipe` for the parameters.
+
+    Returns the density of every such layer, of those that were left alone as well.
+
+    Raises
+    ------
+    UsageError: an unknown structure, a density out of range, no layer of that name.
+    PconvgenError: a weight is not finite, not float32, or is computed by a parametrisation.
+    """
+    from pconvgen.frontend.torch_weights import module_layers
+
+    globs = (layers,) if isinstance(layers, str) else tuple(layers or ())
+    recipe = Recipe(structure, density, globs, random, seed)
+    return {row.name: row.density for row in prune(module_layers(module), recipe, type(module).__name__)}
+
+
+def sparsify_file(model: Path, output: Path, recipe: Recipe) -> tuple[PrunedLayer, ...]:
+    """Writes a pruned copy of a .pt2 or .onnx model in its own format.
+
+    Raises
+    ------
+    UsageError: as `sparsify`; no such model; the output has another extension.
+    PconvgenError: the model is damaged, a weight is not finite, or the output cannot be written.
+    """
+    kind = model_format(model)
+    if output.suffix.lower() != model.suffix.lower():
+        raise UsageError("the output has another format than the model", file=output, expected=f"a {model.suffix} file")
+    weights = importlib.import_module(f"pconvgen.frontend.{kind}_weights")
+    program = weights.load(model)
+    rows = prune(weights.layers(program, str(model)), recipe, str(model))
+    weights.save(program, output)
+    return rows
+
+
+def prune(layers: Sequence[WeightedLayer], recipe: Recipe, source: str) -> tuple[PrunedLayer, ...]:
+    """Prunes the chosen ones of `layers` and tells what became of all.
+
+    Raises
+    ------
+    UsageError: a glob matches no layer, or there is nothing to prune.
+    PconvgenError: a weight is not finite. No layer has been changed then.
+    """
+    chosen = _chosen(layers, recipe, source)
+    for layer in layers:
+        if layer.weight is not None:
+            check_finite(layer.name, "weight", layer.weight, source)
+    done: dict[Hashable, PrunedLayer] = {}
+    for layer in layers:
+        if layer.name in chosen and layer.key not in done:
+            done[layer.key] = _prune_layer(layer, recipe)
+    return tuple(_row(layer, done) for layer in layers)
+
+
+def _chosen(layers: Sequence[WeightedLayer], recipe: Recipe, source: str) -> frozenset[str]:
+    """Names of the layers that the recipe is for."""
+    names = [layer.name for layer in layers]
+    if not recipe.layers:
+        ends = {
+            *[layer.name for layer in layers if layer.op == "conv2d"][:1],
+            *[layer.name for layer in layers if layer.op == "linear"][-1:],
+        }
+        if not set(names) - ends:
+            raise UsageError(
+                "there is nothing to prune besides the first convolution and the last linear layer",
+                file=source,
+                found=", ".join(names) or "no layers",
+                remedy="name the layers to prune: --layers '*'",
+            )
+        return frozenset(names) - ends
+    for glob in recipe.layers:
+        if not fnmatch.filter(names, glob):
+            raise UsageError(
+                "no layer has such a name",
+                file=source,
+                found=glob,
+                expected=_few(names),
+                remedy="give a glob of layer names, e.g. --layers 'features.*'",
+            )
+    return frozenset(name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in recipe.layers))
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    return f"one of {', '.join(names[:most])}{', ...' if len(names) > most else ''}"
+
+
+def _prune_layer(layer: WeightedLayer, recipe: Recipe) -> PrunedLayer:
+    weight = layer.weight
+    if weight is None:
+        return PrunedLayer(layer.name, layer.op, (), "dense", 1.0, "left as it is: its weight is computed")
+    structure, params, note = _fitting(layer.op, weight.shape, layer.groups, recipe.structure)
+    density = recipe.density
+    if structure == "pattern" and weight.shape[1] == 1:
+        # Without its only kernel a filter is gone, and with it a channel of the network.
+        density, note = 1.0, "all kernels kept: one for each filter"
+    if recipe.random:
+        # From the layer's name, so that a layer's zeros do not depend on which others are pruned.
+        rng = np.random.default_rng([recipe.seed, zlib.crc32(layer.name.encode())])
+        positions = rng.standard_normal(weight.shape, dtype=np.float32)
+        keep = STRUCTURES[structure].project(positions, density, groups=layer.groups, **params) != 0
+        pruned: Weight = np.where(keep, weight, np.float32(0))
+    else:
+        pruned = STRUCTURES[structure].project(weight, density, groups=layer.groups, **params)
+    if structure != "dense":
+        layer.store(pruned)
+    return PrunedLayer(layer.name, layer.op, _shape(layer), structure, density_of(pruned), note)
+
+
+def _fitting(op: str, shape: tuple[int, ...], groups: int, wanted: str) -> tuple[str, dict[str, int], str]:
+    """The structure that is nearest to the wanted one and applies to such a weight, its parameters, and why."""
+    filters, channels, height, width = shape
+    if wanted in ("unstructured", "filter") or (wanted == "pattern" and 1 < height * width <= MAX_POSITIONS):
+        return wanted, {}, ""
+    per_group = filters // groups
+    if wanted == "block_punched":
+        for rows, columns in _PUNCHED_BLOCKS:
+            if rows <= per_group and columns <= channels:
+                return wanted, {"filters": rows, "channels": columns}, ""
+    kind = "depthwise" if channels == 1 and groups > 1 else op if op == "linear" else f"{height}x{width}"
+    for n in _SIMD_BLOCKS:
+        if n <= per_group:
+            return "simd_block", {"n": n}, "" if wanted == "simd_block" else f"{wanted} does not apply to {kind}"
+    return "dense", {}, f"left as it is: {wanted} does not apply to {kind}"
+
+
+def _row(layer: WeightedLayer, done: Mapping[Hashable, PrunedLayer]) -> PrunedLayer:
+    """What became of a layer, which may have its weight from another."""
+    if layer.key not in done:
+        density = 1.0 if layer.weight is None else density_of(layer.weight)
+        return PrunedLayer(layer.name, layer.op, _shape(layer), "dense", density, "not chosen")
+    row = done[layer.key]
+    if row.name == layer.name:
+        return row
+    return PrunedLayer(layer.name, layer.op, row.shape, row.structure, row.density, f"shares the weight of {row.name}")
+
+
+def _shape(layer: WeightedLayer) -> tuple[int, ...]:
+    if layer.weight is None:
+        return ()
+    return layer.weight.shape[:2] if layer.op == "linear" else layer.weight.shape
