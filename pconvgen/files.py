@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pconvgen.errors import PconvgenError
 
@@ -59,6 +61,11 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def write_json(path: Path, data: Any) -> None:
+    """Writes plain values as indented JSON, whole or not at all. Raises what `replacing` raises."""
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
 def check_writable(path: Path) -> None:
     """Finds out before a long computation whether its result can be written to `path`, and leaves no trace.
 
@@ -66,11 +73,11 @@ def check_writable(path: Path) -> None:
     """
     if _is_special(path):
         return
-    with suppress(_Enough), replacing(path):
-        raise _Enough
+    with suppress(_UnwrittenError), replacing(path):
+        raise _UnwrittenError
 
 
-class _Enough(Exception):
+class _UnwrittenError(Exception):
     """Leaves `replacing` before it replaces anything."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import math
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class PrunedLayer:
     structure: str
     density: float
     note: str = ""
+
+    @property
+    def weights(self) -> int:
+        """How many it has, zeros included; 0 when the model computes them."""
+        return math.prod(self.shape) if self.shape else 0
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,12 @@ STORE = 2.0
 """Cycles for the epilogue and store, or the copy, of one vector."""
 L2_BYTES = 28.0
 """Bytes per cycle that come from the second cache, where the input of a layer lies while filters go by."""
+TLB_KIB = 256
+"""What the pages of the first-level TLB cover."""
+TLB_MISS = 1.5
+"""How much longer lines take when the input of a block is larger than that."""
+OVERLAP = 0.9
+"""Share of the shorter of arithmetic and fetching that hides behind the longer."""
 MEMORY_BYTES = 6.0
 """Bytes per cycle that one core reads from memory."""
 
@@ -33,6 +39,9 @@ def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedul
     width = _width(isa, schedule.lanes)
     load = width.split - (width.split - 1) * _aligned_share(workload, shape, schedule)
     weights = shape.group / width.lanes if isa.by_element else shape.group
+    block_rows = schedule.rows + (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
+    block_bytes = 4 * workload.in_channels * len(layout.phases) * block_rows * schedule.pitch
+    miss = TLB_MISS if block_bytes > TLB_KIB * 1024 else 1.0
     cycles = 0.0
     for run in block_tiles(workload, schedule):
         vectors = len(run.starts)
@@ -48,8 +57,10 @@ def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedul
         stores = shape.groups * (shape.bodies * BODY + fmas * STORE)
         # Entries of one channel read the same lines: a tile and the rows that a kernel adds to it.
         lines = 4 * (vectors * schedule.lanes + (workload.kernel[0] - 1) * schedule.pitch)
-        fetched = _channels_read(workload, shape) * lines / L2_BYTES
-        cycles += run.count * (max(shape.entries * entry, fetched) + stores)
+        weights_bytes = 4 * shape.entries * (shape.taps * shape.group + 1)
+        fetch = (_channels_read(workload, shape) * lines * miss + weights_bytes) / L2_BYTES
+        compute = shape.entries * entry
+        cycles += run.count * (max(compute, fetch) + (1 - OVERLAP) * min(compute, fetch) + stores)
     if schedule.pitch != workload.out_width:
         cycles += shape.groups * shape.group * schedule.rows * -(-workload.out_width // schedule.lanes) * STORE
     pack = 0.0 if layout.identity else layout.size / schedule.lanes * STORE

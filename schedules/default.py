@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pconvgen.schedules.cost import channel_cycles, pixel_cycles
+from pconvgen.schedules.cost import TLB_KIB, channel_cycles, pixel_cycles
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import min_pitch, used_phases
 from pconvgen.workload import ConvWorkload
 
-CODE_CAP = 512
-"""FMAs that the bodies of one tile may unroll to. Twice as many still fit the instruction cache, but measured slower."""
+CODE_CAP = 256
+"""FMAs that the bodies of one tile may unroll to. Twice as many fit the instruction cache, but run up to 1.4x slower on
+Zen 4, depending on where the code lies."""
 
 UNROLL = (1, 2, 4, 8)
 
@@ -86,9 +88,9 @@ def _shapes(workload: ConvWorkload, candidate: Candidate, sizes: list[int]) -> I
 def _pixel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int) -> Iterator[PixelSchedule]:
     """Legal schedules: accumulators, inputs and weights fit into the registers, the code into the cap."""
     pitch = min_pitch(workload)
-    rows = _rows(workload, pitch, l2_kib)
-    pixels = (rows - 1) * pitch + workload.out_width
-    for width in isa.widths:
+    options = {_rows(workload, pitch, kib) for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2))}
+    for rows, width in itertools.product(sorted(options), isa.widths):
+        pixels = (rows - 1) * pitch + workload.out_width
         lanes = width.lanes
         while lanes > pixels:
             lanes //= 2
@@ -119,10 +121,11 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     return accumulators + resident <= isa.registers and (code <= CODE_CAP or vectors == 1)
 
 
-def _rows(workload: ConvWorkload, pitch: int, l2_kib: int) -> int:
-    """Output rows per block: all filters read a block's input, so the second cache should hold it, with room for weights and outputs."""
+def _rows(workload: ConvWorkload, pitch: int, kib: int) -> int:
+    """Output rows per block, whose input, which all filters read, is to fit into `kib`."""
     bytes_per_row = 4 * workload.in_channels * len(used_phases(workload)) * pitch
-    fit = max(1, l2_kib * 1024 * 3 // 4 // bytes_per_row)
+    halo = (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
+    fit = max(1, kib * 1024 // bytes_per_row - halo)
     blocks = -(-workload.out_height // fit)
     return -(-workload.out_height // blocks)
 

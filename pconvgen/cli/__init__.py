@@ -1,0 +1,52 @@
+"""The command line. One file per command; what is slow to import is imported inside, so that help answers at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from pconvgen.cli import bench, compile, doctor, explain, run, sparsify, targets
+from pconvgen.cli.guard import Commands
+
+app = typer.Typer(
+    name="pconvgen",
+    cls=Commands,
+    help="The open compiler for pruned CNNs: patterns, SIMD blocks and punched blocks become fast ARM code.",
+    epilog="Exit codes: 0 success, 1 failure, 2 wrong usage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for name, module in {
+    "compile": compile,
+    "explain": explain,
+    "run": run,
+    "bench": bench,
+    "sparsify": sparsify,
+    "targets": targets,
+    "doctor": doctor,
+}.items():
+    app.command(name)(module.command)
+
+main = app
+"""The entry point."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"pconvgen {version('pconvgen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    # `Commands` looks at --debug itself, because it is about errors outside of commands as well.
+    pass

@@ -204,7 +204,15 @@ def _reference(path: Path, outputs: Sequence[str]) -> Any:
     def run(values: Tensors) -> Tensors:
         if not evaluator:
             evaluator.append(ReferenceEvaluator(onnx.load(str(path))))
-        results = evaluator[0].run(list(outputs), dict(values))
+        try:
+            results = evaluator[0].run(list(outputs), dict(values))
+        except Exception as error:
+            raise PconvgenError(
+                "the reference evaluator of onnx cannot run this model",
+                file=path,
+                found=last_line(error),
+                remedy="compare with the framework that the model comes from",
+            ) from error
         return {name: np.asarray(result) for name, result in zip(outputs, results, strict=True)}
 
     return run

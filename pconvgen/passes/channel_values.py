@@ -52,7 +52,8 @@ def is_unary(value: Any) -> bool:
 def mapped(value: Any, values: Values) -> Values:
     """What an elementwise operator makes of its operand's values."""
     if is_op(value, "relax.clip"):
-        return np.clip(values, *(scalar_value(bound) for bound in value.args[1:]))
+        low, high = (scalar_value(bound) for bound in value.args[1:])
+        return np.clip(values, low, high)
     return _UNARY[value.op.name](values)
 
 

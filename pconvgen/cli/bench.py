@@ -1,0 +1,65 @@
+"""pconvgen bench: how long an inference takes or, under emulation, how many instructions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pconvgen.cli.options import DeviceName, Library, check_output, device_name
+
+if TYPE_CHECKING:
+    from pconvgen.devices import BenchResult
+
+
+def command(
+    library: Library,
+    device: DeviceName = None,
+    threads: Annotated[int, typer.Option(metavar="N", help="How many threads the library may use.")] = 1,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as JSON, too.")] = None,
+) -> None:
+    """Measure a compiled library on random inputs.
+
+    Under emulation there are no times, because they would say nothing about ARM: instructions are counted instead.
+    """
+    from pconvgen.devices import get_device
+    from pconvgen.manifest import read_manifest
+    from pconvgen.report.console import progress
+
+    if json:
+        check_output(json, library)
+    manifest = read_manifest(library)
+    where = device_name(device, manifest, library)
+    with progress(f"measuring {library} on the {where} device"):
+        result = get_device(where).bench(manifest.model(library), manifest.random_inputs(0), threads=threads)
+    if json:
+        from pconvgen.files import write_json
+
+        write_json(json, to_json(result))
+    typer.echo(_line(result))
+
+
+def to_json(result: BenchResult) -> dict[str, Any]:
+    """The result as JSON values: times where the device has a clock, instructions where it counts them."""
+    data: dict[str, Any] = {"threads": result.threads, "device": result.device, "target": result.target}
+    if result.median_ms is not None:
+        data |= {"median_ms": result.median_ms, "min_ms": result.min_ms, "times_ms": list(result.times_ms)}
+    if result.instructions is not None:
+        data |= {"instructions": result.instructions, "classes": dict(result.classes)}
+    return data
+
+
+def _line(result: BenchResult) -> str:
+    from pconvgen.report.units import millions, milliseconds
+
+    parts = []
+    if result.median_ms is not None and result.min_ms is not None:
+        count = len(result.times_ms)
+        times = f"median {milliseconds(result.median_ms)} ms, min {milliseconds(result.min_ms)} ms"
+        parts.append(f"{times}, {count} repeats")
+    if result.instructions is not None:
+        classes = ", ".join(f"{name} {millions(count)}" for name, count in sorted(result.classes.items()))
+        parts.append(f"instructions {result.instructions} for one inference ({classes})")
+    plural = "" if result.threads == 1 else "s"
+    return f"{'; '.join(parts)}; {result.threads} thread{plural}, device {result.device}, target {result.target}"

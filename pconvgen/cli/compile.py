@@ -1,0 +1,83 @@
+"""pconvgen compile: a model becomes a shared library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pconvgen.cli.options import InputShapes, Model, check_output, parse_shapes
+
+
+def command(
+    model: Model,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT.so", help="The library. Without it: the model's name, in here."),
+    ] = None,
+    target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
+    inputs: InputShapes = None,
+    dense: Annotated[bool, typer.Option("--dense", help="Ignore the zeros in the weights, to compare with.")] = False,
+    explain: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Write what was decided for each layer.")
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Run the library on random inputs, for ARM under emulation, and compare with the model; when they"
+            " differ, nothing is written.",
+        ),
+    ] = False,
+) -> None:
+    """Compile a model to a shared library.
+
+    Each layer gets the kernel that is predicted to be fastest for the zeros in its weight.
+    """
+    shapes = parse_shapes(inputs)
+    output = output or Path(f"{model.stem}.so")
+    from pconvgen.frontend import model_format
+    from pconvgen.report.console import output as console
+    from pconvgen.report.console import progress
+    from pconvgen.targets.linker import find_linker
+    from pconvgen.targets.presets import get_target
+
+    # What can be known to fail does so before the minutes that a large network takes.
+    model_format(model)
+    find_linker(get_target(target))
+    check_output(output, model, explain)
+    if explain:
+        check_output(explain, model)
+
+    with progress(f"reading {model}"):
+        from pconvgen.compiler import compile
+        from pconvgen.frontend import load_model
+
+        imported = load_model(model, shapes)
+    with progress(f"compiling for {target}"):
+        compiled = compile(imported, target, dense=dense)
+    verified = ""
+    if check:
+        from pconvgen.verify import check as check_verification
+        from pconvgen.verify import verify
+
+        with progress("verifying"):
+            result = verify(compiled)
+        check_verification(result, str(model))
+        verified = f"verified: relative error {result.max_relative_error:.1e} with {len(result.seeds)} random inputs"
+    with progress(f"linking {output}"):
+        compiled.export(output)
+    if explain:
+        from pconvgen.files import write_json
+
+        write_json(explain, compiled.explain())
+
+    from pconvgen.report.layers import layer_table, summary
+
+    out = console()
+    out.print(layer_table(compiled.decisions))
+    out.print(summary(compiled.decisions, output.stat().st_size))
+    if verified:
+        out.print(verified)
+    out.print(f"wrote {output}")

@@ -1,0 +1,89 @@
+"""pconvgen explain: what is decided for each layer, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pconvgen.cli.options import InputShapes, check_output, parse_shapes
+from pconvgen.errors import UsageError
+
+if TYPE_CHECKING:
+    from pconvgen.decision import Decision
+
+
+def command(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL|OUT.so", help="A model, or a library that `pconvgen compile` wrote.", show_default=False
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="For a model: what it would be compiled for. Without it: host."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as JSON, too.")] = None,
+    inputs: InputShapes = None,
+) -> None:
+    """Show the kernel of each layer, the reason and the numbers that decided.
+
+    For a model nothing is built, so this takes a fraction of the time of `compile`.
+    """
+    shapes = parse_shapes(inputs)
+    if json:
+        check_output(json, path)
+    size = None
+    if _is_library(path):
+        if target is not None or shapes:
+            raise UsageError(
+                "--target and --input are for models",
+                file=path,
+                found="a compiled library",
+                remedy="leave them out, or give the model that the library was compiled from",
+            )
+        from pconvgen.manifest import read_manifest
+
+        manifest = read_manifest(path)
+        target, decisions, size = manifest.target, manifest.decisions, path.stat().st_size
+    else:
+        target = target or "host"
+        decisions = _decide(path, target, shapes)
+    if json:
+        from pconvgen.files import write_json
+
+        write_json(json, {"target": target, "layers": [decision.to_json() for decision in decisions]})
+
+    from pconvgen.report.console import output
+    from pconvgen.report.layers import layer_table, summary
+
+    out = output()
+    out.print(layer_table(decisions))
+    out.print(f"target {target}; {summary(decisions, size)}")
+
+
+def _is_library(path: Path) -> bool:
+    """Whether the file is a shared library by its name or its content."""
+    if path.suffix == ".so" or not path.is_file():
+        return path.suffix == ".so"
+    with path.open("rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _decide(path: Path, target: str, shapes: Mapping[str, Sequence[int]] | None) -> tuple[Decision, ...]:
+    """The decisions for a model, without building it."""
+    from pconvgen.frontend import load_model
+    from pconvgen.report.console import progress
+    from pconvgen.targets.presets import get_target
+
+    preset = get_target(target)
+    with progress(f"reading {path}"):
+        imported = load_model(path, shapes)
+    with progress(f"choosing kernels for {target}"):
+        from pconvgen.passes.lower import decisions_of
+        from pconvgen.pipeline import run
+
+        return decisions_of(run(imported.module, preset))

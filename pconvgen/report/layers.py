@@ -1,0 +1,68 @@
+"""The layer table: what was decided for each layer, and what that comes to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from pconvgen.decision import Decision
+from pconvgen.report.units import dimensions, kib, millions, milliseconds, percent
+
+
+def layer_table(decisions: Sequence[Decision]) -> Table:
+    """One row for each layer. Predicted times where the target's clock is known, else the estimate of cycles."""
+    timed = any(decision.predicted_ms is not None for decision in decisions)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("layer", "op", "weight"):
+        table.add_column(title, overflow="fold")
+    for title in ("MACs", "density"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("kernel", overflow="fold")
+    table.add_column("size", justify="right", no_wrap=True)
+    table.add_column("predicted ms" if timed else "cycles (estimate)", justify="right")
+    table.add_column("reason", overflow="fold")
+    for row in decisions:
+        table.add_row(
+            row.name,
+            row.op,
+            dimensions(row.shape),
+            millions(row.macs),
+            percent(row.density),
+            row.choice,
+            kib(row.nbytes) if row.nbytes else "-",
+            _cost(row, timed),
+            row.reason,
+        )
+    return table
+
+
+def summary(decisions: Sequence[Decision], library_bytes: int | None = None) -> str:
+    """The total line: layers by structure, MACs, predicted time and the library's size."""
+    if not decisions:
+        parts = ["no convolution or linear layers"]
+    else:
+        structures = Counter(decision.structure for decision in decisions).most_common()
+        dense = sum(decision.macs for decision in decisions)
+        alive = sum(decision.macs * decision.density for decision in decisions)
+        parts = [
+            f"total: {len(decisions)} layers ({', '.join(f'{count} {name}' for name, count in structures)})",
+            f"{millions(dense)} MACs dense, {millions(alive)} surviving ({percent(alive / dense if dense else 1.0)})",
+        ]
+        times = [decision.predicted_ms for decision in decisions if decision.predicted_ms is not None]
+        if times:
+            others = len(decisions) - len(times)
+            without = f" without {others} layers of TVM's" if others else ""
+            parts.append(f"predicted {milliseconds(sum(times))} ms on one core{without}")
+    if library_bytes is not None:
+        parts.append(f"library {kib(library_bytes)}")
+    return "; ".join(parts)
+
+
+def _cost(row: Decision, timed: bool) -> str:
+    value = row.predicted_ms if timed else row.predicted_cycles
+    if value is None:
+        return "-"
+    return milliseconds(value) if timed else millions(value)
