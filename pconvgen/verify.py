@@ -94,4 +94,5 @@ def _relative_error(actual: NDArray[Any], reference: NDArray[Any]) -> float:
         return 0.0
     error = float(np.abs(actual.astype(np.float64) - reference).max())
     # An output that is zero everywhere has no scale; there any error is large.
-    return error / max(float(np.abs(reference).max()), np.finfo(np.float32).tiny) if error else 0.0
+    scale = max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny))
+    return error / scale

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
 
 import typer
+from typer.main import get_command
 
 from pconvgen.cli import bench, compile, doctor, explain, run, sparsify, targets
 from pconvgen.cli.guard import Commands
@@ -29,8 +32,10 @@ for name, module in {
 }.items():
     app.command(name)(module.command)
 
-main = app
-"""The entry point."""
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command, given here or on the command line, and exits with its code."""
+    sys.exit(get_command(app)(args, prog_name="pconvgen"))
 
 
 def _version(wanted: bool) -> None:

@@ -77,6 +77,9 @@ def read_arrays(path: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
         else:
             with loaded:
                 arrays = {name: loaded[name] for name in loaded.files}
+            # Any zip archive opens as one of arrays; what is none comes as bytes.
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+                raise ValueError("an archive of something else")
     except FileNotFoundError as error:
         raise UsageError("no such file", file=path, remedy="check the path of the input") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:

@@ -94,7 +94,11 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
     expected = [name for name, _, _ in model.inputs]
     if sorted(inputs) != sorted(expected):
         raise PconvgenError(
-            "wrong inputs", file=model.path, found=", ".join(sorted(inputs)) or "none", expected=", ".join(expected)
+            "wrong inputs",
+            file=model.path,
+            found=", ".join(sorted(inputs)) or "none",
+            expected=", ".join(expected),
+            remedy="give each input by the name that the model has for it",
         )
     arrays = []
     for name, shape, dtype in model.inputs:
@@ -105,6 +109,7 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
                 file=model.path,
                 found=f"{array.dtype} {array.shape}",
                 expected=f"{dtype} {tuple(shape)}",
+                remedy="convert the array, or compile the model for another shape",
             )
         arrays.append(np.ascontiguousarray(array).reshape(array.shape))
     return arrays
@@ -153,7 +158,10 @@ def check_threads(threads: int) -> None:
     cores = usable_cores()
     if not 1 <= threads <= cores:
         raise UsageError(
-            "impossible number of threads", found=threads, expected=f"1 to {cores}, the cores of this machine"
+            "impossible number of threads",
+            found=threads,
+            expected=f"1 to {cores}",
+            remedy="use no more threads than this machine has cores",
         )
 
 

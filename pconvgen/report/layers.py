@@ -15,9 +15,10 @@ from pconvgen.report.units import dimensions, kib, millions, milliseconds, perce
 def layer_table(decisions: Sequence[Decision]) -> Table:
     """One row for each layer. Predicted times where the target's clock is known, else the estimate of cycles."""
     timed = any(decision.predicted_ms is not None for decision in decisions)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("layer", "op", "weight"):
-        table.add_column(title, overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("layer", overflow="fold")
+    for title in ("op", "weight"):
+        table.add_column(title, no_wrap=True)
     for title in ("MACs", "density"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("kernel", overflow="fold")

@@ -44,7 +44,7 @@ def check_table(checks: Iterable[Check]) -> Table:
 
 
 def _table(*titles: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in titles:
         table.add_column(title, overflow="fold")
     return table

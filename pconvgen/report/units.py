@@ -11,9 +11,8 @@ def percent(share: float) -> str:
 
 
 def millions(count: float) -> str:
-    """1_234_567 as 1.23 M."""
-    value = count / 1e6
-    return f"{value:.{0 if value >= 1000 else 1 if value >= 100 else 2 if value >= 1 else 3}f} M"
+    """1_234_567 as 1.23 M: three digits, or the whole number of millions."""
+    return f"{_digits(count / 1e6)} M"
 
 
 def kib(size: int) -> str:
@@ -22,10 +21,17 @@ def kib(size: int) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three significant digits: 0.0123, 1.23, 123."""
-    return f"{value:.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+    """0.0123, 1.23, 123: three digits, or the whole number."""
+    return _digits(value)
 
 
 def dimensions(shape: Sequence[int]) -> str:
     """[16, 3, 3, 3] as 16x3x3x3."""
     return "x".join(str(size) for size in shape) or "-"
+
+
+def _digits(value: float) -> str:
+    if value >= 1000 or value == 0:
+        return f"{value:.0f}"
+    # g writes numbers under 0.0001 as 1.6e-05, which nobody can compare with its neighbours.
+    return f"{value:#.3g}".rstrip(".") if value >= 1e-3 else f"{value:.6f}".rstrip("0").rstrip(".")

@@ -19,7 +19,6 @@ from torch.nn import functional
 from tvm import relax
 from zoo import ZOO
 
-from pconvgen.errors import PconvgenError
 from pconvgen.frontend import Imported, load_model
 
 pytestmark = pytest.mark.host

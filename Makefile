@@ -1,0 +1,44 @@
+# Front door: `make demo` runs the main job, `make test` passes the tests; both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup system demo test lint bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "pconvgen needs Python 3.11 or newer, found $$($(PYTHON) --version); set PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[arm,demo,dev]'
+	@touch $(STAMP)
+
+# The ARM emulator and cross compiler are Debian packages. Without them ARM libraries are still built, but not run.
+system:
+	@if command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-g++ >/dev/null; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing qemu-user and g++-aarch64-linux-gnu"; \
+	  apt-get update -qq && apt-get install -y -qq qemu-user g++-aarch64-linux-gnu >/dev/null; \
+	else \
+	  echo "MISSING: qemu-user and g++-aarch64-linux-gnu (apt-get install them as root)."; \
+	  echo "SKIPPED for it: everything that runs ARM code. Building ARM libraries works."; \
+	fi
+
+demo: setup system
+	$(BIN)/python -m benchmarks.demo
+
+test: setup system
+	$(BIN)/python -m pytest -n 2 tests
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks.kernels
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info out
