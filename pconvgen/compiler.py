@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -131,8 +132,7 @@ def compile(
     """
     preset = get_target(target)
     imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
-    lowered = run(imported.module, preset, dense=dense)
-    decisions = decisions_of(lowered)
+    lowered, decisions = lower(imported, preset, dense=dense)
     outputs = tuple((spec.name, spec.shape, spec.dtype) for spec in imported.outputs)
     manifest = Manifest(
         target=preset.name,
@@ -141,13 +141,32 @@ def compile(
         decisions=decisions,
         versions={"pconvgen": version("pconvgen"), "apache-tvm": version("apache-tvm"), "cpu": preset.cpu},
     )
-    try:
+    with _tvm_errors("build", imported):
         executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})
-    except Exception as error:  # TVM raises many kinds; what a user can do about them is the same
+    return CompiledModel(imported, preset, manifest, executable)
+
+
+def lower(imported: Imported, target: Target, *, dense: bool = False) -> tuple[Any, tuple[Decision, ...]]:
+    """The model's module after all passes, and what they decided; nothing is built yet.
+
+    Raises PconvgenError when TVM cannot lower an operator.
+    """
+    with _tvm_errors("lower", imported):
+        lowered = run(imported.module, target, dense=dense)
+    return lowered, decisions_of(lowered)
+
+
+@contextmanager
+def _tvm_errors(action: str, imported: Imported) -> Iterator[None]:
+    """TVM raises many kinds of errors; what a user can do about them is the same."""
+    try:
+        yield
+    except PconvgenError:
+        raise
+    except Exception as error:
         raise PconvgenError(
-            "TVM cannot build this model",
+            f"TVM cannot {action} this model",
             file=imported.source,
             found=last_line(error),
             remedy="replace the operator it names, or report it with the model",
         ) from error
-    return CompiledModel(imported, preset, manifest, executable)

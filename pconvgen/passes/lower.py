@@ -17,11 +17,11 @@ from pconvgen.passes.sites import find_sites
 from pconvgen.targets.target import Target
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.tvm_compat import (
-    LAYERS,
     Emit,
     KernelCalls,
     constant,
     eliminate_dead_code,
+    layer_names,
     main_bindings,
     module_pass,
     reshape,
@@ -50,8 +50,7 @@ class LowerLayers:
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
-        attrs = module["main"].attrs or {}
-        names = {str(var): str(name) for var, name in attrs[LAYERS].items()} if LAYERS in attrs else {}
+        names = layer_names(module)
         plans = {}
         for site in find_sites(module):
             name = names.get(site.var.name, site.var.name)

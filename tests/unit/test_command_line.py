@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Invoke, invoker
 
-from pconvgen import cli
 from pconvgen.cli.options import parse_shapes
 from pconvgen.cli.run import _summary, read_arrays, write_arrays
 from pconvgen.decision import Decision
@@ -26,21 +26,11 @@ from pconvgen.sparsity import STRUCTURES
 
 COMMANDS = ("compile", "explain", "run", "bench", "sparsify", "targets", "doctor")
 
-Invoke = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def invoke(capfd: pytest.CaptureFixture[str]) -> Invoke:
     """Runs a command: exit code, standard output, standard error."""
-
-    def call(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stopped:
-            cli.main([str(arg) for arg in args])
-        printed = capfd.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, printed.out, printed.err
-
-    return call
+    return invoker(capfd)
 
 
 def python(code: str, *args: str) -> subprocess.CompletedProcess[str]:

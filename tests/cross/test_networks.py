@@ -1,0 +1,35 @@
+"""Whole networks as ARM libraries under emulation, pruned and dense, against PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+
+import pconvgen
+from pconvgen.devices import get_device
+from tests.networks import TOLERANCE, imported, relative_error
+from tests.zoo import ZOO
+
+pytestmark = pytest.mark.cross
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _emulator() -> None:
+    reason = get_device("emulated").available()
+    if reason:
+        pytest.skip(f"ARM code cannot be run: {reason}")
+
+
+@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("structure", [None, "pattern"])
+def test_answers_are_pytorchs(name: str, structure: str | None) -> None:
+    assert relative_error(pconvgen.compile(imported(name, structure), "cortex-a76")) <= TOLERANCE
+
+
+@pytest.mark.parametrize("structure", ["simd_block", "block_punched", "unstructured", "filter"])
+def test_other_structures(structure: str) -> None:
+    assert relative_error(pconvgen.compile(imported("mobilenet_v2", structure), "cortex-a76")) <= TOLERANCE
+
+
+@pytest.mark.parametrize("target", ["cortex-a53", "cortex-a55", "cortex-a72", "cortex-x1", "android-arm64"])
+def test_other_targets(target: str) -> None:
+    assert relative_error(pconvgen.compile(imported("resnet18", "simd_block"), target)) <= TOLERANCE
