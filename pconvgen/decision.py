@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 
@@ -38,6 +38,11 @@ class Decision:
     predicted_ms: float | None = None
     predicted_cycles: float | None = None
     nbytes: int = 0
+
+    def timed(self, ghz: float | None) -> Decision:
+        """With the predicted time at a clock of `ghz`; without one where it is not known."""
+        known = ghz is not None and self.predicted_cycles is not None
+        return replace(self, predicted_ms=self.predicted_cycles / ghz / 1e6 if known else None)  # type: ignore[operator]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

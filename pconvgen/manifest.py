@@ -7,7 +7,7 @@ file when the library is for another machine.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ class Manifest:
 
     def to_bytes(self) -> np.ndarray:
         """The mark, the length and the JSON text, as uint8."""
-        data = asdict(self) | {"decisions": [decision.to_json() for decision in self.decisions]}
+        # Without times: the clock is measured, and equal models are to give equal bytes.
+        data = asdict(self) | {"decisions": [decision.timed(None).to_json() for decision in self.decisions]}
         text = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
         return np.frombuffer(MARK + b"%0*d" % (_LENGTH_DIGITS, len(text)) + text, np.uint8)
 
@@ -83,9 +84,17 @@ def read_manifest(path: Path) -> Manifest:
     try:
         begin = start + len(MARK) + _LENGTH_DIGITS
         size = int(data[start + len(MARK) : begin])
-        return _from_json(json.loads(data[begin : begin + size]))
+        manifest = _from_json(json.loads(data[begin : begin + size]))
     except (ValueError, KeyError, TypeError) as error:
         raise PconvgenError("the manifest is damaged", file=path, remedy="compile the model again") from error
+
+
+    from pconvgen.targets.presets import TARGETS
+
+    target = TARGETS.get(manifest.target)
+    same = target is not None and target.cpu == manifest.versions.get("cpu")
+    ghz = target.ghz if target is not None and same else None
+    return replace(manifest, decisions=tuple(decision.timed(ghz) for decision in manifest.decisions))
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:

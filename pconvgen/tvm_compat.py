@@ -13,10 +13,10 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
+from tvm.relax import VMExecutable as Executable
 from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
-
-PrimFunc = tvm.tirx.PrimFunc
 
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
@@ -28,11 +28,10 @@ def prim_func(name: str) -> Iterator[Callable[[], PrimFunc]]:
 
     noalias promises LLVM that the arguments do not overlap, so that accumulators stay in registers.
     """
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            T.func_name(name)
-            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE})
-            yield builder.get
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE})
+        yield builder.get
 
 
 def const_int64(value: int) -> Any:
@@ -267,9 +266,6 @@ class KernelCalls:
 def legalise() -> Any:
     """The pass that gives every remaining operator TVM's own code, and fuses elementwise ones."""
     return relax.get_pipeline("zero")
-
-
-Executable = relax.VMExecutable
 
 
 def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Executable:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pconvgen.cli.options import InputShapes, Model, check_output, parse_shapes
+
+if TYPE_CHECKING:
+    from pconvgen.compiler import CompiledModel
 
 
 def command(
@@ -37,6 +42,7 @@ def command(
     """
     shapes = parse_shapes(inputs)
     output = output or Path(f"{model.stem}.so")
+    from pconvgen.files import replacing, write_json
     from pconvgen.frontend import model_format
     from pconvgen.report.console import output as console
     from pconvgen.report.console import progress
@@ -58,26 +64,34 @@ def command(
     with progress(f"compiling for {target}"):
         compiled = compile(imported, target, dense=dense)
     verified = ""
-    if check:
-        from pconvgen.verify import check as check_verification
-        from pconvgen.verify import verify
-
-        with progress("verifying"):
-            result = verify(compiled)
-        check_verification(result, str(model))
-        verified = f"verified: relative error {result.max_relative_error:.1e} with {len(result.seeds)} random inputs"
-    with progress(f"linking {output}"):
-        compiled.export(output)
+    with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
+        # Before it is verified: running the model has LLVM change its constants, which would show in the library.
+        with progress(f"linking {output}"):
+            library = compiled.export(Path(folder) / "model.so")
+        if check:
+            verified = _verified(compiled, str(model))
+        size = library.stat().st_size
+        with replacing(output) as temporary:
+            shutil.copyfile(library, temporary)
     if explain:
-        from pconvgen.files import write_json
-
         write_json(explain, compiled.explain())
 
     from pconvgen.report.layers import layer_table, summary
 
     out = console()
     out.print(layer_table(compiled.decisions))
-    out.print(summary(compiled.decisions, output.stat().st_size))
+    out.print(summary(compiled.decisions, size))
     if verified:
         out.print(verified)
     out.print(f"wrote {output}")
+
+
+def _verified(compiled: CompiledModel, source: str) -> str:
+    """What verifying the model from `source` has found. Raises PconvgenError when it computes something else."""
+    from pconvgen.report.console import progress
+    from pconvgen.verify import check, verify
+
+    with progress("verifying"):
+        result = verify(compiled)
+    check(result, source)
+    return f"verified: relative error {result.max_relative_error:.1e} with {len(result.seeds)} random inputs"

@@ -112,7 +112,8 @@ class EmulatedDevice:
         command = [*self._command(_cpu_of(model.target)), *options, str(toolchain.host_program()), *arguments]
         try:
             # A crash leaves its core file where the program runs, which is in the folder.
-            run_child(command, f"{model.path}: the emulated model", timeout_s=self.timeout_s, cwd=folder, env={})
+            what, remedy = f"{model.path}: the emulated model", "compile the model again"
+            run_child(command, what, timeout_s=self.timeout_s, cwd=folder, env={}, remedy=remedy)
         except PconvgenError as error:
             if counts and "plugin" in (error.found or ""):
                 raise PconvgenError(

@@ -25,7 +25,8 @@ from pconvgen.devices.device import (
     usable_cores,
 )
 from pconvgen.devices.process import run_child
-from pconvgen.targets.host import CPUINFO, clock_ghz
+from pconvgen.targets.clock import measured_ghz
+from pconvgen.targets.host import CPUINFO
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class LocalDevice:
             "machine": platform.machine(),
             "cpu": _cpu_model(),
             "cores": usable_cores(),
-            "ghz": clock_ghz(),
+            "ghz": measured_ghz(),
             "system": f"{platform.system()} {platform.release()}",
         }
 
@@ -95,6 +96,7 @@ class LocalDevice:
             timeout_s=self.timeout_s,
             # TVM_NUM_THREADS is how its runtime is told; OMP_NUM_THREADS would be asked next.
             env={**os.environ, "TVM_NUM_THREADS": str(threads)},
+            remedy="compile the model again, on this machine",
         )
 
 

@@ -36,7 +36,7 @@ def run_child(
     except OSError as error:
         raise PconvgenError(f"{what} does not start", found=error, remedy=remedy) from error
     if done.returncode < 0:
-        found = f"{_signal_name(-done.returncode)} {done.stderr.strip()[-STDERR_CHARACTERS:]}"
+        found = f"{_signal_name(-done.returncode)} {done.stderr.strip()[-STDERR_CHARACTERS:]}".rstrip()
         raise PconvgenError(f"{what} crashed", found=found, remedy=remedy)
     if done.returncode:
         found = done.stderr.strip()[-STDERR_CHARACTERS:] or f"exit code {done.returncode}"

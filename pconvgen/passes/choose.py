@@ -8,9 +8,12 @@ from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
-from pconvgen.sparsity import STRUCTURES, candidates, density, encode
+from pconvgen.sparsity import STRUCTURES, Candidate, candidates, density, encode
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, instantiate
+
+FILL_SHARE, FILL_BYTES = 0.1, 8192
+"""Zeros that a sparse encoding may store: this share of its non-zeros, and some bytes for incomplete blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ def plan_layer(site: Site, name: str, target: Target, *, dense: bool = False) ->
     """
     isa = ISAS[target.isa]
     found = STRUCTURES["dense"].detect(site.weight) if dense else candidates(site.weight, site.workload.groups)
-    ranking = rank(site.workload, found, isa, target.l2_kib)
+    ranking = rank(site.workload, [c for c in found if _compact(c)], isa, target.l2_kib)
     best = ranking[0]
     encoding = encode(site.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
     instance = instantiate(site.workload, encoding, best.schedule, isa)
@@ -49,11 +52,16 @@ def plan_layer(site: Site, name: str, target: Target, *, dense: bool = False) ->
         choice=f"{template}: {best.candidate}",
         reason=_reason(ranking, decided_dense=dense),
         schedule=asdict(best.schedule),
-        predicted_ms=None if target.ghz is None else best.cycles / target.ghz / 1e6,
         predicted_cycles=best.cycles,
         nbytes=instance.nbytes,
     )
-    return LayerPlan(site, instance, decision)
+    return LayerPlan(site, instance, decision.timed(target.ghz))
+
+
+def _compact(candidate: Candidate) -> bool:
+    """Whether an encoding keeps the promise that a library is as small as its surviving weights; dense always may."""
+    fill_bytes = 4 * (candidate.stored - candidate.nonzeros)
+    return candidate.structure == "dense" or fill_bytes <= FILL_SHARE * 4 * candidate.nonzeros + FILL_BYTES
 
 
 def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from pconvgen.errors import UsageError
+from pconvgen.targets.clock import measured_ghz
 from pconvgen.targets.target import Target
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -46,7 +47,7 @@ def host_target() -> Target:
         platform="host",
         l1_kib=_cache_kib(level=1) or 32,
         l2_kib=_cache_kib(level=2) or 512,
-        ghz=clock_ghz(),
+        ghz=measured_ghz(),
     )
 
 
@@ -83,15 +84,6 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
-
-
-def clock_ghz() -> float | None:
-    """Highest clock that the kernel tells, else the current one; None where it tells neither (as in most ARM VMs)."""
-    highest = _read(SYSTEM_CPU / "cpufreq" / "cpuinfo_max_freq")
-    if highest.isdigit():
-        return round(int(highest) / 1e6, 3)
-    current = re.search(r"^cpu MHz\s*:\s*([\d.]+)$", _read(CPUINFO), re.MULTILINE)
-    return round(float(current.group(1)) / 1e3, 3) if current else None
 
 
 def _cache_kib(level: int) -> int | None:
