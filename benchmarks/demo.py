@@ -6,6 +6,7 @@ libraries: for this machine and for an ARM Cortex-A76, which runs under emulatio
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class DigitNet(nn.Module):
         super().__init__()
         widths = (1, 32, 64, 64, 128, 128, 128)
         layers: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (inputs, outputs) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
             if index in (2, 4):
                 layers.append(nn.MaxPool2d(2))

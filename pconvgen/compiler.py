@@ -90,7 +90,9 @@ class CompiledModel:
 
     @cached_property
     def _main(self) -> Any:
-        return local_function(self._executable, "main")
+        # From an exported library: running LLVM's module in place would change what a later export writes.
+        with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
+            return local_function(self.export(Path(folder) / "model.so"), "main")
 
     def _named(self, inputs: Arrays | NDArray[Any]) -> Arrays:
         if isinstance(inputs, Mapping):
@@ -119,7 +121,8 @@ def compile(
 
     Parameters
     ----------
-    model: path of a .pt2 or .onnx file, a torch.nn.Module, a torch.export.ExportedProgram, or what `load_model` returned.
+    model: path of a .pt2 or .onnx file, a torch.nn.Module, a torch.export.ExportedProgram, or what `load_model`
+        returned.
     target: name of a preset, see `pconvgen targets`.
     inputs: input name -> shape, for dynamic dimensions and for modules.
     example: for a module, its example inputs in place of `inputs`.

@@ -16,9 +16,10 @@ class Decision:
     op: conv2d, linear, conv2d_transpose, ...
     shape: the weight's shape.
     macs: multiply-accumulates of the dense layer.
-    structure: what the kernel exploits, a key of STRUCTURES; "dense" when nothing.
+    structure: the structure found in the weight, a key of STRUCTURES; "dense" when the layer stayed dense.
     density: share of the weights that are not zero.
-    choice: the kernel: template and encoding, or "tvm" when TVM's own legalisation computes the layer.
+    choice: the kernel: template and encoding (which may be a more general one than the structure), or "tvm" when TVM's
+        own legalisation computes the layer.
     reason: why, with the numbers that decided.
     schedule: the schedule's values, None for TVM's own code.
     predicted_ms: the analytic model's time on one core, None where the target's clock is not known.

@@ -48,7 +48,6 @@ class Manifest:
         text = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
         return np.frombuffer(MARK + b"%0*d" % (_LENGTH_DIGITS, len(text)) + text, np.uint8)
 
-
     def explain(self) -> dict[str, Any]:
         """The decisions as JSON values: {"target": ..., "layers": [...]}."""
         return {"target": self.target, "layers": [decision.to_json() for decision in self.decisions]}
@@ -87,7 +86,6 @@ def read_manifest(path: Path) -> Manifest:
         manifest = _from_json(json.loads(data[begin : begin + size]))
     except (ValueError, KeyError, TypeError) as error:
         raise PconvgenError("the manifest is damaged", file=path, remedy="compile the model again") from error
-
 
     from pconvgen.targets.presets import TARGETS
 

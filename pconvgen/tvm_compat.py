@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,13 @@ def layer_names(module: Any) -> dict[str, str]:
     attrs = module["main"].attrs
     names = attrs[LAYERS] if attrs and LAYERS in attrs else {}
     return {str(variable): str(layer) for variable, layer in names.items()}
+
+
+def with_main_attr(module: Any, key: str, value: Any) -> Any:
+    """`module` with an attribute of "main" set."""
+    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
+    result[module.get_global_var("main")] = module["main"].with_attr(key, value)
+    return result
 
 
 def main_results(module: Any) -> list[Any]:
@@ -304,12 +312,12 @@ def export_library(executable: Executable, path: str, linker: Callable[..., None
         executable.export_library(path, fcompile=linker)
 
 
-def local_function(executable: Executable, name: str) -> Callable[[list[NDArray[Any]]], list[NDArray[Any]]]:
-    """A function of an executable for this machine, as one from arrays to arrays.
+def local_function(library: Path, name: str) -> Callable[[list[NDArray[Any]]], list[NDArray[Any]]]:
+    """A function of a library for this machine, as one from arrays to arrays; the file may go once this returns.
 
     Arrays are copied: kernels assume aligned memory, and TVM does not check that of an array it is handed.
     """
-    machine = relax.VirtualMachine(executable, tvm.cpu())
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
 
     def call(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
         result = machine[name](*(tvm.runtime.tensor(array) for array in arrays))

@@ -51,12 +51,16 @@ class ConvWorkload:
     @property
     def out_height(self) -> int:
         """Rows of the output."""
-        return (self.height + self.padding[0] + self.padding[2] - self.dilation[0] * (self.kernel[0] - 1) - 1) // self.stride[0] + 1
+        return (
+            self.height + self.padding[0] + self.padding[2] - self.dilation[0] * (self.kernel[0] - 1) - 1
+        ) // self.stride[0] + 1
 
     @property
     def out_width(self) -> int:
         """Columns of the output."""
-        return (self.width + self.padding[1] + self.padding[3] - self.dilation[1] * (self.kernel[1] - 1) - 1) // self.stride[1] + 1
+        return (
+            self.width + self.padding[1] + self.padding[3] - self.dilation[1] * (self.kernel[1] - 1) - 1
+        ) // self.stride[1] + 1
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:

@@ -64,13 +64,15 @@ class _Emitter:
         kernel, w, step = self.kernel, self.workload, self.schedule.images
         with prim_func("channels") as func:
             self._arguments()
-            with T.parallel(0, kernel.chunks) if kernel.chunks > 1 else T.serial(0, 1) as chunk:
-                with T.serial(self.chunks[chunk], self.chunks[chunk + 1]) as g:
-                    if w.batch >= step:
-                        with T.serial(0, w.batch // step) as n:
-                            self._group(g, T.Bind(T.Cast("int64", n) * step), step)
-                    if w.batch % step:
-                        self._group(g, T.int64(w.batch // step * step), w.batch % step)
+            with (
+                T.parallel(0, kernel.chunks) if kernel.chunks > 1 else T.serial(0, 1) as chunk,
+                T.serial(self.chunks[chunk], self.chunks[chunk + 1]) as g,
+            ):
+                if w.batch >= step:
+                    with T.serial(0, w.batch // step) as n:
+                        self._group(g, T.Bind(T.Cast("int64", n) * step), step)
+                if w.batch % step:
+                    self._group(g, T.int64(w.batch // step * step), w.batch % step)
         return func()
 
     def _arguments(self) -> None:
@@ -95,7 +97,9 @@ class _Emitter:
         """The outputs of one group of filters for `images` images from `image` on."""
         s, group = self.schedule, self.kernel.group
         vectors = range(group // s.lanes)
-        acc = [[[T.alloc_buffer((s.lanes,), "float32") for _ in vectors] for _ in range(images)] for _ in range(s.unroll)]
+        acc = [
+            [[T.alloc_buffer((s.lanes,), "float32") for _ in vectors] for _ in range(images)] for _ in range(s.unroll)
+        ]
         for a in (a for part in acc for row in part for a in row):
             T.buffer_store(a, broadcast(T.float32(0), s.lanes), [ramp(0, s.lanes)])
         begin, end = T.Bind(self.indptr[g]), T.Bind(self.indptr[g + 1])
@@ -119,9 +123,7 @@ class _Emitter:
         channel = T.Bind(T.Cast("int64", self.offsets[e]) + image * self.workload.in_channels)
         base = T.Bind(T.Cast("int64", e) * (len(body) * group))
         for k, tap in enumerate(body):
-            weights = [
-                T.Bind(self.values[ramp(base + (k * group + v), lanes)]) for v in range(0, group, lanes)
-            ]
+            weights = [T.Bind(self.values[ramp(base + (k * group + v), lanes)]) for v in range(0, group, lanes)]
             for p, row in enumerate(acc):
                 x = T.Bind(broadcast(self.data[channel + (p * self.workload.in_channels + tap)], lanes))
                 for a, w in zip(row, weights, strict=True):

@@ -97,5 +97,7 @@ def _chunks(encoding: TapEncoding, parts: int) -> NDArray[np.int32]:
     """Boundaries of at most `parts` runs of groups with nearly equal work: entries, and one unit for each store."""
     bodies = len(encoding.bodies)
     work = np.cumsum(np.diff(encoding.indptr[::bodies]) * len(encoding.bodies[0]) + 1)
-    marks = np.searchsorted(work, work[-1] * np.arange(1, min(parts, encoding.groups)) / min(parts, encoding.groups)) + 1
+    marks = (
+        np.searchsorted(work, work[-1] * np.arange(1, min(parts, encoding.groups)) / min(parts, encoding.groups)) + 1
+    )
     return np.unique(np.concatenate([[0], marks, [encoding.groups]])).astype(np.int32)

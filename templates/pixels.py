@@ -73,8 +73,8 @@ class PixelKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data float32 [batch, layout.size] (or NCHW when `layout.identity`), offsets int32 [entries],
-        values float32 [entries * K * G], indptr int32 [groups * bodies + 1], order int32 [groups * G],
+        Arguments, in order: data float32 [batch, layout.size] (or NCHW when `layout.identity`), offsets int32
+        [entries], values float32 [entries * K * G], indptr int32 [groups * bodies + 1], order int32 [groups * G],
         chunks int32 [chunks + 1], then bias float32 [out_channels] and residual (NCHW) when the epilogue has them,
         then the output, NCHW. `entries` is symbolic: layers of equal shape and schedule share their code.
         """

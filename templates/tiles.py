@@ -61,7 +61,10 @@ UNROLLED_PIECES = 8
 
 
 def pieces(length: int, lanes: int) -> tuple[int, tuple[int, ...]]:
-    """Vectors that cover exactly `length` pixels: (lanes, starts). Lanes shrink to what fits; the last one may overlap."""
+    """Vectors that cover exactly `length` pixels: (lanes, starts).
+
+    Lanes shrink to what fits; the last vector may overlap the one before it.
+    """
     while lanes > length:
         lanes //= 2
     starts = list(range(0, length - lanes + 1, lanes))
@@ -71,7 +74,7 @@ def pieces(length: int, lanes: int) -> tuple[int, tuple[int, ...]]:
 
 
 def for_each_piece(length: int, lanes: int, emit: Callable[[Any, int], None]) -> None:
-    """Calls `emit(first pixel, lanes)`, in a loop when there are many, for vectors that cover exactly `length` pixels."""
+    """Calls `emit(first pixel, lanes)` for vectors that cover exactly `length` pixels; many of them become a loop."""
     lanes, starts = pieces(length, lanes)
     if len(starts) <= UNROLLED_PIECES:
         for x in starts:

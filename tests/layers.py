@@ -36,7 +36,9 @@ def random_workload(rng: np.random.Generator) -> ConvWorkload:
     groups = int([1, 1, rng.integers(2, 4), rng.integers(2, 9)][kind])
     per_group = 1 if kind == 3 else int(rng.integers(1, 12))
     filters = groups * int(rng.integers(1, 3) if kind == 3 else rng.integers(1, 14))
-    kernel = tuple(int(k) for k in rng.choice([1, 2, 3, 5, 7], 2)) if rng.random() < 0.5 else (int(rng.choice([1, 3])),) * 2
+    kernel = (
+        tuple(int(k) for k in rng.choice([1, 2, 3, 5, 7], 2)) if rng.random() < 0.5 else (int(rng.choice([1, 3])),) * 2
+    )
     stride = tuple(int(s) for s in rng.integers(1, 4, 2)) if rng.random() < 0.4 else (1, 1)
     dilation = tuple(int(d) for d in rng.integers(1, 4, 2)) if rng.random() < 0.2 else (1, 1)
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]

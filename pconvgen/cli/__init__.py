@@ -17,7 +17,6 @@ app = typer.Typer(
     cls=Commands,
     help="The open compiler for pruned CNNs: patterns, SIMD blocks and punched blocks become fast ARM code.",
     epilog="Exit codes: 0 success, 1 failure, 2 wrong usage.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from pconvgen.errors import PconvgenError
 
+USAGE = 2
 INTERRUPTED = 130
 
 # typer has no name of its own for what it raises when options are wrong; this is the same class in all its versions.
@@ -31,7 +32,8 @@ class Commands(TyperGroup):
         # Whoever is told to run a command again with --debug appends it.
         words = [*(["--debug"] if debug else []), *(word for word in words if word != "--debug")]
         try:
-            code = self._code(words, debug, options)
+            # Without a command there is help, and it is wrong usage all the same.
+            code = self._code(words, debug, options) if words else self._code(["--help"], debug, options) or USAGE
         except BrokenPipeError:
             code = _quiet()
         sys.exit(code)

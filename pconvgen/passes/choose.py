@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+
+import numpy as np
 
 from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
-from pconvgen.sparsity import STRUCTURES, Candidate, candidates, density, encode
+from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, instantiate
 
@@ -25,7 +28,9 @@ class LayerPlan:
     decision: Decision
 
 
-def plan_layer(site: Site, name: str, target: Target, *, dense: bool = False) -> LayerPlan:
+def plan_layer(
+    site: Site, name: str, target: Target, *, dense: bool = False, original: tuple[int, ...] | None = None
+) -> LayerPlan:
     """Ranks the encodings that hold the layer's weight and instantiates the fastest.
 
     Parameters
@@ -34,6 +39,7 @@ def plan_layer(site: Site, name: str, target: Target, *, dense: bool = False) ->
     name: its name in the model.
     target: decides instruction set, caches and clock.
     dense: consider only the dense encoding.
+    original: shape of the weight before dead channels were removed from it, if there were some.
     """
     isa = ISAS[target.isa]
     found = STRUCTURES["dense"].detect(site.weight) if dense else candidates(site.weight, site.workload.groups)
@@ -42,15 +48,23 @@ def plan_layer(site: Site, name: str, target: Target, *, dense: bool = False) ->
     encoding = encode(site.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
     instance = instantiate(site.workload, encoding, best.schedule, isa)
     template = "channels" if is_single_pixel(site.workload) else "pixels"
+    shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
+    structure = "dense" if best.candidate.structure == "dense" else smallest(found).structure
+    reason = _reason(ranking, decided_dense=dense)
+    whole = original or shape
+    if original is not None:
+        gone = [before - after for before, after in zip(original, shape, strict=True)][:2]
+        reason = f"{gone[0]} of {original[0]} filters and {gone[1]} of {original[1]} channels removed; {reason}"
+        structure = "filter" if structure == "dense" else structure
     decision = Decision(
         name=name,
         op=site.op,
-        shape=site.weight.shape if site.op != "linear" else site.weight.shape[:2],
-        macs=site.workload.macs,
-        structure=best.candidate.structure,
-        density=density(site.weight),
+        shape=whole,
+        macs=site.workload.macs * math.prod(whole) // math.prod(shape),
+        structure=structure,
+        density=np.count_nonzero(site.weight) / math.prod(whole),
         choice=f"{template}: {best.candidate}",
-        reason=_reason(ranking, decided_dense=dense),
+        reason=reason,
         schedule=asdict(best.schedule),
         predicted_cycles=best.cycles,
         nbytes=instance.nbytes,

@@ -13,6 +13,7 @@ from typing import Any
 from pconvgen.decision import Decision
 from pconvgen.passes.choose import LayerPlan, plan_layer
 from pconvgen.passes.foreign import foreign_layers
+from pconvgen.passes.shrink import original_shapes
 from pconvgen.passes.sites import find_sites
 from pconvgen.targets.target import Target
 from pconvgen.templates.channels import ChannelKernel
@@ -51,10 +52,13 @@ class LowerLayers:
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
         names = layer_names(module)
+        originals = original_shapes(module)
         plans = {}
         for site in find_sites(module):
             name = names.get(site.var.name, site.var.name)
-            plans[site.result] = plan_layer(site, name, self.target, dense=self.dense)
+            plans[site.result] = plan_layer(
+                site, name, self.target, dense=self.dense, original=originals.get(site.var.name)
+            )
         lowering = _Lowering(plans)
         lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule)))
         decided = {plan.site.var: plan.decision for plan in plans.values()}

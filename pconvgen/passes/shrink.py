@@ -21,8 +21,13 @@ from pconvgen.tvm_compat import (
     rewrite_main,
     shape_of,
     with_args,
+    with_main_attr,
     with_weight,
 )
+
+ORIGINAL_SHAPES = "pconvgen.original_shapes"
+"""Attribute of "main": name of a layer's variable -> shape of its weight before channels were removed,
+[filters, input channels / groups, ...], for layers that became smaller."""
 
 
 @module_pass
@@ -45,7 +50,27 @@ class RemoveDeadChannels:
         spaces = ChannelSpaces(module)
         if all(spaces.kept(view) is None for view in spaces.views.values()):
             return module
-        return eliminate_dead_code(rewrite_main(module, _Shrinker(spaces).rule, typed=False))
+        shrunk = eliminate_dead_code(rewrite_main(module, _Shrinker(spaces).rule, typed=False))
+        new = _weight_shapes(shrunk)
+        originals = {name: list(shape) for name, shape in _weight_shapes(module).items() if new.get(name) != shape}
+        return with_main_attr(shrunk, ORIGINAL_SHAPES, originals)
+
+
+def original_shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Attribute ORIGINAL_SHAPES of "main"; empty when nothing was removed."""
+    attrs = module["main"].attrs
+    shapes = attrs[ORIGINAL_SHAPES] if attrs and ORIGINAL_SHAPES in attrs else {}
+    return {str(name): tuple(int(size) for size in shape) for name, shape in shapes.items()}
+
+
+def _weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Weight shapes of convolutions and products, filters first, by the names of their variables."""
+    shapes = {}
+    for binding in main_bindings(module) or []:
+        if is_op(binding.value, "relax.nn.conv2d", "relax.matmul"):
+            shape = shape_of(binding.value.args[1]) or ()
+            shapes[binding.var.name] = shape[::-1] if is_op(binding.value, "relax.matmul") else shape
+    return shapes
 
 
 class _Shrinker:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pconvgen.sparsity.block_punched import BlockPunched
@@ -13,7 +15,17 @@ from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import TapEncoding
 from pconvgen.sparsity.unstructured import Unstructured
 
-__all__ = ["STRUCTURES", "Candidate", "Structure", "TapEncoding", "Weight", "candidates", "density", "encode"]
+__all__ = [
+    "STRUCTURES",
+    "Candidate",
+    "Structure",
+    "TapEncoding",
+    "Weight",
+    "candidates",
+    "density",
+    "encode",
+    "smallest",
+]
 
 _ROWS: tuple[Structure, ...] = (Filter(), PatternStructure(), SimdBlock(), BlockPunched(), Unstructured(), Dense())
 STRUCTURES: dict[str, Structure] = {row.name: row for row in _ROWS}
@@ -27,6 +39,15 @@ def candidates(weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
     """
     found = (candidate for structure in STRUCTURES.values() for candidate in structure.detect(weight, groups))
     return tuple(candidate for candidate in found if candidate.structure == "dense" or candidate.stored < weight.size)
+
+
+def smallest(found: Sequence[Candidate]) -> Candidate:
+    """The candidate with the fewest bytes of weights and indices: the structure that a weight has.
+
+    A weight of one structure fits more general ones too (a SIMD block of 4 is two of 2, a pattern is unstructured), at
+    the price of more indices, or more special ones at the price of fill.
+    """
+    return min(found, key=lambda candidate: candidate.stored * (1 + 1 / (candidate.taps * min(candidate.unit, 8))))
 
 
 def encode(weight: Weight, candidate: Candidate, groups: int = 1, max_group: int = 8) -> TapEncoding:

@@ -41,7 +41,9 @@ class SimdBlock:
         positions = (weight != 0).reshape(groups, per_group, -1)
         variants = [(False, 1, 1, positions)]
         if kh * kw > 1:
-            variants.append((True, kh * kw, body_taps(weight), positions.reshape(groups, per_group, -1, kh * kw).any(axis=3)))
+            variants.append(
+                (True, kh * kw, body_taps(weight), positions.reshape(groups, per_group, -1, kh * kw).any(axis=3))
+            )
         found = []
         for whole_kernel, size, taps, alive in variants:
             for n in sizes:

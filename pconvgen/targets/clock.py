@@ -1,4 +1,4 @@
-"""The clock of this machine, measured: what the kernel tells is often the nominal one, far from what the core runs at."""
+"""The clock of this machine, measured: what the kernel tells is often the nominal one, far from the real one."""
 
 from __future__ import annotations
 

@@ -62,6 +62,15 @@ def test_help_is_quick(words: tuple[str, ...]) -> None:
     assert min(seconds() for _ in range(5)) < 0.5
 
 
+def test_no_command_shows_help(invoke: Invoke) -> None:
+    code, out, err = invoke()
+    assert (code, err) == (2, "")
+    assert "sparsify" in out
+    code, out, err = invoke("--debug")
+    assert (code, out) == (2, "")
+    assert err.endswith("error: Missing command; see pconvgen --help\n")
+
+
 def test_version(invoke: Invoke) -> None:
     code, out, err = invoke("--version")
     assert (code, err) == (0, "")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconvgen.errors import PconvgenError
-from pconvgen.sparsity import STRUCTURES, Candidate, candidates, density, encode
+from pconvgen.sparsity import STRUCTURES, Candidate, candidates, density, encode, smallest
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 
 KERNELS = [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3), (5, 5), (7, 7), (2, 7)]
@@ -131,7 +131,36 @@ def test_candidate_stored_is_exact_for_aligned_shapes(name):
     weight = rng.standard_normal((64, 16, 3, 3), dtype=np.float32)
     weight = STRUCTURES[name].project(weight, 0.25)
     for candidate in STRUCTURES[name].detect(weight):
-        assert encode(weight, candidate, max_group=16).stored == candidate.stored
+        encoding = encode(weight, candidate, max_group=16)
+        assert encoding.stored == candidate.stored
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@pytest.mark.parametrize("max_group", [1, 4, 8, 16])
+def test_shape_is_that_of_the_encoding(name, max_group):
+    rng = np.random.default_rng(2)
+    weight = STRUCTURES[name].project(rng.standard_normal((64, 16, 3, 3), dtype=np.float32), 0.25)
+    for candidate in STRUCTURES[name].detect(weight):
+        encoding = encode(weight, candidate, max_group=max_group)
+        shape = candidate.shape(filters=64, groups=1, max_group=max_group)
+        assert (shape.group, shape.taps, shape.bodies) == (
+            encoding.group,
+            len(encoding.bodies[0]),
+            len(encoding.bodies),
+        )
+        # Sub-blocks that are empty are not stored, groups of filters that are gone are not counted.
+        assert len(encoding.entries) <= shape.entries
+        if candidate.unit <= max_group:
+            assert len(encoding.entries) == shape.entries
+        assert encoding.groups == shape.groups or name == "filter"
+
+
+def test_smallest_is_the_structure_that_was_asked_for():
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((64, 32, 3, 3), dtype=np.float32)
+    assert smallest(candidates(weight)).structure == "dense"
+    for name, structure in STRUCTURES.items():
+        assert smallest(candidates(structure.project(weight, 0.2))).structure == name
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -142,7 +171,8 @@ def test_table_row(name):
     found = structure.detect(weight)
     assert found
     assert {c.structure for c in found} == {name}
-    assert all(c in candidates(weight) for c in found)
+    # What would store as much as dense gains nothing and is no candidate of a layer.
+    assert all((c in candidates(weight)) == (c.stored < weight.size or name == "dense") for c in found)
     assert len({str(c) for c in found}) == len(found)
 
 
