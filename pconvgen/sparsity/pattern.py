@@ -102,7 +102,8 @@ class PatternStructure:
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """FKW: one filter per group, its kernels sorted by pattern and then channel, one body per pattern."""
         filters, channels, kh, kw = weight.shape
-        patterns = checked(candidate.params["patterns"], kh, kw)
+        # Column by column: taps of one column read the same vectors, a row apart, which then stay in registers.
+        patterns = [sorted(p, key=lambda tap: tap[::-1]) for p in checked(candidate.params["patterns"], kh, kw)]
         supports, inverse = np.unique(support_bits(weight), return_inverse=True)
         fits = (supports[:, None] & ~np.array([to_bits(p, kw) for p in patterns], np.uint64)) == 0
         if not fits.any(axis=1).all():
