@@ -14,7 +14,7 @@ from pconvgen.templates.planes import min_pitch, used_phases
 from pconvgen.workload import ConvWorkload
 
 CODE_CAP = 512
-"""FMAs that the bodies of one tile may unroll to. Twice as many still fit the instruction cache, but measured slower."""
+"""FMAs that the bodies of one tile may unroll to. Twice as many fit the instruction cache, but measured slower."""
 
 UNROLL = (1, 2, 4, 8)
 
