@@ -6,6 +6,8 @@ libraries: for this machine and for an ARM Cortex-A76, which runs under emulatio
 
 from __future__ import annotations
 
+import sys
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,13 +28,13 @@ from pconvgen.report.layers import layer_table, summary
 from pconvgen.sparsify import sparsify
 
 OUT = Path("out")
-EPOCHS, FINE_TUNING, BATCH = 12, 10, 64
+EPOCHS, FINE_TUNING, BATCH = 8, 8, 64
 DENSITY = 0.125
-console = Console(width=150, highlight=False)
+console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
 
 
 class DigitNet(nn.Module):
-    """A VGG of six 3x3 convolutions for images of 8x8 pixels."""
+    """A VGG of six 3x3 convolutions for images of 16x16 pixels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,10 +45,10 @@ class DigitNet(nn.Module):
             if index in (2, 4):
                 layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
-        self.classifier = nn.Linear(widths[-1] * 4, 10)
+        self.classifier = nn.Linear(widths[-1] * 16, 10)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Scores [n, 10] of images [n, 1, 8, 8]."""
+        """Scores [n, 10] of images [n, 1, 16, 16]."""
         return self.classifier(self.features(image).flatten(1))
 
 
@@ -73,7 +75,8 @@ def digits() -> None:
     console.rule("1. Train and prune")
     torch.manual_seed(0)
     data = load_digits()
-    images = torch.from_numpy((data.images / 16).astype(np.float32))[:, None]
+    # Twice the size, so that the layers look like a network's rather than like a test's.
+    images = torch.from_numpy((data.images / 16).astype(np.float32).repeat(2, 1).repeat(2, 2))[:, None]
     labels = torch.from_numpy(data.target)
     train_x, test_x, train_y, test_y = train_test_split(
         images, labels, test_size=0.25, random_state=0, stratify=data.target
@@ -162,9 +165,11 @@ def large() -> None:
     model = resnet50().eval()
     sparsify(model, "pattern", 0.25)
     image = torch.randn(1, 3, 224, 224)
+    started = time.perf_counter()
     with console.status("compiling"):
         compiled = pconvgen.compile(model, "host", example=(image,))
         path = compiled.export(OUT / "resnet50-host.so")
+    console.print(f"compiled in {time.perf_counter() - started:.0f} s")
     console.print(layer_table(compiled.decisions))
     console.print(f"{path}: {summary(compiled.decisions, path.stat().st_size)}")
     with torch.no_grad():

@@ -93,7 +93,9 @@ def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:
         slower, fill = rival.cycles / best.cycles, rival.candidate.fill
         return f"{rival.candidate} would take {slower:.2f}x the cycles (fill {fill:.2f})"
     dense = next(choice for choice in ranking if choice.candidate.structure == "dense")
-    text = f"{dense.cycles / best.cycles:.1f}x fewer cycles than dense, fill {best.candidate.fill:.2f}"
+    text = f"{dense.cycles / best.cycles:.1f}x fewer cycles than dense"
+    if best.candidate.fill < 0.995:
+        text += f", fill {best.candidate.fill:.2f}"
     rival = next((choice for choice in ranking[1:] if choice.candidate.structure != best.candidate.structure), dense)
     return text + f"; next {rival.candidate} at {rival.cycles / best.cycles:.2f}x"
 

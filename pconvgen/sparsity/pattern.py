@@ -103,7 +103,7 @@ class PatternStructure:
         """FKW: one filter per group, its kernels sorted by pattern and then channel, one body per pattern."""
         filters, channels, kh, kw = weight.shape
         # Column by column: taps of one column read the same vectors, a row apart, which then stay in registers.
-        patterns = [sorted(p, key=lambda tap: tap[::-1]) for p in checked(candidate.params["patterns"], kh, kw)]
+        patterns = [tuple(sorted(p, key=lambda tap: tap[::-1])) for p in checked(candidate.params["patterns"], kh, kw)]
         supports, inverse = np.unique(support_bits(weight), return_inverse=True)
         fits = (supports[:, None] & ~np.array([to_bits(p, kw) for p in patterns], np.uint64)) == 0
         if not fits.any(axis=1).all():
