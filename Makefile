@@ -39,6 +39,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.whole_networks
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out
