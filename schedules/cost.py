@@ -24,7 +24,7 @@ STORE = 2.0
 L2_BYTES = 28.0
 """Bytes per cycle that come from the second cache, where the input of a layer lies while filters go by."""
 SHARED = 0.8
-"""Share of a pattern's loads that remain when rows are whole vectors apart: taps of a column share the others."""
+"""Share of one filter's loads that remain when rows are whole vectors apart: taps of a column share the others."""
 TLB_KIB = 256
 """What the pages of the first-level TLB cover."""
 TLB_MISS = 1.5
@@ -40,7 +40,7 @@ def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedul
     layout = pixel_layout(workload, schedule)
     width = _width(isa, schedule.lanes)
     load = width.split - (width.split - 1) * _aligned_share(workload, shape, schedule)
-    if shape.bodies > 1 and schedule.pitch % schedule.lanes == 0:
+    if shape.group == 1 and shape.taps > 1 and schedule.pitch % schedule.lanes == 0:
         load *= SHARED
     weights = shape.group / width.lanes if isa.by_element else shape.group
     block_rows = schedule.rows + (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]

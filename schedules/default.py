@@ -112,6 +112,9 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
         resident = 12 if shape.group == 1 and shape.taps > 4 else 8
     elif isa.by_element:
         resident = 2 + -(-shape.group // isa.widths[0].lanes)
+    elif shape.group == 1 and shape.taps > 1:
+        # Taps of a column share inputs; kept in registers they are worth more than more accumulators (measured).
+        resident = isa.registers // 2 if shape.taps <= 4 else isa.registers * 5 // 8
     elif shape.group == 1:
         resident = 2
     else:
