@@ -13,13 +13,14 @@ right of a row are the zeros on the left of the next one:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.workload import ConvWorkload
+from pconvgen.errors import UsageError
+from pconvgen.workload import ConvWorkload, Epilogue
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class PlaneLayout:
 
     Attributes
     ----------
-    workload: the convolution that reads it.
+    workload: a convolution that reads it; its filters, groups and epilogue say nothing.
     pitch: distance of rows.
     lead: elements before the first plane, so that the kernel's centre column is aligned.
     rows: rows of a plane.
@@ -64,6 +65,13 @@ class PlaneLayout:
 
     def entry_offsets(self, entries: NDArray[np.int32]) -> NDArray[np.int32]:
         """Offsets (int32 [entries]) of (channel, row, column) entries (int32 [entries, 3]) from the image's start."""
+        if self.size > np.iinfo(np.int32).max:
+            raise UsageError(
+                "an image is too large for the offsets of a kernel",
+                found=f"{self.size} padded elements",
+                expected="at most 2147483647",
+                remedy="cut the image into tiles",
+            )
         kh, kw = self.workload.kernel
         table = np.array([[self.tap_offset(r, c) for c in range(kw)] for r in range(kh)], np.int64)
         channel, row, column = entries.T
@@ -123,4 +131,6 @@ def plane_layout(workload: ConvWorkload, *, pitch: int, align: int, slack: int) 
     if pitch == workload.width and align == 1 and workload.stride == (1, 1) and not any(workload.padding):
         plane = workload.height * workload.width
     size = lead + workload.in_channels * len(phases) * plane + slack
-    return PlaneLayout(workload, pitch, lead, rows, phases, plane, size)
+    # Without what the input does not depend on: layers that read a tensor in the same way share it, and its code.
+    geometry = replace(workload, out_channels=1, groups=1, epilogue=Epilogue())
+    return PlaneLayout(geometry, pitch, lead, rows, phases, plane, size)

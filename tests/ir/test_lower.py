@@ -36,6 +36,13 @@ def test_layers_share_the_packed_input() -> None:
     assert kernels(lowered) == 2, "equal layers share one function"
 
 
+def test_layers_that_differ_in_their_filters_share_the_packed_input() -> None:
+    def body(emit: Any, x: Any) -> Any:
+        return NN.relu(emit(conv(x, filters=16))), conv(x, filters=24)
+
+    assert calls(lower(body)) == Counter(pack=1, pixel=2)
+
+
 def test_pointwise_convolutions_need_no_pack() -> None:
     assert calls(lower(lambda emit, x: conv(x, kernel=1, padding=0))) == Counter(pixel=1)
 

@@ -1,0 +1,175 @@
+"""Schedules that are offered: legal, plain values, at least one for everything, ranked sensibly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, asdict, fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tvm")
+
+from pconvgen.schedules import ISAS, Isa
+from pconvgen.schedules.default import CODE_CAP, rank, schedules
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
+from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode
+from pconvgen.sparsity.structure import TapShape
+from pconvgen.templates.pixels import block_tiles, pixel_layout
+from pconvgen.templates.planes import min_pitch
+from pconvgen.workload import ConvWorkload
+from tests.layers import random_weight, random_workload
+
+L2_KIB = (16, 1024)
+
+
+def conv(channels: int, size: int, filters: int, width: int, stride: int = 1, /, **more: Any) -> ConvWorkload:
+    """A square convolution with equal output and input sizes, but for what `more` says."""
+    padding = (width // 2,) * 4
+    square = ConvWorkload(1, channels, size, size, filters, (width, width), (stride, stride), padding)
+    return replace(square, **more)
+
+
+LAYERS = {
+    "resnet stem": conv(3, 224, 64, 7, 2),
+    "vgg 3x3": conv(64, 224, 64, 3),
+    "resnet last 3x3": conv(512, 7, 512, 3),
+    "downsampling 1x1": conv(256, 56, 512, 1, 2),
+    "mobilenet 1x1": conv(96, 14, 576, 1),
+    "depthwise 3x3": conv(32, 112, 32, 3, groups=32),
+    "depthwise 5x5, stride 2": conv(240, 28, 240, 5, 2, groups=240),
+    "depthwise with two filters per channel": conv(8, 28, 16, 3, groups=8),
+    "grouped 1x1": conv(60, 28, 240, 1, groups=3),
+    "inception 1x7": conv(128, 17, 192, 7, kernel=(1, 7), padding=(0, 3, 0, 3)),
+    "dilated": conv(32, 33, 32, 3, dilation=(6, 6), padding=(6, 6, 6, 6)),
+    "large kernel": conv(8, 56, 8, 31, groups=8),
+    "long row": conv(4, 256, 8, 1, kernel=(1, 201), padding=(0, 100, 0, 100)),
+    "full HD": conv(8, 1, 8, 3, height=1080, width=1920),
+    "one column": conv(8, 1, 8, 3, height=100, width=1),
+    "one pixel": conv(64, 1, 16, 1),
+    "one padded pixel": conv(8, 1, 8, 1, padding=(1, 1, 1, 1)),
+    "one pixel, 3x3": conv(16, 1, 16, 3),
+    "one filter": conv(5, 9, 1, 3),
+    "classifier": ConvWorkload(1, 512, 1, 1, 1000, (1, 1)),
+    "classifier of a batch": ConvWorkload(64, 128, 1, 1, 10, (1, 1)),
+}
+
+
+def encodings(w: ConvWorkload) -> Iterator[Candidate]:
+    """Encodings of a weight of every structure at a quarter of its density, and of an empty weight."""
+    weight = np.random.default_rng(0).standard_normal(w.weight_shape).astype(np.float32)
+    for name, structure in STRUCTURES.items():
+        if name == "pattern" and not 1 < w.kernel[0] * w.kernel[1] <= 25:
+            continue
+        yield from structure.detect(structure.project(weight, 0.25, groups=w.groups), w.groups)
+    yield from candidates(np.zeros_like(weight), w.groups)
+
+
+def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa) -> None:
+    """What the templates and the instruction set ask for, said once more and independently of how it is enumerated."""
+    widest = max(width.lanes for width in isa.widths)
+    assert schedule.lanes in {1, 2, 4, 8, 16}
+    assert schedule.lanes <= widest
+    if isinstance(schedule, ChannelSchedule):
+        vectors = shape.group // schedule.lanes
+        assert vectors * schedule.lanes == shape.group
+        assert 1 <= schedule.images <= w.batch
+        assert schedule.unroll * schedule.images * vectors + vectors + 1 <= isa.registers
+        assert not any(w.padding), "the channels template knows no pixels but one"
+        assert (w.out_height, w.out_width, w.groups) == (1, 1, 1)
+        return
+    accumulators = shape.group * schedule.vectors
+    weights = -(-shape.group // isa.widths[0].lanes) if isa.by_element else min(shape.group, schedule.vectors)
+    assert accumulators + weights + 1 <= isa.registers
+    assert shape.bodies * shape.taps * accumulators <= CODE_CAP or schedule.vectors == 1
+    assert schedule.pitch >= min_pitch(w)
+    assert 1 <= schedule.rows <= w.out_height
+    assert schedule.lanes <= (schedule.rows - 1) * schedule.pitch + w.out_width, "vectors fit into a row block"
+    assert schedule.align in {1, schedule.lanes}
+    assert schedule.pitch % schedule.align == 0
+    layout, kernel = pixel_layout(w, schedule), np.indices(w.kernel).reshape(2, -1).T
+    corners = layout.entry_offsets(np.array([(w.in_channels - 1, r, c) for r, c in kernel], np.int32))
+    start = max(run.first + (run.count - 1) * run.step + max(run.starts) for run in block_tiles(w, schedule))
+    last = corners.max() + (w.out_height - schedule.rows) * schedule.pitch + start + schedule.lanes - 1
+    size = w.in_channels * w.height * w.width if layout.identity else layout.size
+    assert last < size, f"{w} {schedule}: reads behind the end of an image"
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_every_encoding_of_every_layer_has_legal_schedules(layer: str, isa: Isa) -> None:
+    w = LAYERS[layer]
+    for candidate in encodings(w):
+        for l2_kib in L2_KIB:
+            found = list(schedules(w, candidate, isa, l2_kib))
+            assert found, candidate
+            for max_group, shape, schedule in found:
+                assert shape == candidate.shape(w.out_channels, w.groups, max_group)
+                assert_legal(w, shape, schedule, isa)
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+def test_random_layers_have_legal_schedules_for_what_is_encoded(isa: Isa) -> None:
+    """The sizes that schedules are legal for are those of the encoding that is made afterwards."""
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        w = random_workload(rng)
+        weight = random_weight(w, rng)
+        for candidate in candidates(weight, w.groups):
+            found = list(schedules(w, candidate, isa, int(rng.choice(L2_KIB))))
+            assert found, f"{w} {candidate}"
+            for max_group, shape in dict.fromkeys((max_group, shape) for max_group, shape, _ in found):
+                encoding = encode(weight, candidate, w.groups, max_group)
+                made = encoding.group, len(encoding.bodies), len(encoding.bodies[0])
+                assert made == (shape.group, shape.bodies, shape.taps), f"{w} {candidate}"
+            for _, shape, schedule in found:
+                assert_legal(w, shape, schedule, isa)
+
+
+@pytest.mark.parametrize("layer", ["vgg 3x3", "classifier"])
+def test_schedules_are_frozen_and_survive_json(layer: str) -> None:
+    found = [s for c in encodings(LAYERS[layer]) for _, _, s in schedules(LAYERS[layer], c, ISAS["avx512"], 1024)]
+    assert {type(s) for s in found} == {ChannelSchedule if layer == "classifier" else PixelSchedule}
+    for schedule in found:
+        assert type(schedule)(**json.loads(json.dumps(asdict(schedule)))) == schedule
+        with pytest.raises(FrozenInstanceError):
+            setattr(schedule, fields(schedule)[0].name, 1)
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+def test_rank_is_deterministic_and_sorted(isa: Isa) -> None:
+    for w in LAYERS.values():
+        found = list(encodings(w))
+        ranking = rank(w, found, isa, 512)
+        assert ranking == rank(w, found, isa, 512)
+        cycles = [choice.cycles for choice in ranking]
+        assert cycles == sorted(cycles)
+        assert len(ranking) == len(found)
+        assert cycles[0] > 0
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+def test_more_stored_weights_are_never_cheaper(isa: Isa) -> None:
+    for name, w in LAYERS.items():
+        for candidate in encodings(w):
+            steps = [replace(candidate, stored=int(candidate.stored * share)) for share in (0, 0.1, 0.5, 0.9, 1)]
+            cycles = [rank(w, [step], isa, 512)[0].cycles for step in steps]
+            assert cycles == sorted(cycles), f"{name} {candidate}"
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+@pytest.mark.parametrize("structure", ["simd_block", "block_punched", "unstructured"])
+def test_pruning_further_is_never_slower(structure: str, isa: Isa) -> None:
+    """From the weight itself: the same structure of lower density, through detect and rank."""
+    w = LAYERS["resnet last 3x3"]
+    w = replace(w, in_channels=64, out_channels=64)
+    weight = np.random.default_rng(1).standard_normal(w.weight_shape).astype(np.float32)
+    costs: dict[str, list[float]] = {}
+    for density in (0.05, 0.2, 0.4, 0.8):
+        pruned = STRUCTURES[structure].project(weight, density)
+        for choice in rank(w, STRUCTURES[structure].detect(pruned), isa, 512):
+            costs.setdefault(f"{structure} {dict(choice.candidate.params)}", []).append(choice.cycles)
+    for candidate, cycles in costs.items():
+        assert cycles == sorted(cycles), candidate
