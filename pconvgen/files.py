@@ -30,7 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
         special = _is_special(path)
         target = path if special else Path(os.path.realpath(path))
         folder = None if special else target.parent
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=folder)
+        # A name may be as long as the file system allows, and this one is longer.
+        handle, name = tempfile.mkstemp(prefix=f".{target.name[:32]}.", suffix=target.suffix, dir=folder)
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +236,13 @@ def with_weight(call: Any, weight: NDArray[Any], groups: int | None = None) -> A
     return relax.op.nn.conv2d(call.args[0], constant(weight), **attrs, groups=groups)
 
 
+def abandon(builder: relax.BlockBuilder | None) -> None:
+    """Ends the block that an exception left open in a builder, of which TVM would complain once the builder is gone."""
+    with suppress(Exception):
+        if builder is not None:
+            builder._end_block()
+
+
 def is_dataflow_var(var: Any) -> bool:
     """Whether a variable is visible in its dataflow block only."""
     return isinstance(var, relax.DataflowVar)
@@ -283,6 +290,11 @@ def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Execu
         body = relax.BlockBuilder().normalize(relax.SeqExpr([], constant(value)))
         function = relax.Function([], body, relax.TensorType(value.shape, str(value.dtype)), is_pure=True)
         module[name] = function.with_attr("global_symbol", name)
+    if not any(isinstance(function, PrimFunc) for function in module.functions.values()):
+        # Without a kernel there would be no LLVM module, and TVM would export C sources.
+        with prim_func("nothing") as get:
+            T.evaluate(0)
+        module["nothing"] = get().with_attr("global_symbol", "nothing")
     return tvm.compile(module, target=target)
 
 

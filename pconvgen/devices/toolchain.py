@@ -107,7 +107,12 @@ def cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise PconvgenError("cannot make the cache folder", file=folder, found=error) from error
+        raise PconvgenError(
+            "cannot make the cache folder",
+            file=folder,
+            found=error.strerror or error,
+            remedy="set XDG_CACHE_HOME to a folder that can be written",
+        ) from error
     return folder
 
 

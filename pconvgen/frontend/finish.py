@@ -38,12 +38,7 @@ def finish(
     Raises PconvgenError when "main" is not one dataflow block or an output's shape is not static.
     """
     if main_bindings(module) is None:
-        raise PconvgenError(
-            "the model has control flow",
-            file=source,
-            expected="a straight line of operators",
-            remedy="export the model without conditions on data, loops and assertions",
-        )
+        raise control_flow(source)
     layers = _follow_outputs(module, layers)
     module["main"] = module["main"].with_attr(LAYERS, layers)
     module = tvm.transform.Sequential([tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants()])(module)
@@ -59,6 +54,16 @@ def finish(
         layer_names=names,
         reference=reference,
         source=source,
+    )
+
+
+def control_flow(source: str) -> PconvgenError:
+    """The error for a model that is not a straight line of operators."""
+    return PconvgenError(
+        "the model has control flow",
+        file=source,
+        expected="a straight line of operators",
+        remedy="export the model without conditions on data, loops and assertions",
     )
 
 

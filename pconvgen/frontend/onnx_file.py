@@ -31,6 +31,7 @@ from pconvgen.frontend.spec import (
     unique,
     variable_name,
 )
+from pconvgen.tvm_compat import abandon
 
 MIN_OPSET = 11
 
@@ -58,8 +59,10 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
             warnings.simplefilter("ignore")
             module = importer.from_onnx(graph, opset)
     except PconvgenError:
+        abandon(importer.bb)
         raise
     except Exception as error:
+        abandon(importer.bb)
         raise PconvgenError(
             "TVM cannot import this model",
             file=source,

@@ -10,6 +10,7 @@ from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from pconvgen.errors import PconvgenError
+from pconvgen.frontend.onnx_resize import resize
 from pconvgen.frontend.spec import last_line
 from pconvgen.tvm_compat import constant_value, dtype_of, shape_of
 
@@ -39,8 +40,11 @@ class Importer(ONNXGraphImporter):
         try:
             if op_name in WEIGHTED:
                 return self._weighted(op_name, inputs, attrs, opset, self._variables[node])
-            convert = CONVERTERS.get(op_name)
-            result = None if convert is None else convert(inputs, attrs)
+            if op_name == "Resize":
+                result = resize(inputs, attrs, self.bb.emit)
+            else:
+                convert = CONVERTERS.get(op_name)
+                result = None if convert is None else convert(inputs, attrs)
             if result is not None:
                 return self.bb.normalize(result)
             return super()._convert_operator(op_name, inputs, attrs, opset)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import operator
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,10 @@ from typing import Any
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 from torch.utils import _pytree as pytree
-from tvm.relax.frontend.torch import from_exported_program
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from pconvgen.errors import PconvgenError, UsageError
-from pconvgen.frontend.finish import finish
+from pconvgen.frontend.finish import control_flow, finish
 from pconvgen.frontend.spec import (
     Imported,
     Shape,
@@ -30,10 +30,13 @@ from pconvgen.frontend.spec import (
     unique,
     variable_name,
 )
-from pconvgen.frontend.torch_converters import CONVERTERS, LAYER_META, arguments
+from pconvgen.frontend.torch_converters import CONVERTERS, LAYER_META, REFUSED, arguments
+from pconvgen.frontend.torch_decompose import decompose
+from pconvgen.tvm_compat import abandon
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 _WEIGHTED = ("conv", "linear.")
+_MODAL = ("batch_norm.default", "dropout.default", "dropout_.default", "feature_dropout.default")
 
 
 def load_file(path: Path) -> Any:
@@ -146,23 +149,28 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
     _check_weights(program, source)
     _check_mode(program, targets, source)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        functional = program.run_decompositions({})
+    names = _output_names(program, source)
+    importer = ExportedProgramImporter()
+    known = (importer.convert_map.keys() | CONVERTERS.keys()) - REFUSED
+    functional = decompose(program, known)
     layers = _name_layers(functional, targets)
-    _check_operators(functional, source)
+    _check_operators(functional, known, source)
     try:
-        module = from_exported_program(
-            functional, unwrap_unit_return_tuple=True, run_ep_decomposition=False, custom_convert_map=CONVERTERS
+        module = importer.from_exported_program(
+            functional,
+            keep_params_as_input=False,
+            unwrap_unit_return_tuple=True,
+            no_bind_return_tuple=False,
+            custom_convert_map=CONVERTERS,
         )
     except Exception as error:
+        abandon(importer.block_builder)
         raise PconvgenError(
             "TVM cannot import this model",
             file=source,
             found=last_line(error),
             remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch_converters.py",
         ) from error
-    names = _output_names(program, source)
     return finish(module, list(shapes), names, layers, _reference(program, list(shapes), names), source)
 
 
@@ -196,6 +204,13 @@ def _specialise(program: Any, shapes: Mapping[str, Shape], source: str) -> Any:
 def _check_weights(program: Any, source: str) -> None:
     for name, tensor in program.state_dict.items():
         layer, _, parameter = _split(name)
+        if tensor.is_meta:
+            raise PconvgenError(
+                f"weight {name} has no values",
+                file=source,
+                found="a tensor on the device meta",
+                remedy="load the weights before you export the model",
+            )
         if tensor.is_floating_point():
             check_dtype("weight", name, str(tensor.dtype).removeprefix("torch."), source)
             check_finite(layer, parameter, tensor.detach().numpy(), source)
@@ -214,8 +229,7 @@ def _calls(program: Any) -> list[Any]:
 
 def _check_mode(program: Any, targets: Mapping[str, str], source: str) -> None:
     for node in _calls(program):
-        operator = node.target.__name__
-        if operator in ("batch_norm.default", "dropout.default", "dropout_.default", "feature_dropout.default"):
+        if node.target.__name__ in _MODAL:
             args = arguments(node)
             training = args["training"] if "training" in args else args["train"]
             check_batch_statistics(bool(training), _layer_of(node, targets), source)
@@ -247,18 +261,26 @@ def _name_layers(program: Any, targets: Mapping[str, str]) -> dict[str, str]:
     return layers
 
 
-def _check_operators(program: Any, source: str) -> None:
-    known = ExportedProgramImporter().convert_map.keys() | CONVERTERS.keys()
+def _check_operators(program: Any, known: Collection[str], source: str) -> None:
     for node in _calls(program):
-        if node.target.__name__ not in known:
-            stack = list((node.meta.get("nn_module_stack") or {}).values())
-            raise PconvgenError(
-                f"operator {node.target} is not supported",
-                file=source,
-                layer=(stack[-1][0] if stack else "") or node.name,
-                found=f"node {node.name}",
-                remedy="replace it in the model, or add a row to pconvgen/frontend/torch_converters.py",
-            )
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise control_flow(source)
+        if _is_index_of_maximum(node):
+            message = "the indices of a max pooling are not supported"
+        elif node.target.__name__ not in known:
+            message = f"operator {node.target} is not supported"
+        else:
+            continue
+        stack = list((node.meta.get("nn_module_stack") or {}).values())
+        layer = (stack[-1][0] if stack else "") or node.name
+        remedy = "replace it in the model, or add a row to pconvgen/frontend/torch_converters.py"
+        raise PconvgenError(message, file=source, layer=layer, found=f"node {node.name}", remedy=remedy)
+
+
+def _is_index_of_maximum(node: Any) -> bool:
+    """Whether `node` takes the indices that a max pooling returns; TVM gives zeros for them."""
+    pooling = node.target is operator.getitem and node.args[1] == 1 and getattr(node.args[0].target, "__name__", "")
+    return isinstance(pooling, str) and "max_pool" in pooling
 
 
 def _output_names(program: Any, source: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -209,6 +210,71 @@ def test_unsupported_operator(tmp_path: Path) -> None:
     graph = helper.make_graph([helper.make_node("Det", ["x"], ["y"], "block/det")], "g", value[:1], value[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
     assert "layer block/det: operator Det is not supported" in message(tmp_path / "m.onnx")
+
+
+def _maxima(x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.max_pool2d(x, 2, return_indices=True)[1].float()
+
+
+def _smooth(x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.interpolate(x, size=(3, 3), mode="bilinear", antialias=True)
+
+
+def _branches(x: torch.Tensor) -> torch.Tensor:
+    return torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,))
+
+
+def _average(x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.avg_pool2d(x, 2, divisor_override=3)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (torch.randn_like, "operator aten.randn_like.default is not supported"),
+        (_maxima, "the indices of a max pooling are not supported"),
+        (_smooth, "operator aten._upsample_bilinear2d_aa.vec is not supported"),
+        (_branches, "the model has control flow"),
+        (_average, "average pooling with divisor_override"),
+    ],
+)
+def test_what_would_be_computed_wrongly(
+    function: Callable[[torch.Tensor], torch.Tensor], text: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    assert text in message(export_pt2(Model(), EXAMPLE, tmp_path / "m.pt2"))
+    gc.collect()
+    assert "Warning" not in capfd.readouterr().err
+
+
+def test_weights_without_values() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3))
+    with pytest.raises(PconvgenError, match=r"weight 0\.weight has no values"):
+        load_model(model, example=EXAMPLE)
+
+
+def test_output_that_is_a_number() -> None:
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+            return x * 2, 3
+
+    with pytest.raises(PconvgenError, match=r"returns something that is not a tensor .found 3"):
+        load_model(Model(), example=EXAMPLE)
+
+
+@pytest.mark.parametrize("name", ["antialias", "exclude_outside"])
+def test_resizing_that_nobody_knows(name: str, tmp_path: Path) -> None:
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, None, None]) for name in "xy"]
+    value[0] = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 9, 9])
+    scales = numpy_helper.from_array(np.array([1, 1, 1.5, 1.5], np.float32), "scales")
+    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], "up", mode="cubic", **{name: 1})
+    graph = helper.make_graph([node], "g", value[:1], value[1:], [scales])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
+    assert f"layer up: TVM cannot import this Resize (found the attribute {name})" in message(tmp_path / "m.onnx")
 
 
 def test_node_that_the_importer_refuses(tmp_path: Path) -> None:

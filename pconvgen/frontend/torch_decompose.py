@@ -1,0 +1,89 @@
+"""ATen operators that TVM's importer lacks or gets wrong, replaced by simpler ones as PyTorch itself defines them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch._decomp import decomposition_table
+
+from pconvgen.frontend.torch_converters import arguments
+
+
+def decompose(program: Any, known: Collection[str]) -> Any:
+    """The same program without in-place operators; those that are not `known` or misread are decomposed if possible."""
+    functional = _run(program, {})
+    for target in _wanted(functional, known):
+        simpler = _without(functional, target, known)
+        # What does not become known operators stays as it is, so that errors name what the model has.
+        if not _unknown(simpler, known) - _unknown(functional, known):
+            functional = simpler
+    return functional
+
+
+def _without(program: Any, target: Any, known: Collection[str]) -> Any:
+    """`program` with `target` and what it is decomposed into decomposed, as far as PyTorch has rules for it."""
+    rules = {**decomposition_table, **torch.export.default_decompositions()}
+    others = set(_wanted(program, known)) - {target}
+    done: set[Any] = set()
+    while True:
+        table = {each: rules[each] for each in _wanted(program, known) if each in rules and each not in others | done}
+        if not table:
+            return program
+        program = _run(program, table)
+        done |= table.keys()
+
+
+def _unknown(program: Any, known: Collection[str]) -> set[Any]:
+    calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
+    return {target for target in calls if target.__name__ not in known}
+
+
+def _run(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return program.run_decompositions(table)
+
+
+def _wanted(program: Any, known: Collection[str]) -> list[Any]:
+    """The operators to decompose, in the program's order."""
+    found: dict[Any, None] = {}
+    for node in program.graph.nodes:
+        if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
+            misread = _MISREAD.get(node.target.__name__)
+            if misread(arguments(node)) if misread else node.target.__name__ not in known:
+                found[node.target] = None
+    return list(found)
+
+
+def _always(_args: dict[str, Any]) -> bool:
+    return True
+
+
+def _without_affine(args: dict[str, Any]) -> bool:
+    return args["weight"] is None or args["bias"] is None
+
+
+def _with_scales(args: dict[str, Any]) -> bool:
+    return args["scale"] != 1 or args["input_scale"] != 1
+
+
+def _unusual_attention(args: dict[str, Any]) -> bool:
+    return args["scale"] is not None or args["query"].meta["val"].dim() not in (2, 4)
+
+
+# What TVM 0.27 makes of these operators when this holds for their arguments.
+_MISREAD: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "celu.default": _always,  # divides exp(x) and not x by alpha
+    "clamp_max.default": _always,  # looks for the bound in the wrong place and does not find it
+    "elu.default": _with_scales,  # drops them
+    "instance_norm.default": _always,  # takes a running variance for epsilon, and never uses either
+    "layer_norm.default": _without_affine,  # refused
+    "pixel_shuffle.default": _always,  # becomes a kernel that TVM does not have
+    "rsub.Scalar": _always,  # an integer becomes an int32 tensor, and alpha is dropped
+    "rsub.Tensor": _always,  # drops alpha
+    "scaled_dot_product_attention.default": _unusual_attention,  # drops the scale, refuses other ranks
+    "std.correction": _always,  # drops the correction
+}
