@@ -55,6 +55,11 @@ def lane(vector: Any, index: int) -> Any:
     return T.Shuffle([vector], [index])
 
 
+def part(vector: Any, start: int, lanes: int) -> Any:
+    """Elements [start, start + lanes) of a vector in a register."""
+    return T.Shuffle([vector], list(range(start, start + lanes))) if lanes > 1 else lane(vector, start)
+
+
 def load_strided(buffer: Any, start: Any, stride: int, lanes: int) -> Any:
     """Every `stride`-th element of a flat buffer from `start`: [start, start + stride, ...], `lanes` of them."""
     if lanes == 1:
@@ -68,6 +73,12 @@ def load_strided(buffer: Any, start: Any, stride: int, lanes: int) -> Any:
     half = lanes // 2
     indices = [2 * i if i < half else 2 * i - (lanes - 1) + lanes for i in range(lanes)]
     return T.Shuffle([low, high], indices)
+
+
+def prefetch(buffer: Any, index: Any) -> None:
+    """Emits a prefetch of an element's cache line into the second-level cache; a hint, which never faults."""
+    read, second_level, data = T.int32(0), T.int32(2), T.int32(1)
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[index]), read, second_level, data))
 
 
 LAYERS = "pconvgen.layers"
@@ -295,7 +306,17 @@ def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Execu
         with prim_func("nothing") as get:
             T.evaluate(0)
         module["nothing"] = get().with_attr("global_symbol", "nothing")
-    return tvm.compile(module, target=target)
+    return compile_module(module, target)
+
+
+def compile_module(module: Any, target: Any) -> Executable:
+    """tvm.compile, for kernels: accumulators stay what they are.
+
+    StorageRewrite would let a narrow accumulator live in the memory of a wide one of another tile; LLVM then keeps both
+    in registers of the wide one's size, and every FMA on the narrow one becomes three instructions.
+    """
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+        return tvm.compile(module, target=target)
 
 
 @contextmanager

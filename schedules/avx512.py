@@ -11,10 +11,10 @@ AVX512 = Isa(
 )
 
 # Zen 4 runs 512-bit instructions as two halves, so 256-bit vectors have the same peak and shorter tails.
-# `split` is measured: patterns on 256 channels of 14x14, all loads unaligned.
+# `split` is fitted to some hundred measured schedules.
 AVX512_ZEN4 = Isa(
     name="avx512-zen4",
-    widths=(VectorWidth(16, fma=1, loads=1, split=1.4), VectorWidth(8, fma=2, loads=2, split=1.6)),
+    widths=(VectorWidth(16, fma=1, loads=1, split=1.5), VectorWidth(8, fma=2, loads=2, split=1.8)),
     registers=32,
     by_element=False,
     issue=5,

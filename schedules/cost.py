@@ -7,68 +7,157 @@ used once comes from it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pconvgen.schedules.isa import Isa, VectorWidth
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import block_tiles, pixel_layout
+from pconvgen.templates.tiles import Vector
 from pconvgen.workload import ConvWorkload
 
 FMA_LATENCY = 4.0
 """Cycles until an accumulator can be added to again."""
-ENTRY = 5
+ENTRY = 8
 """Instructions for index, address and branch of one entry, beside its taps."""
-BODY = 8.0
+BODY = 10.0
 """Cycles to enter and leave the loop over a body's entries, whose exit is mispredicted."""
-STORE = 2.0
-"""Cycles for the epilogue and store, or the copy, of one vector."""
-L2_BYTES = 28.0
-"""Bytes per cycle that come from the second cache, where the input of a layer lies while filters go by."""
-SHARED = 0.8
-"""Share of one filter's loads that remain when rows are whole vectors apart: taps of a column share the others."""
+STORE = 3.5
+"""Cycles for the epilogue and store of one vector, or to pack one."""
+L1_KIB = 32
+"""What a tile's input may take of the first-level cache to stay there while filters go by."""
+L2_BYTES = 30.0
+"""Bytes per cycle that come from the second-level cache, where the input of a block lies."""
+L3_BYTES = 20.0
+"""Bytes per cycle that come from behind it."""
 TLB_KIB = 256
 """What the pages of the first-level TLB cover."""
-TLB_MISS = 1.5
+TLB_MISS = 1.15
 """How much longer lines take when the input of a block is larger than that."""
-OVERLAP = 0.9
+OVERLAP = 0.95
 """Share of the shorter of arithmetic and fetching that hides behind the longer."""
+LINE = 64
+"""Bytes of a cache line."""
 MEMORY_BYTES = 6.0
 """Bytes per cycle that one core reads from memory."""
 
 
-def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa) -> float:
+def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, l2_kib: int) -> float:
     """Cycles of the `pixels` template, the packing of its input included."""
     layout = pixel_layout(workload, schedule)
-    width = _width(isa, schedule.lanes)
-    load = width.split - (width.split - 1) * _aligned_share(workload, shape, schedule)
-    if shape.group == 1 and shape.taps > 1 and schedule.pitch % schedule.lanes == 0:
-        load *= SHARED
-    weights = shape.group / width.lanes if isa.by_element else shape.group
-    block_rows = schedule.rows + (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
-    block_bytes = 4 * workload.in_channels * len(layout.phases) * block_rows * schedule.pitch
-    miss = TLB_MISS if block_bytes > TLB_KIB * 1024 else 1.0
-    cycles = 0.0
-    for run in block_tiles(workload, schedule):
-        vectors = len(run.starts)
-        fmas = shape.group * vectors
-        # An input that is used once is a memory operand of its FMA where the ISA has those.
-        loads = 0 if shape.group == 1 and not isa.by_element else vectors
-        entry = max(
-            shape.taps * fmas / width.fma,
-            shape.taps * (vectors * load + weights) / width.loads,
-            shape.taps * FMA_LATENCY,
-            (shape.taps * (fmas + loads + weights) + ENTRY) / isa.issue,
-        )
-        stores = shape.groups * (shape.bodies * BODY + fmas * STORE)
-        # Entries of one channel read the same lines: a tile and the rows that a kernel adds to it.
-        lines = 4 * (vectors * schedule.lanes + (workload.kernel[0] - 1) * schedule.pitch)
-        weights_bytes = 4 * shape.entries * (shape.taps * shape.group + 1)
-        fetch = (_channels_read(workload, shape) * lines * miss + weights_bytes) / L2_BYTES
-        compute = shape.entries * entry
-        cycles += run.count * (max(compute, fetch) + (1 - OVERLAP) * min(compute, fetch) + stores)
-    if schedule.pitch != workload.out_width:
-        cycles += shape.groups * shape.group * schedule.rows * -(-workload.out_width // schedule.lanes) * STORE
+    tiles = block_tiles(workload, schedule, isa)
+    fetch = _Fetch(workload, shape, schedule, l2_kib)
+    cycles = fetch.per_block(sum(run.rows * run.columns for run in tiles))
+    for run in tiles:
+        compute = shape.entries * _entry(workload, shape, schedule, isa, run.vectors)
+        move = fetch.per_tile(run.vectors)
+        parts = -(-workload.in_channels // schedule.channels) if schedule.channels else 1
+        stores = shape.groups * (parts * shape.bodies * BODY + parts * shape.group * len(run.vectors) * STORE)
+        hidden = OVERLAP * min(compute, move)
+        cycles += run.rows * run.columns * (compute + move - hidden + stores)
     pack = 0.0 if layout.identity else layout.size / schedule.lanes * STORE
     return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + pack)
+
+
+def _entry(
+    workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, vectors: tuple[Vector, ...]
+) -> float:
+    """Cycles that an entry's instructions need in one tile: what the busiest of the core's units starts."""
+    widths = [_width(isa, vector.lanes) for vector in vectors]
+    aligned = _aligned_share(workload, shape, schedule)
+    height = max(vector.row for vector in vectors) + 1
+    # Input vectors for one output vector: the taps of a column share those of the rows that they have in common.
+    inputs = shape.taps
+    if shape.group == 1 and schedule.height:
+        inputs = shape.columns + (shape.taps - shape.columns) / height
+    weights = shape.taps * shape.group
+    if isa.by_element:
+        weights = -(-weights // widths[0].lanes)
+    fmas = shape.taps * shape.group * len(vectors)
+    # An input that is used once is a memory operand of its FMA where the ISA has those.
+    loads = 0.0 if inputs == shape.taps and shape.group == 1 and not isa.by_element else inputs * len(vectors)
+    return max(
+        shape.taps * shape.group * sum(1 / width.fma for width in widths),
+        inputs * sum((width.split - (width.split - 1) * aligned) / width.loads for width in widths)
+        + weights / widths[0].loads,
+        FMA_LATENCY * shape.taps if fmas < FMA_LATENCY * widths[0].fma * shape.taps else 0.0,
+        (fmas + loads + weights + ENTRY) / isa.issue,
+    )
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    """Cycles in which input and weights come from the second-level cache, or from behind it."""
+
+    workload: ConvWorkload
+    shape: TapShape
+    schedule: PixelSchedule
+    l2_kib: int
+
+    @property
+    def weights(self) -> int:
+        """Bytes of all weights and indices."""
+        return 4 * self.shape.entries * (self.shape.taps * self.shape.group + 1)
+
+    def per_block(self, tiles: int) -> float:
+        """Cycles for the weights of a block."""
+        far = self.weights + 4 * self.workload.in_channels * self._block_row * self.schedule.rows > self.l2_kib * 1024
+        one = self.weights / (L3_BYTES if far else L2_BYTES)
+        if self.schedule.filters_inside:
+            return tiles * one
+        near = self.weights / self.shape.groups <= L1_KIB * 1024 / 2
+        return one + (0 if near else (tiles - 1) * self.weights / L2_BYTES)
+
+    def per_tile(self, vectors: tuple[Vector, ...]) -> float:
+        """Cycles for the input that all groups read in one tile."""
+        shape, schedule, w = self.shape, self.schedule, self.workload
+        channel = _channel_bytes(w, schedule, vectors)
+        block = 4 * w.in_channels * (w.kernel[1] if schedule.own_columns else 1) * self._block_row * schedule.rows
+        miss = TLB_MISS if block > TLB_KIB * 1024 else 1.0
+        if schedule.channels:
+            parts = -(-w.in_channels // schedule.channels)
+            sums = 2 * (parts - 1) * shape.groups * shape.group * 4 * sum(vector.lanes for vector in vectors)
+            return (w.in_channels * channel * miss + sums) / L2_BYTES
+        height = max(vector.row for vector in vectors) + 1
+        row = _row_bytes(w, schedule, vectors)
+        if schedule.height:
+            taps_of_column = shape.taps / shape.columns
+            columns = shape.columns if schedule.own_columns else 1
+            entry = min(channel, columns * (height + taps_of_column - 1) * row)
+        else:
+            entry = min(channel, shape.taps * row)
+        read = min(shape.entries * entry, _channels_read(w, shape) * channel)
+        if schedule.filters_inside:
+            # What stays from one group of filters to the next is not fetched again.
+            tile = w.in_channels / w.groups * channel
+            read = max(min(read, w.in_channels * channel), read * (1 - L1_KIB * 1024 / tile))
+        return read * miss / L2_BYTES
+
+    @property
+    def _block_row(self) -> float:
+        """Elements of a channel's block per output row, halo included."""
+        halo = (self.workload.kernel[0] - 1) * self.workload.dilation[0] // self.workload.stride[0]
+        return self.schedule.pitch * (self.schedule.rows + halo) / self.schedule.rows
+
+
+def tile_channel_bytes(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa) -> float:
+    """Bytes of an input channel that the largest tile reads."""
+    return max(_channel_bytes(workload, schedule, run.vectors) for run in block_tiles(workload, schedule, isa))
+
+
+def _channel_bytes(workload: ConvWorkload, schedule: PixelSchedule, vectors: tuple[Vector, ...]) -> float:
+    planes = workload.kernel[1] if schedule.own_columns else 1
+    halo = (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
+    row = _row_bytes(workload, schedule, vectors)
+    if not schedule.height:
+        return planes * (row + 4 * halo * schedule.pitch)
+    return planes * (max(vector.row for vector in vectors) + 1 + halo) * row
+
+
+def _row_bytes(workload: ConvWorkload, schedule: PixelSchedule, vectors: tuple[Vector, ...]) -> float:
+    """Bytes that a row of a tile reads; columns that share planes reach into the next line."""
+    beyond = 0 if schedule.own_columns or workload.kernel[1] == 1 else LINE
+    return 4 * sum(vector.lanes for vector in vectors if vector.row == 0) + beyond
 
 
 def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSchedule, isa: Isa) -> float:
@@ -99,6 +188,11 @@ def _channels_read(workload: ConvWorkload, shape: TapShape) -> float:
 
 def _aligned_share(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule) -> float:
     """Share of the loads that start at a multiple of the vector's size."""
+    if schedule.own_columns:
+        # A tap is aligned where its row is: the first always, the others when so many rows are whole vectors.
+        dh, sh = workload.dilation[0], workload.stride[0]
+        offsets = [row * dh // sh * schedule.pitch for row in range(workload.kernel[0])]
+        return sum(offset % schedule.lanes == 0 for offset in offsets) / len(offsets)
     if schedule.pitch % schedule.lanes:
         return 0.0
     if workload.kernel[1] == 1:

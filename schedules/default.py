@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pconvgen.schedules.cost import TLB_KIB, channel_cycles, pixel_cycles
+from pconvgen.schedules.cost import TLB_KIB, channel_cycles, pixel_cycles, tile_channel_bytes
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import min_pitch, used_phases
 from pconvgen.workload import ConvWorkload
 
-CODE_CAP = 512
-"""FMAs that the bodies of one tile may unroll to. Twice as many fit the instruction cache, but measured slower."""
+CODE_CAP = 1024
+"""FMAs that the bodies of one tile may unroll to: 8 KiB of instructions, a quarter of the instruction cache."""
+
+PART_KIB = 36
+"""What a tile's input may take in one part of the input channels; measured, a little more than the first cache."""
+
+TILE_CHOICES = 3
+"""How many sizes of tiles that run across rows are tried, from the largest that fits the registers."""
 
 UNROLL = (1, 2, 4, 8)
 
@@ -42,7 +48,7 @@ def rank(workload: ConvWorkload, candidates: Iterable[Candidate], isa: Isa, l2_k
     best = []
     for candidate in candidates:
         choices = (
-            Choice(candidate, max_group, schedule, _cycles(workload, shape, schedule, isa))
+            Choice(candidate, max_group, schedule, _cycles(workload, shape, schedule, isa, l2_kib))
             for max_group, shape, schedule in schedules(workload, candidate, isa, l2_kib)
         )
         best.append(min(choices, key=lambda choice: choice.cycles))
@@ -69,10 +75,10 @@ def schedules(
             yield max_group, shape, pixel
 
 
-def _cycles(workload: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa) -> float:
+def _cycles(workload: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa, l2_kib: int) -> float:
     if isinstance(schedule, ChannelSchedule):
         return channel_cycles(workload, shape, schedule, isa)
-    return pixel_cycles(workload, shape, schedule, isa)
+    return pixel_cycles(workload, shape, schedule, isa, l2_kib)
 
 
 def _shapes(workload: ConvWorkload, candidate: Candidate, sizes: list[int]) -> Iterator[tuple[int, TapShape]]:
@@ -87,48 +93,94 @@ def _shapes(workload: ConvWorkload, candidate: Candidate, sizes: list[int]) -> I
 
 def _pixel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int) -> Iterator[PixelSchedule]:
     """Legal schedules: accumulators, inputs and weights fit into the registers, the code into the cap."""
+    most = max((n for n in range(1, isa.registers) if _fits(shape, n, isa)), default=1)
+    for width, (pitch, aligned, own_columns) in itertools.product(isa.widths, _layouts(workload, isa)):
+        row_pitch = -(-pitch // width.lanes) * width.lanes if aligned else pitch
+        row = 4 * workload.in_channels * len(used_phases(workload, own_columns=own_columns)) * row_pitch
+        for rows in sorted({_rows(workload, row, kib) for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2))}):
+            prefetch = rows < workload.out_height and workload.out_height * row > l2_kib * 1024
+            across = row_pitch == workload.out_width
+            lanes = width.lanes
+            while lanes // 2 >= max(workload.out_width * (rows if across else 1), isa.widths[-1].lanes):
+                lanes //= 2
+            align = lanes if aligned or own_columns else 1
+            for height, vectors in _tiles(workload, shape, rows, lanes, most, across=across):
+                tile = PixelSchedule(
+                    lanes,
+                    vectors,
+                    height,
+                    row_pitch,
+                    align,
+                    rows,
+                    own_columns,
+                    filters_inside=False,
+                    channels=0,
+                    prefetch=prefetch,
+                )
+                yield tile
+                for channels in _channels(workload, shape, tile, isa):
+                    yield replace(tile, filters_inside=True, channels=channels)
+
+
+def _channels(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa) -> Iterator[int]:
+    """Sizes of the parts of the input channels when a tile is computed for all filters at a time."""
+    yield 0
+    # With many bodies, or blocks of filters that load an input once for all, there is too little in a part.
+    channels = int(PART_KIB * 1024 / tile_channel_bytes(workload, schedule, isa))
+    if shape.group == shape.taps == workload.groups == 1 and 0 < channels < workload.in_channels:
+        yield channels
+
+
+def _tiles(
+    workload: ConvWorkload, shape: TapShape, rows: int, lanes: int, most: int, *, across: bool
+) -> Iterator[tuple[int, int]]:
+    """(height, vectors) of tiles of at most `most` vectors, the sizes that cut a block evenly."""
+    if across:
+        total = -(-rows * workload.out_width // lanes)
+        fewest = -(-total // most)
+        yield from sorted({(0, -(-total // tiles)) for tiles in range(fewest, min(fewest + TILE_CHOICES, total + 1))})
+        if shape.group > 1:
+            return
+    row = -(-workload.out_width // lanes)
+    for parts in range(-(-row // most), row + 1):
+        vectors = -(-row // parts)
+        # Filters that share each input gain nothing from tall tiles, and of a body's taps LLVM would keep all inputs.
+        for height in {1} if shape.group > 1 and shape.taps > 1 else {1, min(rows, most // vectors)}:
+            yield height, height * vectors
+
+
+def _layouts(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[int, bool, bool]]:
+    """(smallest pitch, whether it is rounded up to whole vectors, whether columns have their own planes)."""
     pitch = min_pitch(workload)
-    options = {_rows(workload, pitch, kib) for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2))}
-    for rows, width in itertools.product(sorted(options), isa.widths):
-        pixels = (rows - 1) * pitch + workload.out_width
-        lanes = width.lanes
-        while lanes > pixels:
-            lanes //= 2
-        aligned = -(-pitch // lanes) * lanes
-        layouts = {(pitch, 1)}
-        if workload.kernel[1] > 1 and lanes > 1 and not isa.by_element:
-            layouts.add((aligned, lanes))
-        limit = -(-pixels // lanes)
-        for vectors in range(1, min(limit, isa.registers) + 1):
-            if not _fits(shape, vectors, isa):
-                break
-            for row_pitch, align in sorted(layouts):
-                yield PixelSchedule(lanes, vectors, row_pitch, align, rows)
+    yield pitch, False, False
+    if workload.kernel[1] == 1:
+        return
+    if not isa.by_element:
+        yield pitch, True, False
+    for aligned in (False, True):
+        yield workload.out_width, aligned, True
 
 
 def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     accumulators = shape.group * vectors
-    if isa.by_element and shape.taps > 1:
+    if isa.by_element and shape.group == 1:
+        resident = 3 + -(-shape.taps // isa.widths[0].lanes)
+    elif isa.by_element and shape.taps > 1:
         # LLVM keeps inputs that neighbouring taps share, the more the more taps: at most a few spills up to here.
-        resident = 8 if shape.group > 1 or shape.taps <= 4 else 12 if shape.taps <= 6 else 23
+        resident = 8
     elif isa.by_element:
         resident = 2 + -(-shape.group // isa.widths[0].lanes)
-    elif shape.group == 1 and shape.taps > 1:
-        # Taps of a column share inputs; kept in registers they are worth more than more accumulators (measured).
-        resident = isa.registers // 2 if shape.taps <= 4 else isa.registers * 5 // 8
-        if shape.taps > 6:
-            resident = max(resident, isa.registers - 10)  # 3x3 depthwise on 28x28: 26 us with 10, 32 with 12
     elif shape.group == 1:
-        resident = 2
+        # The weights of a body, and inputs; of more weights the rest comes from memory with every FMA.
+        resident = min(shape.taps, 9) + 2
     else:
         resident = min(shape.group, vectors) + 1
     code = shape.bodies * shape.taps * accumulators
     return accumulators + resident <= isa.registers and (code <= CODE_CAP or vectors == 1)
 
 
-def _rows(workload: ConvWorkload, pitch: int, kib: int) -> int:
+def _rows(workload: ConvWorkload, bytes_per_row: int, kib: int) -> int:
     """Output rows per block, whose input, which all filters read, is to fit into `kib`."""
-    bytes_per_row = 4 * workload.in_channels * len(used_phases(workload)) * pitch
     halo = (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
     fit = max(1, kib * 1024 // bytes_per_row - halo)
     blocks = -(-workload.out_height // fit)

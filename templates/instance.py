@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
-from pconvgen.sparsity.taps import TapEncoding
+from pconvgen.sparsity.taps import TapEncoding, by_channels
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.pack import PackKernel
 from pconvgen.templates.pixels import PixelKernel, pixel_layout
@@ -66,6 +66,8 @@ def _pixels(workload: ConvWorkload, encoding: TapEncoding, schedule: PixelSchedu
         padded_groups=bool((encoding.order < 0).any()),
         chunks=len(chunks) - 1,
     )
+    if schedule.channels:
+        encoding = by_channels(encoding, schedule.channels, workload.in_channels)
     pack = None if layout.identity else PackKernel(layout, schedule.lanes)
     return Instance(kernel, pack, _arrays(encoding, layout.entry_offsets(encoding.entries), chunks))
 

@@ -40,40 +40,53 @@ class PackKernel:
                 with T.serial(0, w.batch) as n:
                     image = T.Bind(T.Cast("int64", n) * layout.size)
                     _zero(target, image, layout.lead, lanes)
-                    tail = layout.lead + w.in_channels * layout.channel
+                    tail = layout.lead + layout.blocks * layout.block_size
                     _zero(target, image + tail, layout.size - tail, lanes)
-                with T.parallel(0, w.batch * w.in_channels) as c:
-                    plane_in = T.Bind(T.Cast("int64", c) * (w.height * w.width))
-                    plane_out = T.Bind(
-                        T.Cast("int64", c // w.in_channels) * layout.size
-                        + (T.Cast("int64", c % w.in_channels) * layout.channel + layout.lead)
-                    )
+                with T.parallel(0, w.batch * layout.blocks * w.in_channels) as task:
+                    c = T.Bind(T.Cast("int64", task % w.in_channels))
+                    block = T.Bind(T.Cast("int64", task // w.in_channels % layout.blocks))
+                    n = T.Bind(T.Cast("int64", task // (w.in_channels * layout.blocks)))
+                    plane_in = T.Bind((n * w.in_channels + c) * (w.height * w.width))
+                    start = block * layout.block_size + c * layout.channel
+                    plane_out = T.Bind(n * layout.size + start + layout.lead)
+                    first_row = T.Bind(T.min(block * layout.block, w.out_height - layout.block) * w.stride[0])
                     for index, phase in enumerate(layout.phases):
-                        self._pack_plane(source, target, plane_in, plane_out + index * layout.plane, phase)
+                        self._pack_plane(source, target, plane_in, plane_out + index * layout.plane, first_row, phase)
         return func()
 
-    def _pack_plane(self, source: Any, target: Any, base_in: Any, base_out: Any, phase: tuple[int, int]) -> None:
+    def _pack_plane(
+        self, source: Any, target: Any, base_in: Any, base_out: Any, first_row: Any, phase: tuple[int, int]
+    ) -> None:
+        """One plane; `first_row` is the row of the padded input that phase row 0 of the block begins with."""
         layout, lanes, w = self.layout, self.lanes, self.layout.workload
         (p, q), (sh, sw), (top, left) = phase, w.stride, w.padding[:2]
-        (r0, r1), (c0, c1) = layout.real_rows(p), layout.real_columns(q)
-        if r1 <= r0 or c1 <= c0:
-            _zero(target, base_out, layout.plane, lanes)
-            return
-        first = (r0 * sh + p - top) * w.width + c0 * sw + q - left
-        # Everything from the start to the first real element, then row + the gap to the next row, then the rest.
-        _zero(target, base_out, r0 * layout.pitch + c0, lanes)
-        with T.serial(0, r1 - r0) as y:
-            row = T.Bind(T.Cast("int64", y))
-            src = T.Bind(base_in + row * (sh * w.width) + first)
-            dst = T.Bind(base_out + row * layout.pitch + (r0 * layout.pitch + c0))
+        c0, c1 = layout.real_columns(q)
+        last_row = (w.out_height - layout.block + layout.rows - 1) * sh + p - top
+        with T.serial(0, layout.rows) as r:
+            y = T.Bind(first_row + (T.Cast("int64", r) * sh + (p - top)))
+            dst = T.Bind(base_out + T.Cast("int64", r) * layout.pitch)
 
-            def copy(x: Any, width: int, src: Any = src, dst: Any = dst) -> None:
-                T.buffer_store(target, load_strided(source, src + x * sw, sw, width), [ramp(dst + x, width)])
+            def row(y: Any = y, dst: Any = dst) -> None:
+                src = T.Bind(base_in + y * w.width + (c0 * sw + q - left))
 
-            for_each_piece(c1 - c0, lanes, copy)
-            _zero(target, dst + (c1 - c0), layout.pitch - (c1 - c0), lanes)
-        written = r1 * layout.pitch + c0
-        _zero(target, base_out + written, layout.plane - written, lanes)
+                def copy(x: Any, width: int) -> None:
+                    T.buffer_store(target, load_strided(source, src + x * sw, sw, width), [ramp(dst + (x + c0), width)])
+
+                _zero(target, dst, c0, lanes)
+                for_each_piece(c1 - c0, lanes, copy)
+                _zero(target, dst + c1, layout.pitch - c1, lanes)
+
+            if c1 <= c0:
+                _zero(target, dst, layout.pitch, lanes)
+            elif p >= top and last_row < w.height:
+                row()
+            else:
+                with T.If(T.And(y >= 0, y < w.height)):
+                    with T.Then():
+                        row()
+                    with T.Else():
+                        _zero(target, dst, layout.pitch, lanes)
+        _zero(target, base_out + layout.rows * layout.pitch, layout.plane - layout.rows * layout.pitch, lanes)
 
 
 def _zero(target: Any, start: Any, count: int, lanes: int) -> None:

@@ -3,33 +3,41 @@
 For each group of G filters the accumulators of a tile of pixels stay in registers while the group's entries go by:
 
     for task in parallel(images x row blocks x chunks of groups):
-        for group in chunk:
-            for tile in row block:
-                acc[G][vectors] = 0
-                for body in bodies:                       # patterns, or just one
-                    for entry in indptr[group, body]:
-                        for k, tap in enumerate(body):    # unrolled
-                            acc[j][i] += values[entry, k, j] * input[offset[entry] + tap + i]
-                epilogue, store
+        for tile in row block:                            # or groups outside and tiles inside
+            for part of the input channels:               # mostly one
+                for group in chunk:
+                    acc[G][vectors] = 0                   # or the sums of the parts before
+                    for body in bodies:                   # patterns, or just one
+                        for entry in indptr[part, group, body]:
+                            for k, tap in enumerate(body):    # unrolled
+                                acc[j][i] += values[entry, k, j] * input[offset[entry] + tap + i]
+                    epilogue, store                       # or keep the sums for the next part
 
-The pixels of a row block are one run of addresses with distance `pitch` between rows (templates/planes.py), so vectors
-cross rows. When the pitch is the output's width they are stored as they are; otherwise they go through a scratch
-tile, which stays in cache, and rows are stored without the columns between them.
+A tile is a piece of some rows or, where rows follow each other without a gap in input and output, a run of pixels
+that crosses rows. With one filter per group a vector of input is loaded once for all taps of a body that read it:
+rows of a tile share the loads of the taps of a column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, product
 from typing import Any
 
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import PixelSchedule
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.planes import PlaneLayout, plane_layout
-from pconvgen.templates.tiles import TileRun, cut, for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, lane, prim_func, ramp
+from pconvgen.templates.tiles import TileRun, Vector, cut, pieces
+from pconvgen.tvm_compat import PrimFunc, T, broadcast, lane, part, prefetch, prim_func, ramp
 from pconvgen.workload import ConvWorkload
+
+LINE = 16
+"""float32 elements of a cache line, of 64 bytes on all targets."""
+
+_WeightAt = Callable[[int, int], Any]
+"""(number of a weight, lanes) -> the weight, broadcast."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +69,10 @@ class PixelKernel:
         return pixel_layout(self.workload, self.schedule)
 
     @property
-    def in_place(self) -> bool:
-        """Whether output rows follow each other without a gap, so that vectors are stored directly."""
-        return self.schedule.pitch == self.workload.out_width
+    def parts(self) -> int:
+        """Parts of the input channels, one after the other for all filters."""
+        channels = self.schedule.channels
+        return -(-self.workload.in_channels // channels) if channels else 1
 
     @property
     def row_blocks(self) -> int:
@@ -73,26 +82,72 @@ class PixelKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data float32 [batch, layout.size] (or NCHW when `layout.identity`), offsets int32
-        [entries], values float32 [entries * K * G], indptr int32 [groups * bodies + 1], order int32 [groups * G],
-        chunks int32 [chunks + 1], then bias float32 [out_channels] and residual (NCHW) when the epilogue has them,
-        then the output, NCHW. `entries` is symbolic: layers of equal shape and schedule share their code.
+        Arguments, in order: data float32 [batch, layout.size] (NCHW when `layout.identity`), offsets int32
+        [entries], values float32 [entries * K * G], indptr int32 [parts * groups * bodies + 1], order int32
+        [groups * G], chunks int32 [chunks + 1], then bias float32 [out_channels] and residual (NCHW) when the epilogue
+        has them, then the output, NCHW. `entries` is symbolic: layers of equal shape and schedule share their code.
         """
         return _Emitter(self).function()
 
 
-def block_tiles(workload: ConvWorkload, schedule: PixelSchedule) -> tuple[TileRun, ...]:
-    """The register tiles of a row block: from its first to its last output, columns between rows included."""
-    length = (schedule.rows - 1) * schedule.pitch + workload.out_width
-    # Vectors must not run past the end of a tensor that has no slack: an input that is not packed, or the output.
-    clamp = schedule.pitch == workload.out_width or pixel_layout(workload, schedule).identity
-    return cut(length, schedule.lanes, schedule.vectors, clamp=clamp)
+def block_tiles(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa) -> tuple[TileRun, ...]:
+    """The register tiles of a row block."""
+    across = schedule.height == 0
+    return cut(
+        1 if across else schedule.rows,
+        schedule.rows * workload.out_width if across else workload.out_width,
+        lanes=schedule.lanes,
+        narrow=min(width.lanes for width in isa.widths),
+        vectors=schedule.vectors,
+        height=max(1, schedule.height),
+        # The input's own tensor has no slack that vectors may run into.
+        clamp=pixel_layout(workload, schedule).identity,
+    )
 
 
 def pixel_layout(workload: ConvWorkload, schedule: PixelSchedule) -> PlaneLayout:
     """The input layout that the schedule asks for; vectors may run past the last pixel by one tile at most."""
-    slack = schedule.lanes if schedule.align == 1 else 2 * schedule.lanes
-    return plane_layout(workload, pitch=schedule.pitch, align=schedule.align, slack=slack)
+    return plane_layout(
+        workload,
+        block=schedule.rows,
+        pitch=schedule.pitch,
+        align=schedule.align,
+        own_columns=schedule.own_columns,
+        slack=schedule.lanes if schedule.align == 1 else 2 * schedule.lanes,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """A tile that the open loops are at: its vectors, number in the block, first input and first output."""
+
+    vectors: tuple[Vector, ...]
+    number: Any
+    source: Any
+    target: Any
+
+
+@dataclass(frozen=True, eq=False)
+class _Sums:
+    """Where a group keeps its sums of a tile between parts of the input channels."""
+
+    buffer: Any
+    part: Any
+    start: Any
+
+    def load(self, acc: list[list[Any]]) -> None:
+        for a, at in self._places(acc):
+            T.buffer_store(a, self.buffer[at], [ramp(0, _lanes(a))])
+
+    def store(self, acc: list[list[Any]]) -> None:
+        for a, at in self._places(acc):
+            T.buffer_store(self.buffer, a[ramp(0, _lanes(a))], [at])
+
+    def _places(self, acc: list[list[Any]]) -> Iterator[tuple[Any, Any]]:
+        at = 0
+        for a in chain.from_iterable(acc):
+            yield a, ramp(self.start + at, _lanes(a))
+            at += _lanes(a)
 
 
 class _Emitter:
@@ -100,25 +155,33 @@ class _Emitter:
 
     def __init__(self, kernel: PixelKernel) -> None:
         self.kernel, self.workload, self.schedule = kernel, kernel.workload, kernel.schedule
-        self.layout, self.tiles = kernel.layout, block_tiles(kernel.workload, kernel.schedule)
-        w, layout = self.workload, self.layout
-        self.image_in = w.in_channels * w.height * w.width if layout.identity else layout.size
-        self.plane_out = w.out_height * w.out_width
-        self.covered = max(run.first + run.count * run.step for run in self.tiles)
+        self.layout, self.tiles = kernel.layout, block_tiles(kernel.workload, kernel.schedule, kernel.isa)
+        self.plane_out = self.workload.out_height * self.workload.out_width
 
     def function(self) -> PrimFunc:
-        kernel, w = self.kernel, self.workload
+        kernel, w, s = self.kernel, self.workload, self.schedule
         with prim_func("pixels") as func:
             self._arguments()
             tasks = w.batch * kernel.row_blocks * kernel.chunks
             with T.parallel(0, tasks) if tasks > 1 else T.serial(0, 1) as task:
                 chunk = T.Bind(task % kernel.chunks)
-                block = T.Bind(task // kernel.chunks % kernel.row_blocks)
+                block = T.Bind(T.Cast("int64", task // kernel.chunks % kernel.row_blocks))
                 image = T.Bind(T.Cast("int64", task // (kernel.chunks * kernel.row_blocks)))
-                row = T.Bind(T.Cast("int64", T.min(block * self.schedule.rows, w.out_height - self.schedule.rows)))
-                scratch = None if kernel.in_place else T.alloc_buffer((kernel.group * self.covered,), "float32")
-                with T.serial(self.chunks[chunk], self.chunks[chunk + 1]) as g:
-                    self._group(g, image, row, scratch)
+                begin, end = T.Bind(self.chunks[chunk]), T.Bind(self.chunks[chunk + 1])
+                row = T.Bind(T.min(block * s.rows, w.out_height - s.rows))
+                source = T.Bind(image * self.layout.size + self.layout.block_start(block, row))
+                target = T.Bind(image * (w.out_channels * self.plane_out) + row * w.out_width)
+                next_block = source + self.layout.block_size
+                if s.filters_inside:
+                    sums = T.alloc_buffer((kernel.groups * self.sums,), "float32") if kernel.parts > 1 else None
+                    for tile in self._tiles(source, target):
+                        with T.serial(0, kernel.parts) as part_, T.serial(begin, end) as g:
+                            kept = None if sums is None else _Sums(sums, part_, T.Bind((g - begin) * self.sums))
+                            self._group(g, tile, kept, next_block)
+                else:
+                    with T.serial(begin, end) as g:
+                        for tile in self._tiles(source, target):
+                            self._group(g, tile, None, next_block)
         return func()
 
     def _arguments(self) -> None:
@@ -130,125 +193,177 @@ class _Emitter:
         data = T.arg("data", T.buffer(data_shape, "float32"))
         self.offsets = T.arg("offsets", T.buffer((entries,), "int32"))
         self.values = T.arg("values", T.buffer((entries * (taps * kernel.group),), "float32"))
-        self.indptr = T.arg("indptr", T.buffer((kernel.groups * bodies + 1,), "int32"))
+        self.indptr = T.arg("indptr", T.buffer((kernel.parts * kernel.groups * bodies + 1,), "int32"))
         self.order = T.arg("order", T.buffer((kernel.groups * kernel.group,), "int32"))
         self.chunks = T.arg("chunks", T.buffer((kernel.chunks + 1,), "int32"))
         self.bias = T.arg("bias", T.buffer((w.out_channels,), "float32")) if w.epilogue.bias else None
         residual = T.arg("residual", T.buffer(out_shape, "float32")) if w.epilogue.residual else None
         output = T.arg("output", T.buffer(out_shape, "float32"))
         out_size = w.batch * w.out_channels * self.plane_out
-        self.data = T.decl_buffer((w.batch * self.image_in,), "float32", data=data.data)
+        self.data = T.decl_buffer((w.batch * layout.size,), "float32", data=data.data)
         self.output = T.decl_buffer((out_size,), "float32", data=output.data)
         self.residual = None if residual is None else T.decl_buffer((out_size,), "float32", data=residual.data)
 
-    def _group(self, g: Any, image: Any, row: Any, scratch: Any) -> None:
-        """All outputs of one group of filters in one row block."""
-        kernel, w, s = self.kernel, self.workload, self.schedule
-        lanes_of_group = range(kernel.group)
-        filters = [T.Bind(self.order[g * kernel.group + j]) for j in lanes_of_group]
-        first_out = [
-            T.Bind((image * w.out_channels + T.Cast("int64", f)) * self.plane_out + row * w.out_width) for f in filters
-        ]
-        in_base = T.Bind(image * self.image_in + row * s.pitch)
+    @property
+    def sums(self) -> int:
+        """Elements that a group needs to keep the sums of a tile, whole cache lines."""
+        lanes = max(sum(vector.lanes for vector in run.vectors) for run in self.tiles)
+        return -(-self.kernel.group * lanes // LINE) * LINE
+
+    def _tiles(self, source: Any, target: Any) -> Iterator[_Tile]:
+        """Opens the loops over the tiles of a block."""
+        w, s = self.workload, self.schedule
+        before = 0
         for run in self.tiles:
-            with T.serial(0, run.count) as t:
-                pixel = T.Bind(T.Cast("int64", t) * run.step + run.first)
-                acc = self._accumulate(run, g, in_base + pixel)
-                for j in lanes_of_group:
-                    for a, start in zip(acc[j], run.starts, strict=True):
-                        value = a[ramp(0, s.lanes)]
-                        if scratch is None:
-                            self._store(filters[j], first_out[j] + pixel + start, s.lanes, value)
-                        else:
-                            T.buffer_store(scratch, value, [ramp(pixel + (j * self.covered + start), s.lanes)])
-        if scratch is None:
+            with T.serial(0, run.rows) as y, T.serial(0, run.columns) as x:
+                number = T.Bind(T.Cast("int64", y) * run.columns + x + before)
+                row = T.Cast("int64", y) * run.row_step + run.first_row
+                column = T.Cast("int64", x) * run.column_step + run.first_column
+                tile_in = T.Bind(source + row * s.pitch + column)
+                tile_out = T.Bind(target + row * w.out_width + column)
+                yield _Tile(run.vectors, number, tile_in, tile_out)
+            before += run.rows * run.columns
+
+    def _group(self, g: Any, tile: _Tile, sums: _Sums | None, next_block: Any) -> None:
+        """The outputs of one group of filters in one tile, or a part of their sums."""
+        kernel = self.kernel
+        if self.schedule.prefetch:
+            self._prefetch(next_block, tile.number * kernel.groups + g)
+        # Each accumulator is a buffer of its own: LLVM keeps small ones in registers, TVM puts large ones on the heap.
+        acc = [[T.alloc_buffer((v.lanes,), "float32") for v in tile.vectors] for _ in range(kernel.group)]
+        if sums is None:
+            _zero(acc)
+            self._accumulate(acc, g, tile)
+            self._finish(acc, g, tile)
             return
-        for j in lanes_of_group:
-            with T.serial(0, s.rows) as y:
-                source = T.Bind(T.Cast("int64", y) * s.pitch + j * self.covered)
-                target = T.Bind(T.Cast("int64", y) * w.out_width + first_out[j])
+        with T.If(sums.part == 0):
+            with T.Then():
+                _zero(acc)
+            with T.Else():
+                sums.load(acc)
+        self._accumulate(acc, sums.part * kernel.groups + g, tile)
+        with T.If(sums.part == kernel.parts - 1):
+            with T.Then():
+                self._finish(acc, g, tile)
+            with T.Else():
+                sums.store(acc)
 
-                def copy(x: Any, lanes: int, f: Any = filters[j], source: Any = source, target: Any = target) -> None:
-                    self._store(f, target + x, lanes, scratch[ramp(source + x, lanes)])
+    def _finish(self, acc: list[list[Any]], g: Any, tile: _Tile) -> None:
+        for j, row in enumerate(acc):
+            filter_ = T.Bind(self.order[g * self.kernel.group + j])
+            first = T.Bind(tile.target + T.Cast("int64", filter_) * self.plane_out)
+            for a, vector in zip(row, tile.vectors, strict=True):
+                self._store(filter_, first + (vector.row * self.workload.out_width + vector.column), vector, a)
 
-                for_each_piece(w.out_width, s.lanes, copy)
+    def _prefetch(self, start: Any, step: Any) -> None:
+        """Fetches the part of the next block whose turn it is: entries come in no order that hardware foresees."""
+        steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups
+        lines = -(-self.layout.block_size // (LINE * steps))
+        first = T.Bind(start + step * (lines * LINE))
+        for line in range(lines):
+            prefetch(self.data, first + line * LINE)
 
-    def _accumulate(self, run: TileRun, g: Any, base: Any) -> list[list[Any]]:
-        """The loops over a group's entries; returns the accumulators [G][vectors].
-
-        Each accumulator is a buffer of its own: LLVM keeps small ones in registers, TVM puts large ones on the heap.
-        """
-        kernel, lanes = self.kernel, self.schedule.lanes
+    def _accumulate(self, acc: list[list[Any]], row: Any, tile: _Tile) -> None:
+        """The loops over the entries of a row of `indptr`, into accumulators [G][vectors]."""
+        kernel = self.kernel
         group, bodies = kernel.group, len(kernel.bodies)
-        acc = [[T.alloc_buffer((lanes,), "float32") for _ in run.starts] for _ in range(group)]
-        for a in (a for row in acc for a in row):
-            T.buffer_store(a, broadcast(T.float32(0), lanes), [ramp(0, lanes)])
         for b, body in enumerate(kernel.bodies):
             # Bound once: LLVM would reload them in the loop, as stores might alias.
-            begin = T.Bind(self.indptr[g * bodies + b])
-            end = T.Bind(self.indptr[g * bodies + (b + 1)])
+            begin = T.Bind(self.indptr[row * bodies + b])
+            end = T.Bind(self.indptr[row * bodies + (b + 1)])
             with T.serial(begin, end) as e:
                 # 64-bit, so that taps fold into the addresses of the loads.
-                origin = T.Bind(T.Cast("int64", self.offsets[e]) + base)
+                origin = T.Bind(T.Cast("int64", self.offsets[e]) + tile.source)
                 weight = self._weights(T.Bind(T.Cast("int64", e) * (len(body) * group)), len(body) * group)
+                if group == 1:
+                    self._by_input(acc[0], tile.vectors, body, origin, weight)
+                    continue
                 for k, tap in enumerate(body):
-                    self._tap(acc, run, origin + tap, lambda j, k=k, weight=weight: weight(k * group + j))
+                    self._by_tap(acc, tile.vectors, origin + tap, lambda j, n, k=k, at=weight: at(k * group + j, n))
         return acc
 
-    def _tap(self, acc: list[list[Any]], run: TileRun, origin: Any, weight: Callable[[int], Any]) -> None:
-        """acc[j][i] += weight(j) * data[origin + starts[i]] for one tap."""
-        lanes, group = self.schedule.lanes, self.kernel.group
+    def _load(self, origin: Any, vector: Vector) -> Any:
+        return T.Bind(self.data[ramp(origin + (vector.row * self.schedule.pitch + vector.column), vector.lanes)])
 
-        def load(start: int) -> Any:
-            return T.Bind(self.data[ramp(origin + start, lanes)])
+    def _by_input(
+        self, acc: list[Any], vectors: tuple[Vector, ...], body: tuple[int, ...], origin: Any, weight: _WeightAt
+    ) -> None:
+        """acc[i] += weight(k) * data[origin + body[k] + i], every input loaded once for all its taps."""
+        uses: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for (k, tap), (i, vector) in product(enumerate(body), enumerate(vectors)):
+            offset = tap + vector.row * self.schedule.pitch + vector.column
+            uses.setdefault((offset, vector.lanes), []).append((k, i))
+        for (offset, lanes), pairs in sorted(uses.items()):
+            x = T.Bind(self.data[ramp(origin + offset, lanes)])
+            for k, i in pairs:
+                _fma(acc[i], weight(k, lanes), x, lanes)
 
-        def fma(a: Any, w: Any, x: Any) -> None:
-            T.buffer_store(a, a[ramp(0, lanes)] + w * x, [ramp(0, lanes)])
-
+    def _by_tap(self, acc: list[list[Any]], vectors: tuple[Vector, ...], origin: Any, weight: _WeightAt) -> None:
+        """acc[j][i] += weight(j) * data[origin + i] for one tap."""
+        group = self.kernel.group
         # Of weights and inputs, the fewer stay in registers while the others stream by.
-        if len(run.starts) < group and not self.kernel.isa.by_element:
-            xs = [load(start) for start in run.starts]
+        if len(vectors) < group and not self.kernel.isa.by_element:
+            xs = [self._load(origin, vector) for vector in vectors]
             for j in range(group):
-                w = weight(j)
-                for a, x in zip(acc[j], xs, strict=True):
-                    fma(a, w, x)
+                for a, x, vector in zip(acc[j], xs, vectors, strict=True):
+                    _fma(a, weight(j, vector.lanes), x, vector.lanes)
         else:
-            ws = [weight(j) for j in range(group)]
-            for i, start in enumerate(run.starts):
-                x = load(start)
-                for j, w in enumerate(ws):
-                    fma(acc[j][i], w, x)
+            for i, vector in enumerate(vectors):
+                x = self._load(origin, vector)
+                for j in range(group):
+                    _fma(acc[j][i], weight(j, vector.lanes), x, vector.lanes)
 
-    def _weights(self, base: Any, count: int) -> Callable[[int], Any]:
-        """Access to the `count` weights of an entry, each broadcast to a vector."""
-        lanes, native = self.schedule.lanes, self.kernel.isa.widths[0].lanes
-        if not self.kernel.isa.by_element or lanes != native:
-            return lambda n: T.Bind(broadcast(self.values[base + n], lanes))
-        # Whole vectors of weights, of which FMA multiplies by one lane; a partial last one is loaded lane by lane.
-        # Each is loaded when its first weight is needed: all at once would take registers from the accumulators.
-        whole = count // native * native
-        vectors: dict[int, Any] = {}
+    def _weights(self, base: Any, count: int) -> _WeightAt:
+        """Access to the `count` weights of an entry, each broadcast to a vector of some lanes."""
+        native = self.kernel.isa.widths[0].lanes
+        # Each is loaded when it is first needed: all at once would take registers from the accumulators.
+        loaded: dict[tuple[int, int], Any] = {}
 
-        def weight(n: int) -> Any:
-            if n >= whole:
-                return T.Bind(broadcast(self.values[base + n], lanes))
-            first = n // native * native
-            if first not in vectors:
-                vectors[first] = T.Bind(self.values[ramp(base + first, native)])
-            return broadcast(lane(vectors[first], n - first), lanes)
+        def once(n: int, lanes: int, value: Callable[[], Any]) -> Any:
+            if (n, lanes) not in loaded:
+                loaded[n, lanes] = T.Bind(value())
+            return loaded[n, lanes]
+
+        def weight(n: int, lanes: int) -> Any:
+            whole = count // native * native
+            if self.kernel.isa.by_element and lanes == native and n < whole:
+                # Whole vectors of weights, of which FMA multiplies by one lane.
+                first = n // native * native
+                return broadcast(
+                    lane(once(first, 0, lambda: self.values[ramp(base + first, native)]), n - first), lanes
+                )
+            return once(n, lanes, lambda: broadcast(self.values[base + n], lanes))
 
         return weight
 
-    def _store(self, filter_: Any, at: Any, lanes: int, value: Any) -> None:
+    def _store(self, filter_: Any, at: Any, vector: Vector, acc: Any) -> None:
         """Finishes a vector of outputs of one filter and stores it, unless the lane of the group pads it."""
 
         def store() -> None:
-            bias = None if self.bias is None else broadcast(self.bias[filter_], lanes)
-            result = finish(self.workload.epilogue, value, lanes, bias, self.residual, ramp(at, lanes))
-            T.buffer_store(self.output, result, [ramp(at, lanes)])
+            lanes, starts = pieces(vector.valid, vector.lanes)
+            value = acc[ramp(0, vector.lanes)]
+            for start in starts:
+                bias = None if self.bias is None else broadcast(self.bias[filter_], lanes)
+                index = ramp(at + start, lanes)
+                outputs = value if lanes == vector.lanes else part(value, start, lanes)
+                outputs = finish(self.workload.epilogue, outputs, lanes, bias, self.residual, index)
+                T.buffer_store(self.output, outputs, [index])
 
         if self.kernel.padded_groups:
             with T.If(filter_ >= 0), T.Then():
                 store()
         else:
             store()
+
+
+def _fma(acc: Any, weight: Any, x: Any, lanes: int) -> None:
+    T.buffer_store(acc, acc[ramp(0, lanes)] + weight * x, [ramp(0, lanes)])
+
+
+def _zero(acc: list[list[Any]]) -> None:
+    for a in chain.from_iterable(acc):
+        T.buffer_store(a, broadcast(T.float32(0), _lanes(a)), [ramp(0, _lanes(a))])
+
+
+def _lanes(acc: Any) -> int:
+    return int(acc.shape[0])

@@ -1,59 +1,110 @@
-"""Cutting a run of pixels into register tiles of whole vectors."""
+"""Cutting the outputs of a row block into register tiles of whole vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from pconvgen.tvm_compat import T, const_int64
 
 
 @dataclass(frozen=True)
-class TileRun:
-    """`count` equal tiles of `len(starts)` vectors each.
+class Vector:
+    """Outputs that are computed in one register.
 
     Attributes
     ----------
-    first: pixel where the first tile begins.
-    count: number of tiles.
-    step: distance of tiles in pixels.
-    starts: first pixel of each vector relative to its tile.
+    row, column: of its first lane, relative to the tile.
+    lanes: of the register.
+    valid: lanes that are outputs; the others run past the end of a row and are not stored.
     """
 
-    first: int
-    count: int
-    step: int
-    starts: tuple[int, ...]
+    row: int
+    column: int
+    lanes: int
+    valid: int
 
 
-def cut(length: int, lanes: int, vectors: int, *, clamp: bool) -> tuple[TileRun, ...]:
-    """Tiles of at most `vectors` vectors that cover `length` pixels as evenly as possible.
+@dataclass(frozen=True)
+class TileRun:
+    """Equal tiles, `rows` below each other and `columns` beside each other.
 
-    With `clamp`, the last vector is moved back so that it ends with the last pixel (it recomputes some); without it,
-    it runs past the end. `clamp` needs length >= lanes.
+    Attributes
+    ----------
+    first_row, rows, row_step: row of the first tile, number of tiles, their distance.
+    first_column, columns, column_step: the same for columns.
+    vectors: of one tile, relative to it.
     """
-    total = -(-length // lanes)
-    tiles = -(-total // vectors)
-    small, larger = divmod(total, tiles)
-    runs = []
-    first = 0
-    for count, size in ((larger, small + 1), (tiles - larger, small)):
-        if count:
-            runs.append(TileRun(first, count, size * lanes, tuple(range(0, size * lanes, lanes))))
-            first += count * size * lanes
-    if clamp and length % lanes:
-        runs = _clamp(runs, length - lanes)
-    return tuple(runs)
+
+    first_row: int
+    rows: int
+    row_step: int
+    first_column: int
+    columns: int
+    column_step: int
+    vectors: tuple[Vector, ...]
 
 
-def _clamp(runs: list[TileRun], last_start: int) -> list[TileRun]:
-    """Moves the very last vector to `last_start`; its tile leaves its run, unless it is alone there."""
-    run = runs.pop()
-    if run.count > 1:
-        runs.append(TileRun(run.first, run.count - 1, run.step, run.starts))
-    first = run.first + (run.count - 1) * run.step
-    return [*runs, TileRun(first, 1, run.step, (*run.starts[:-1], last_start - first))]
+@lru_cache(maxsize=4096)  # choosing a schedule asks for the same tiles over and over
+def cut(
+    rows: int, width: int, *, lanes: int, narrow: int, vectors: int, height: int, clamp: bool
+) -> tuple[TileRun, ...]:
+    """Tiles of at most `height` rows and `vectors` vectors that cover rows x width outputs as evenly as possible.
+
+    Parameters
+    ----------
+    lanes, narrow: of a vector; what is left of a row is computed in a vector of down to `narrow` lanes.
+    clamp: whether the last vector of a row is moved back so that it ends with the row (it recomputes some outputs)
+        rather than running past its end.
+    """
+    height = min(height, vectors, rows)
+    down = _runs([(row, 1, 1) for row in range(rows)], height)
+    across = tuple(_runs(_cover(width, lanes, narrow, clamp=clamp), vectors // height))
+    return tuple(
+        TileRun(*place_down, *place_across, tuple(Vector(row, *vector) for row, _, _ in strip for vector in chunk))
+        for *place_down, strip in down
+        for *place_across, chunk in across
+    )
+
+
+_Piece = tuple[int, int, int]
+"""(start, lanes, valid lanes)."""
+
+
+def _cover(length: int, lanes: int, narrow: int, *, clamp: bool) -> list[_Piece]:
+    """Vectors that cover `length` outputs."""
+    while clamp and lanes > length:
+        lanes //= 2
+    cover = [(start, lanes, lanes) for start in range(0, length - lanes + 1, lanes)]
+    rest = length % lanes
+    if rest:
+        last = lanes
+        while last > narrow and last // 2 >= rest:
+            last //= 2
+        cover.append((length - last, last, last) if clamp else (length - rest, last, rest))
+    return cover
+
+
+def _runs(cover: list[_Piece], most: int) -> Iterator[tuple[int, int, int, tuple[_Piece, ...]]]:
+    """`cover` in parts of at most `most`, as few and as even as possible: (start, parts, distance, relative part)."""
+    parts = -(-len(cover) // most)
+    small, larger = divmod(len(cover), parts)
+    ends = [i * small + min(i, larger) for i in range(parts + 1)]
+    run: tuple[int, int, int, tuple[_Piece, ...]] | None = None
+    for begin, end in pairwise(ends):
+        start = cover[begin][0]
+        part = tuple((at - start, lanes, valid) for at, lanes, valid in cover[begin:end])
+        if run is not None and run[3] == part and (run[1] == 1 or start == run[0] + run[1] * run[2]):
+            run = (run[0], run[1] + 1, (start - run[0]) // run[1], part)
+            continue
+        if run is not None:
+            yield run
+        run = (start, 1, 0, part)
+    if run is not None:
+        yield run
 
 
 UNROLLED_PIECES = 8

@@ -17,6 +17,7 @@ from pconvgen.schedules.schedule import Schedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.instance import Instance, instantiate
+from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload, Epilogue
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -136,7 +137,7 @@ def run_instances(layers: list[Layer], instances: list[Instance], target: Any) -
         if instance.pack:
             functions[f"pack_{index}"] = instance.pack.build()
     module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
-    library = tvm.compile(module, target=target)
+    library = compile_module(module, target)
     outputs = []
     for index, (layer, instance) in enumerate(zip(layers, instances, strict=True)):
         w = layer.workload

@@ -23,7 +23,8 @@ class Dense:
         """One candidate. `stored` leaves out the lanes that pad the last filter group of an encoding."""
         nonzeros = int(np.count_nonzero(weight))
         taps = body_taps(weight)
-        return (Candidate(self.name, {}, int(weight.size), nonzeros, unit=len(weight) // groups, taps=taps),)
+        unit, columns = len(weight) // groups, weight.shape[3]
+        return (Candidate(self.name, {}, int(weight.size), nonzeros, unit=unit, taps=taps, columns=columns),)
 
     def project(self, weight: Weight, density: float, *, groups: int = 1) -> Weight:
         """A copy of `weight`: it is dense already, whatever `density` says."""

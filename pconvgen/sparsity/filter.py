@@ -34,7 +34,8 @@ class Filter:
         stored = kernels * weight.shape[2] * weight.shape[3]
         unit = max(1, int(np.count_nonzero(filters, axis=1).max()))
         nonzeros = int(np.count_nonzero(weight))
-        return (Candidate(self.name, {}, stored, nonzeros, unit=unit, taps=body_taps(weight)),)
+        taps, columns = body_taps(weight), weight.shape[3]
+        return (Candidate(self.name, {}, stored, nonzeros, unit=unit, taps=taps, columns=columns),)
 
     def project(self, weight: Weight, density: float, *, groups: int = 1) -> Weight:
         """Keeps the filters of largest L2 norm: `density` times all filters, at least one."""

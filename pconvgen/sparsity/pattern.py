@@ -50,6 +50,7 @@ class PatternStructure:
                 stored=int(counts.sum()) * len(patterns[0]),
                 nonzeros=int(np.count_nonzero(weight)),
                 taps=len(patterns[0]),
+                columns=sum(len({column for _, column in p}) for p in patterns) / len(patterns),
                 bodies=len(patterns),
             ),
         )

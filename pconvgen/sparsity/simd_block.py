@@ -51,7 +51,8 @@ class SimdBlock:
                 alive = merge_blocks(alive, axis=1, size=2)
                 stored = int(np.count_nonzero(alive)) * n * size
                 params = {"n": n, "whole_kernel": whole_kernel}
-                found.append(Candidate(self.name, params, stored, nonzeros, unit=n, taps=taps))
+                columns = kw if whole_kernel else 1
+                found.append(Candidate(self.name, params, stored, nonzeros, unit=n, taps=taps, columns=columns))
         return tuple(found)
 
     def project(

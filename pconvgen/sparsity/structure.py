@@ -23,6 +23,7 @@ class TapShape:
     ----------
     group: filters per group, G.
     taps: taps per entry, K.
+    columns: kernel columns in which the taps of a body lie, on average over the bodies.
     bodies: number of bodies.
     groups: number of groups.
     entries: entries of all groups.
@@ -30,6 +31,7 @@ class TapShape:
 
     group: int
     taps: int
+    columns: float
     bodies: int
     groups: int
     entries: int
@@ -48,6 +50,7 @@ class Candidate:
     nonzeros: non-zero weights among them; `fill` is their share.
     unit: filters that share entries, at most; an encoding's groups have no more.
     taps: taps of an entry, K.
+    columns: kernel columns in which they lie, on average over the bodies.
     bodies: number of bodies.
     """
 
@@ -57,6 +60,7 @@ class Candidate:
     nonzeros: int = 0
     unit: int = 1
     taps: int = 1
+    columns: float = 1.0
     bodies: int = 1
 
     @property
@@ -70,6 +74,7 @@ class Candidate:
         return TapShape(
             group=group,
             taps=self.taps,
+            columns=self.columns,
             bodies=self.bodies,
             groups=groups * -(-filters // groups // group),
             entries=-(-self.stored // (self.taps * group)),

@@ -19,7 +19,7 @@ compressed storage): `order` is its reorder, `indptr` its offset and stride, `en
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,23 @@ class TapEncoding:
                     for lane, f in zip(lanes, filters, strict=True):
                         weight[f, c - (f // per_group) * shape[1], h, w] += self.values[lo:hi, k, lane]
         return weight
+
+
+def by_channels(encoding: TapEncoding, channels: int, in_channels: int) -> TapEncoding:
+    """Entries sorted by blocks of `channels` input channels before all else (cache blocking).
+
+    `indptr` is int32 [blocks * groups * len(bodies) + 1] then.
+    """
+    rows = len(encoding.indptr) - 1
+    row = encoding.entries[:, 0] // channels * rows + np.repeat(np.arange(rows), np.diff(encoding.indptr))
+    sort = np.argsort(row, kind="stable")
+    counts = np.bincount(row, minlength=-(-in_channels // channels) * rows)
+    return replace(
+        encoding,
+        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        entries=np.ascontiguousarray(encoding.entries[sort]),
+        values=np.ascontiguousarray(encoding.values[sort]),
+    )
 
 
 def sort_groups(encoding: TapEncoding) -> TapEncoding:

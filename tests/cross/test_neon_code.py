@@ -20,6 +20,7 @@ from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pixels import block_tiles
+from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 
 pytestmark = pytest.mark.cross
@@ -72,7 +73,7 @@ def default_kernel(case: Case, isa: str, l2_kib: int) -> tuple[Choice, Instance]
 
 def assembly(instance: Instance, target: Any) -> str:
     module = tvm.IRModule({"kernel": instance.kernel.build().with_attr("global_symbol", "kernel")})
-    return str(tvm.compile(module, target=target).mod.inspect_source("asm"))
+    return str(compile_module(module, target).mod.inspect_source("asm"))
 
 
 def basic_blocks(text: str, branch: str) -> list[list[str]]:

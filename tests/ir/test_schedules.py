@@ -19,6 +19,7 @@ from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import block_tiles, pixel_layout
 from pconvgen.templates.planes import min_pitch
+from pconvgen.templates.tiles import TileRun
 from pconvgen.workload import ConvWorkload
 from tests.layers import random_weight, random_workload
 
@@ -84,17 +85,22 @@ def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa)
     weights = -(-shape.group // isa.widths[0].lanes) if isa.by_element else min(shape.group, schedule.vectors)
     assert accumulators + weights + 1 <= isa.registers
     assert shape.bodies * shape.taps * accumulators <= CODE_CAP or schedule.vectors == 1
-    assert schedule.pitch >= min_pitch(w)
+    assert schedule.pitch >= (w.out_width if schedule.own_columns else min_pitch(w))
+    assert schedule.height or schedule.pitch == w.out_width, "tiles that run across rows need rows without gaps"
     assert 1 <= schedule.rows <= w.out_height
-    assert schedule.lanes <= (schedule.rows - 1) * schedule.pitch + w.out_width, "vectors fit into a row block"
+    assert schedule.height <= schedule.rows
     assert schedule.align in {1, schedule.lanes}
-    assert schedule.pitch % schedule.align == 0
     layout, kernel = pixel_layout(w, schedule), np.indices(w.kernel).reshape(2, -1).T
     corners = layout.entry_offsets(np.array([(w.in_channels - 1, r, c) for r, c in kernel], np.int32))
-    start = max(run.first + (run.count - 1) * run.step + max(run.starts) for run in block_tiles(w, schedule))
-    last = corners.max() + (w.out_height - schedule.rows) * schedule.pitch + start + schedule.lanes - 1
-    size = w.in_channels * w.height * w.width if layout.identity else layout.size
-    assert last < size, f"{w} {schedule}: reads behind the end of an image"
+    block = layout.block_start(-(-w.out_height // schedule.rows) - 1, w.out_height - schedule.rows)
+    last = corners.max() + block + max(_last_read(run, schedule.pitch) for run in block_tiles(w, schedule, isa))
+    assert last < layout.size, f"{w} {schedule}: reads behind the end of an image"
+
+
+def _last_read(run: TileRun, pitch: int) -> int:
+    """Offset from the block's start of the last element that the tiles of a run read for their first tap."""
+    row, column = run.first_row + (run.rows - 1) * run.row_step, run.first_column + (run.columns - 1) * run.column_step
+    return max((row + v.row) * pitch + column + v.column + v.lanes - 1 for v in run.vectors)
 
 
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)

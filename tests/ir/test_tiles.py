@@ -8,63 +8,80 @@ from hypothesis import strategies as st
 
 pytest.importorskip("tvm")
 
-from pconvgen.templates.tiles import TileRun, cut, pieces
+from pconvgen.templates.tiles import TileRun, Vector, cut, pieces
 
-LENGTHS = st.integers(1, 400)
+LENGTHS = st.integers(1, 200)
+ROWS = st.integers(1, 20)
 LANES = st.sampled_from([1, 2, 4, 8, 16])
 VECTORS = st.integers(1, 32)
 
 
-def vector_starts(runs: tuple[TileRun, ...]) -> list[int]:
-    """First pixel of every vector, in the order in which the kernel computes them."""
-    return [run.first + t * run.step + start for run in runs for t in range(run.count) for start in run.starts]
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[int, int, int, int, int, bool, tuple[TileRun, ...]]:
+    """(rows, width, lanes, vectors, height, clamp, tiles)."""
+    rows, width, lanes, vectors = draw(ROWS), draw(LENGTHS), draw(LANES), draw(VECTORS)
+    narrow, height, clamp = draw(LANES), draw(st.integers(1, 20)), draw(st.booleans())
+    tiles = cut(rows, width, lanes=lanes, narrow=narrow, vectors=vectors, height=height, clamp=clamp)
+    return rows, width, lanes, vectors, height, clamp, tiles
 
 
-def covered(starts: list[int], lanes: int) -> set[int]:
-    return {start + lane for start in starts for lane in range(lanes)}
+def placed(runs: tuple[TileRun, ...]) -> list[list[tuple[int, int, Vector]]]:
+    """(row, column, vector) of the vectors of every tile."""
+    return [
+        [
+            (
+                run.first_row + y * run.row_step + vector.row,
+                run.first_column + x * run.column_step + vector.column,
+                vector,
+            )
+            for vector in run.vectors
+        ]
+        for run in runs
+        for y in range(run.rows)
+        for x in range(run.columns)
+    ]
 
 
-def sizes(runs: tuple[TileRun, ...]) -> list[int]:
-    """Vectors of every tile."""
-    return [len(run.starts) for run in runs for _ in range(run.count)]
+@given(cuts())
+def test_tiles_cover_every_output_and_nothing_else(drawn: tuple) -> None:
+    rows, width, *_, clamp, tiles = drawn
+    outputs = [(row, column + i) for tile in placed(tiles) for row, column, v in tile for i in range(v.valid)]
+    assert set(outputs) == {(row, column) for row in range(rows) for column in range(width)}
+    assert clamp or len(outputs) == rows * width, "without clamp nothing is computed twice"
 
 
-@given(LENGTHS, LANES, VECTORS)
-def test_tiles_cover_the_run_and_end_with_it_when_clamped(length: int, lanes: int, vectors: int) -> None:
-    if lanes > length:
-        return
-    assert covered(vector_starts(cut(length, lanes, vectors, clamp=True)), lanes) == set(range(length))
+@given(cuts())
+def test_vectors_run_past_a_row_only_without_clamp(drawn: tuple) -> None:
+    _, width, lanes, _, _, clamp, tiles = drawn
+    for tile in placed(tiles):
+        for _, column, vector in tile:
+            assert 0 < vector.valid <= vector.lanes <= lanes
+            assert column + vector.lanes <= width if clamp else vector.valid == min(vector.lanes, width - column)
 
 
-@given(LENGTHS, LANES, VECTORS)
-def test_tiles_without_clamp_run_over_by_less_than_a_vector(length: int, lanes: int, vectors: int) -> None:
-    starts = vector_starts(cut(length, lanes, vectors, clamp=False))
-    assert starts == list(range(0, length, lanes)), "whole vectors, one after the other"
+@given(cuts())
+def test_tiles_are_within_their_limits_and_even(drawn: tuple) -> None:
+    rows, _, _, vectors, height, _, tiles = drawn
+    found = placed(tiles)
+    heights = [len({row for row, _, _ in tile}) for tile in found]
+    assert max(len(tile) for tile in found) <= vectors
+    assert max(heights) <= min(height, rows)
+    assert max(heights) - min(heights) <= 1
+    across = [len(tile) // rows_of for tile, rows_of in zip(found, heights, strict=True)]
+    assert max(across) - min(across) <= 1
 
 
-@given(LENGTHS, LANES, VECTORS, st.booleans())
-def test_tiles_are_as_few_and_as_even_as_possible(length: int, lanes: int, vectors: int, clamp: bool) -> None:
-    found = sizes(cut(length, min(lanes, length), vectors, clamp=clamp))
-    assert sum(found) == -(-length // min(lanes, length)), "no vector twice"
-    assert max(found) <= vectors
-    assert max(found) - min(found) <= 1
-    assert len(found) == -(-sum(found) // vectors)
-
-
-@given(LENGTHS, LANES, VECTORS, st.booleans())
-def test_runs_follow_each_other(length: int, lanes: int, vectors: int, clamp: bool) -> None:
-    """The kernel sizes its scratch tile by where runs end, and steps through each with one distance."""
-    runs = cut(length, min(lanes, length), vectors, clamp=clamp)
-    ends = [run.first + run.count * run.step for run in runs]
-    assert [run.first for run in runs] == [0, *ends[:-1]]
-    assert max(vector_starts(runs)) + min(lanes, length) <= ends[-1]
-    assert len(runs) <= 3, "each run is code of its own"
+@given(cuts())
+def test_equal_tiles_share_their_code(drawn: tuple) -> None:
+    """Each run is code of its own: two heights times three widths, of which the last may end differently."""
+    *_, tiles = drawn
+    assert len(tiles) <= 2 * 3
 
 
 @given(LENGTHS, LANES)
 def test_pieces_cover_exactly(length: int, lanes: int) -> None:
     width, starts = pieces(length, lanes)
-    assert covered(list(starts), width) == set(range(length))
+    assert {start + lane for start in starts for lane in range(width)} == set(range(length))
     assert width <= lanes
     assert width == lanes or 2 * width > length, "no narrower than it must be"
     assert len(starts) == -(-length // width)

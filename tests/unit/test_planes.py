@@ -43,27 +43,40 @@ def workloads(draw: st.DrawFn) -> ConvWorkload:
 def layouts(draw: st.DrawFn) -> tuple[PlaneLayout, int]:
     """A layout as the pixel template asks for it, and its vectors' lanes."""
     workload, lanes = draw(workloads()), draw(st.sampled_from([1, 2, 4, 8, 16]))
-    pitch = min_pitch(workload) + draw(st.sampled_from([0, 0, 1, 5]))
-    if draw(st.booleans()):
-        return plane_layout(workload, pitch=-(-pitch // lanes) * lanes, align=lanes, slack=2 * lanes), lanes
-    return plane_layout(workload, pitch=pitch, align=1, slack=lanes), lanes
+    own_columns, align = draw(st.booleans()), draw(st.sampled_from([1, lanes]))
+    pitch = (workload.out_width if own_columns else min_pitch(workload)) + draw(st.sampled_from([0, 0, 1, 5]))
+    return plane_layout(
+        workload,
+        block=draw(st.integers(1, workload.out_height)),
+        pitch=-(-pitch // align) * align,
+        align=align,
+        own_columns=own_columns,
+        slack=lanes if align == 1 else 2 * lanes,
+    ), lanes
 
 
 def pack(layout: PlaneLayout, image: NDArray[np.float32]) -> NDArray[np.float32]:
     """`image` [channels, height, width] in `layout`: the reference of PackKernel, zeros wherever no element lies."""
     w = layout.workload
     packed = np.zeros(layout.size, np.float32)
-    for c, channel in enumerate(image):
-        for index, (p, q) in enumerate(layout.phases):
-            first = layout.lead + c * layout.channel + index * layout.plane
-            (r0, r1), (c0, c1) = layout.real_rows(p), layout.real_columns(q)
-            for r in range(r0, r1):
-                y, x = r * w.stride[0] + p - w.padding[0], c0 * w.stride[1] + q - w.padding[1]
-                assert y >= 0
-                assert x >= 0
-                at = first + r * layout.pitch + c0
-                packed[at : at + c1 - c0] = channel[y, x :: w.stride[1]][: c1 - c0]
+    for first_row, base in blocks(layout):
+        for c, channel in enumerate(image):
+            for index, (p, q) in enumerate(layout.phases):
+                first = layout.lead + base + c * layout.channel + index * layout.plane
+                c0, c1 = layout.real_columns(q)
+                for r in range(layout.rows):
+                    y, x = (first_row + r) * w.stride[0] + p - w.padding[0], c0 * w.stride[1] + q - w.padding[1]
+                    if 0 <= y < w.height and c1 > c0:
+                        assert x >= 0
+                        at = first + r * layout.pitch + c0
+                        packed[at : at + c1 - c0] = channel[y, x :: w.stride[1]][: c1 - c0]
     return packed
+
+
+def blocks(layout: PlaneLayout) -> list[tuple[int, int]]:
+    """(first output row, offset from the image's start) of every block."""
+    rows = [min(b * layout.block, layout.workload.out_height - layout.block) for b in range(layout.blocks)]
+    return [(row, layout.block_start(b, row)) for b, row in enumerate(rows)]
 
 
 def image_of(w: ConvWorkload) -> NDArray[np.float32]:
@@ -79,7 +92,11 @@ def positions(w: ConvWorkload) -> NDArray[np.int32]:
 def output_offsets(layout: PlaneLayout) -> NDArray[np.int64]:
     """What the kernel adds to an entry's offset for every output pixel."""
     w = layout.workload
-    return np.arange(w.out_height)[:, None] * layout.pitch + np.arange(w.out_width)
+    offsets = np.full((w.out_height, w.out_width), -1)
+    for row, base in blocks(layout):
+        inside = np.arange(layout.block)[:, None] * layout.pitch + np.arange(w.out_width)
+        offsets[row : row + layout.block] = base + inside
+    return offsets
 
 
 @SETTINGS
@@ -113,13 +130,11 @@ def test_whole_vectors_stay_inside(drawn: tuple[PlaneLayout, int]) -> None:
 @SETTINGS
 @given(layouts())
 def test_planes_hold_their_rows(drawn: tuple[PlaneLayout, int]) -> None:
-    """PackKernel fills a plane up to the zeros left of a row behind the last one; threads fill planes apart."""
+    """Threads fill planes apart, and rows end where the next begin."""
     layout, _ = drawn
-    for p, q in layout.phases:
-        (r0, r1), (c0, c1) = layout.real_rows(p), layout.real_columns(q)
-        if r1 > r0 and c1 > c0:
-            assert r1 * layout.pitch + c0 <= layout.plane
-    assert layout.lead + layout.workload.in_channels * layout.channel <= layout.size
+    assert layout.rows * layout.pitch <= layout.plane
+    assert all(c0 >= 0 and c1 <= layout.pitch for c0, c1 in (layout.real_columns(q) for _, q in layout.phases))
+    assert layout.lead + layout.blocks * layout.block_size <= layout.size
 
 
 @SETTINGS
@@ -148,9 +163,10 @@ def test_the_centre_column_is_aligned(drawn: tuple[PlaneLayout, int]) -> None:
 
 def test_identity_is_nchw() -> None:
     w = ConvWorkload(1, 3, 7, 9, 1, (3, 2), dilation=(2, 3))
-    layout = plane_layout(w, pitch=min_pitch(w), align=1, slack=8)
+    layout = plane_layout(w, block=2, pitch=min_pitch(w), align=1, own_columns=False, slack=8)
     assert layout.identity
-    np.testing.assert_array_equal(pack(layout, image_of(w))[: 3 * 7 * 9], image_of(w).reshape(-1))
+    assert layout.size == 3 * 7 * 9
+    np.testing.assert_array_equal(pack(layout, image_of(w)), image_of(w).reshape(-1))
 
 
 @pytest.mark.parametrize(
@@ -174,6 +190,6 @@ def test_min_pitch(width: int, kernel: int, padding: int, stride: int, expected:
 def test_images_of_more_elements_than_an_offset_counts_are_refused() -> None:
     """The offsets are int32; silently wrapped, they would read outside of the tensor."""
     w = ConvWorkload(1, 64, 8000, 8000, 1, (3, 3), padding=(1, 1, 1, 1))
-    layout = plane_layout(w, pitch=min_pitch(w), align=1, slack=8)
+    layout = plane_layout(w, block=w.out_height, pitch=min_pitch(w), align=1, own_columns=False, slack=8)
     with pytest.raises(UsageError, match="too large"):
         layout.entry_offsets(np.array([[63, 0, 0]], np.int32))
