@@ -1,159 +1,252 @@
-"""Kernels against the FMA peak: `make bench`, or python -m benchmarks.kernels [--json FILE].
+"""Kernels against the roofs of the core: make bench-kernels, or python -m benchmarks.kernels.
 
-For each layer and structure: milliseconds of the kernel and of packing its input, useful GFLOP/s (surviving weights
-only), and the share of the FMA peak that is measured beside it in the same process. One thread.
+For each layer, structure and density: milliseconds of the kernel and of packing its input, useful GFLOP/s (surviving
+weights only), and the share of the FMA peak, all on one thread of one process (benchmarks/measure.py has the rules).
+Then the same layers in DeepSparse, and the promises of this version. Exits with 1 when one of them is missed.
+
+Writes kernels.json and kernels.png, to benchmarks/results after a full run and to out/ after a filtered one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict, dataclass
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import tvm
+import torch
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-from benchmarks.peak import peak_gflops
-from pconvgen.files import write_text
+from benchmarks import deepsparse
+from benchmarks.against import Comparison, compare
+from benchmarks.layers import DENSITIES, GROUPS, PRUNINGS, Layer, Pruning, layers
+from benchmarks.measure import Row, is_noisy, measure
+from benchmarks.peak import MEMORY_BYTES, Meter, fma_meter, read_meter
+from benchmarks.promises import DENSITY, PEER_PROMISES, PROMISES, Verdict, geometric_mean, judge, judge_peer
+from benchmarks.roofline import Roofs, draw
+from pconvgen.errors import PconvgenError
+from pconvgen.files import check_writable, write_json
+from pconvgen.report.console import output
 from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import Choice, rank
-from pconvgen.sparsity import STRUCTURES, candidates, encode
-from pconvgen.sparsity.patterns import PCONV_PATTERNS
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.templates.instance import instantiate
-from pconvgen.workload import ConvWorkload, Epilogue
 
-LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7))
-"""3x3 layers: channels in and out, height and width."""
+RESULTS, FILTERED = Path("benchmarks/results"), Path("out")
+READINGS = 5
+"""Readings of a bandwidth, before the kernels and after them."""
 
-STRUCTURE_PARAMS: tuple[tuple[str, float, dict[str, Any]], ...] = (
-    ("simd_block", 0.125, {"n": 4}),
-    ("simd_block", 0.125, {"n": 8}),
-    ("simd_block", 0.125, {"n": 16}),
-    ("block_punched", 0.125, {}),
-    ("pattern", 0.125, {"balanced": False, "patterns": PCONV_PATTERNS}),
-    ("pattern", 0.125, {"balanced": False}),
-    ("unstructured", 0.125, {}),
-    ("dense", 1.0, {}),
-)
+AGAIN_S = 240
+REASON_WIDTH = 60
 
-REQUIRED = {("simd_block(4)", "256@14"): 0.80, ("simd_block(16)", "256@14"): 0.80, ("pattern(8)", "256@14"): 0.65}
-"""Shares of the peak that this version promises. pattern(4): PCONV's; pattern(8): the most frequent of random weights,
-which favour no column and so share the fewest loads."""
+Case = tuple[Layer, Pruning, float]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One measurement."""
-
-    layer: str
-    structure: str
-    density: float
-    kernel_ms: float
-    pack_ms: float
-    gflops: float
-    peak_gflops: float
-    share: float
-    schedule: dict[str, Any]
-
-
-def measure(channels: int, size: int, structure: str, density: float, params: dict[str, Any], target: Target) -> Row:
-    """Prunes a random weight, takes the default schedule of its own structure, and measures it."""
-    workload = ConvWorkload(
-        1, channels, size, size, channels, (3, 3), padding=(1, 1, 1, 1), epilogue=Epilogue(bias=True, low=0.0)
-    )
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal(workload.weight_shape).astype(np.float32)
-    if structure != "dense":
-        weight = STRUCTURES[structure].project(weight, density, **params)
-    choice = _choice(workload, weight, structure, params, target)
-    isa, tvm_target = ISAS[target.isa], llvm_target(target)
-    instance = instantiate(workload, encode(weight, choice.candidate, 1, choice.max_group), choice.schedule, isa)
-    functions = {"kernel": instance.kernel.build()} | ({"pack": instance.pack.build()} if instance.pack else {})
-    module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
-    library = tvm.compile(module, target=tvm_target)
-
-    def tensor(array: Any) -> Any:
-        return tvm.runtime.tensor(np.ascontiguousarray(array))
-
-    def best_ms(name: str, *args: Any) -> float:
-        # Of three medians the best: a neighbour on the same core halves the speed for a while.
-        evaluate = library.mod.time_evaluator(name, tvm.cpu(), number=5, repeat=15)
-        return 1e3 * min(float(np.median(evaluate(*args).results)) for _ in range(3))
-
-    data = tensor(rng.standard_normal((1, channels, size, size)).astype(np.float32))
-    pack_ms = 0.0
-    if instance.pack:
-        packed = tensor(np.zeros((1, instance.pack.layout.size), np.float32))
-        pack_ms = best_ms("pack", data, packed)
-        data = packed
-    out = tensor(np.zeros((1, channels, size, size), np.float32))
-    bias = tensor(rng.standard_normal(channels).astype(np.float32))
-    kernel_ms = best_ms("kernel", data, *map(tensor, instance.constants), bias, out)
-    peak = peak_gflops(tvm_target, isa.widths[0].lanes)
-    gflops = 2e-6 * np.count_nonzero(weight) * size * size / kernel_ms
-    return Row(
-        layer=f"{channels}@{size}",
-        structure=f"pattern({choice.candidate.bodies})" if structure == "pattern" else str(choice.candidate),
-        density=float(np.count_nonzero(weight) / weight.size),
-        kernel_ms=kernel_ms,
-        pack_ms=pack_ms,
-        gflops=gflops,
-        peak_gflops=peak,
-        share=gflops / peak,
-        schedule=asdict(choice.schedule),
-    )
-
-
-def _choice(workload: ConvWorkload, weight: Any, structure: str, params: dict[str, Any], target: Target) -> Choice:
-    """The default schedule for the encoding that the weight was pruned for."""
-    found = [
-        candidate
-        for candidate in candidates(weight)
-        if candidate.structure == structure
-        and candidate.params.get("n") == params.get("n")
-        and not candidate.params.get("whole_kernel")
+def cases(args: argparse.Namespace) -> list[Case]:
+    """What is to be measured, after the filters."""
+    chosen = [layer for layer in layers() if _matches((layer.group, layer.name), args.layers)]
+    prunings = [pruning for pruning in PRUNINGS if _matches((pruning.name, pruning.structure), args.structures)]
+    return [
+        (layer, pruning, density)
+        for layer in chosen
+        for pruning in prunings
+        for density in args.densities or DENSITIES
+        if pruning.suits(layer, density)
     ]
-    return rank(workload, found, ISAS[target.isa], target.l2_kib)[0]
+
+
+def measure_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress) -> list[Row]:
+    """Measures everything, and again what had no quiet round, as long as there is time for it."""
+    rows = []
+    task = progress.add_task("", total=len(todo))
+    for case in todo:
+        progress.update(task, description=_text(case))
+        rows.append(measure(*case, target, peak))
+        progress.advance(task)
+    deadline = time.monotonic() + AGAIN_S
+    while noisy := [index for index, row in enumerate(rows) if row.noisy(peak.best)]:
+        for index in noisy:
+            if time.monotonic() > deadline:
+                return rows
+            progress.update(task, description=f"again: {_text(todo[index])}")
+            rows[index] = rows[index].merged(measure(*todo[index], target, peak))
+    return rows
+
+
+def compare_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress) -> list[Comparison]:
+    """All 3x3 layers of `todo` at DENSITY against DeepSparse.
+
+    Raises PconvgenError when DeepSparse cannot be had or fails.
+    """
+    promised = {promise.structure for promise in PEER_PROMISES}
+    chosen: dict[Layer, list[Pruning]] = {}
+    for layer, pruning, density in todo:
+        if layer.group == "3x3" and density == DENSITY and pruning.name in promised:
+            chosen.setdefault(layer, []).append(pruning)
+    found = []
+    task = progress.add_task(f"making the environment of {deepsparse.NAME}", total=len(chosen))
+    with deepsparse.running() as peer:
+        for layer, prunings in chosen.items():
+            progress.update(task, description=f"{layer.name} against {deepsparse.NAME}")
+            found.append(compare(layer, prunings, peer, target, peak))
+            progress.advance(task)
+    return found
+
+
+def row_table(group: str, rows: Sequence[Row], peak: float) -> Table:
+    """The rows of one group of layers."""
+    table = Table(title=f"{group} layers", title_justify="left")
+    for name in ("layer", "structure", "density", "kernel ms", "pack ms", "GFLOP/s", "share", "share with packing"):
+        table.add_column(name, justify="left" if name == "structure" else "right")
+    for index, row in enumerate(rows):
+        if index and row.layer != rows[index - 1].layer:
+            table.add_section()
+        table.add_row(
+            row.layer,
+            row.structure,
+            f"{row.density:.1%}",
+            f"{row.kernel_ms:.4f}",
+            f"{row.pack_ms:.4f}" if row.pack_ms else "",
+            f"{row.gflops:.1f}",
+            f"{row.gflops / peak:.3f}{'~' if row.noisy(peak) else ''}",
+            f"{row.packed_gflops / peak:.3f}",
+        )
+    return table
+
+
+def comparison_table(found: Sequence[Comparison], peak: float) -> Table:
+    """Milliseconds of the peer, and how many times as fast each structure is."""
+    structures = list(dict.fromkeys(structure for row in found for structure in row.ours_ms))
+    table = Table(
+        title=f"times as fast as {deepsparse.REQUIREMENTS[0]}, one core, {DENSITY:.1%} of the weights, with packing",
+        title_justify="left",
+    )
+    for name in ("layer", f"{deepsparse.NAME} ms", *structures):
+        table.add_column(name, justify="right")
+    for row in found:
+        ratios = (f"{row.ratio(structure):.2f}" if structure in row.ours_ms else "" for structure in structures)
+        mark = "~" if is_noisy(row.peak_gflops, peak) else ""
+        table.add_row(row.layer + mark, f"{row.peer_ms:.4f}", *ratios)
+    table.add_section()
+    means = (geometric_mean(_ratios(found, structure)) for structure in structures)
+    table.add_row("geometric mean", "", *(f"{mean:.2f}" for mean in means))
+    return table
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """What was promised and what was measured."""
+    table = Table("promise", "measured", title="promises; shares are of the FMA peak", title_justify="left")
+    table.add_column(max_width=REASON_WIDTH)
+    for verdict in verdicts:
+        style = "bold red" if verdict.missed else "green" if verdict.word == "ok" else "yellow"
+        table.add_row(verdict.text, verdict.found, Text(verdict.word, style))
+    return table
 
 
 def main() -> None:
-    """Prints the table, writes the JSON; exits with 1 when a promised share is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/kernels.json"))
-    args = parser.parse_args()
+    """Measures, prints, writes."""
+    args = _arguments()
+    # TVM's runtime and PyTorch read these once, before their first parallel loop.
+    os.environ["TVM_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    every, todo = layers(), cases(args)
+    if not todo:
+        raise SystemExit("no layer, structure and density passes the filters; see --help")
+    filtered = bool(args.layers or args.structures or args.densities)
+    folder = args.out or (FILTERED if filtered else RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = folder / "kernels.json", folder / "kernels.png"
+    for file in files:
+        check_writable(file)
+
     target = get_target("host")
-    table = Table(title=f"3x3 layers on {target.cpu}, one thread; share of the FMA peak measured beside each")
-    for name in ("layer", "structure", "density", "kernel ms", "pack ms", "GFLOP/s", "peak", "share", "promised"):
-        table.add_column(name, justify="left" if name == "structure" else "right")
-    rows, missed = [], 0
-    for channels, size in LAYERS:
-        for structure, density, params in STRUCTURE_PARAMS:
-            row = measure(channels, size, structure, density, params, target)
-            rows.append(row)
-            promised = REQUIRED.get((row.structure, row.layer))
-            missed += promised is not None and row.share < promised
-            table.add_row(
-                row.layer,
-                row.structure,
-                f"{row.density:.1%}",
-                f"{row.kernel_ms:.3f}",
-                f"{row.pack_ms:.3f}",
-                f"{row.gflops:.1f}",
-                f"{row.peak_gflops:.1f}",
-                f"{row.share:.2f}",
-                "" if promised is None else f"{promised:.2f} {'ok' if row.share >= promised else 'MISSED'}",
-            )
-    Console(width=120).print(table)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.json, json.dumps({"cpu": target.cpu, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    tvm_target, lanes = llvm_target(target), ISAS[target.isa].widths[0].lanes
+    peak = fma_meter(tvm_target, lanes)
+    l2 = read_meter(tvm_target, lanes, target.l2_kib * 1024 // 2)
+    memory = read_meter(tvm_target, lanes, MEMORY_BYTES)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    comparisons, missing = [], "not asked for"
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        _read(peak, l2, memory)
+        rows = measure_all(todo, target, peak, progress)
+        if args.against == "deepsparse" or (args.against is None and not filtered):
+            try:
+                comparisons, missing = compare_all(todo, target, peak, progress), ""
+            except PconvgenError as error:
+                missing = str(error)
+        _read(peak, l2, memory)
+
+    roofs = Roofs(fma_gflops=peak.best, l2_gbs=l2.best, memory_gbs=memory.best)
+    verdicts = [judge(promise, rows, every, peak.best) for promise in PROMISES]
+    expected = sum(layer.group == "3x3" for layer in every)
+    for promise in PEER_PROMISES:
+        verdict = judge_peer(promise, _ratios(comparisons, promise.structure), expected, deepsparse.NAME)
+        verdicts.append(Verdict(verdict.text, "", f"missing: {missing}") if missing else verdict)
+
+    console = output()
+    console.print(
+        f"{target.cpu}, one thread, hot caches; FMA peak {roofs.fma_gflops:.1f} GFLOP/s; reads {roofs.l2_gbs:.0f} GB/s "
+        f"from the L2 cache, {roofs.memory_gbs:.1f} GB/s from memory"
+    )
+    for group in GROUPS:
+        found = [row for row in rows if row.group == group]
+        if found:
+            console.print(row_table(group, found, peak.best))
+    if any(is_noisy(row.peak_gflops, peak.best) for row in (*rows, *comparisons)):
+        console.print("~ no quiet round: the machine was busy with something else, kernels are at least this fast")
+    if comparisons:
+        console.print(comparison_table(comparisons, peak.best))
+    console.print(verdict_table(verdicts))
+    write_json(
+        files[0],
+        {
+            "cpu": target.cpu,
+            "isa": target.isa,
+            **asdict(roofs),
+            "rows": [row.json(peak.best) for row in rows],
+            deepsparse.NAME.lower(): [asdict(row) for row in comparisons] if not missing else f"missing: {missing}",
+            "promises": [asdict(verdict) for verdict in verdicts],
+        },
+    )
+    draw(rows, roofs, target.cpu, files[1])
+    console.print(f"wrote {files[0]} and {files[1]}")
+    missed = sum(verdict.missed for verdict in verdicts)
     if missed:
-        raise SystemExit(f"{missed} promised shares were missed")
+        raise SystemExit(f"{missed} promises were missed")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", nargs="+", metavar="GLOB", help="groups or names, e.g. 3x3 or '*@14'")
+    parser.add_argument("--structures", nargs="+", metavar="GLOB", help="e.g. 'simd_block(4)' pattern")
+    parser.add_argument("--densities", nargs="+", type=float, metavar="D", help="e.g. 0.125 1")
+    parser.add_argument("--against", choices=("deepsparse", "nothing"), help="default: deepsparse without filters")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where kernels.json and kernels.png go")
+    return parser.parse_args()
+
+
+def _matches(names: Sequence[str], globs: Sequence[str] | None) -> bool:
+    return globs is None or any(fnmatch(name, glob) for name in names for glob in globs)
+
+
+def _text(case: Case) -> str:
+    layer, pruning, density = case
+    return f"{layer.group} {layer.name} {pruning.name} {density:g}"
+
+
+def _ratios(found: Sequence[Comparison], structure: str) -> list[float]:
+    return [row.ratio(structure) for row in found if structure in row.ours_ms]
+
+
+def _read(*meters: Meter) -> None:
+    for meter in meters:
+        for _ in range(READINGS):
+            meter()
 
 
 if __name__ == "__main__":
