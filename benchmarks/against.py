@@ -35,6 +35,11 @@ class Comparison:
         return self.peer_ms / self.ours_ms[structure]
 
 
+def ratios(found: Sequence[Comparison], structure: str) -> list[float]:
+    """How many times as fast `structure` is on each layer that it was measured on."""
+    return [row.ratio(structure) for row in found if structure in row.ours_ms]
+
+
 def compare(layer: Layer, prunings: Sequence[Pruning], peer: Peer, target: Target, peak: Meter) -> Comparison:
     """Measures the peer and one kernel of each structure in the same rounds.
 

@@ -1,4 +1,4 @@
-"""What the core can do at most: FMAs in registers, and bytes read from its second cache and from memory.
+"""What the core can do at most: FMAs in registers, and bytes read from its L2 cache and from memory.
 
 All meters run on one thread in the process that measures the kernels; a reading takes some milliseconds.
 """
@@ -6,18 +6,32 @@ All meters run on one thread in the process that measures the kernels; a reading
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import tvm
 
+from pconvgen.schedules import ISAS
+from pconvgen.targets.presets import llvm_target
+from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import T, broadcast, prim_func, ramp
 
 ACCUMULATORS = 12
 """Independent sums: enough to hide the latency of an instruction, few enough for 16 registers."""
 
 ROUNDS = 300_000
+READINGS = 5
 MEMORY_BYTES = 256 << 20
 """More than any cache holds."""
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """What the core can do at most: GFLOP/s of FMAs, GB/s read from the L2 cache and from memory."""
+
+    fma_gflops: float
+    l2_gbs: float
+    memory_gbs: float
 
 
 class Meter:
@@ -37,8 +51,9 @@ class Meter:
         return rate
 
 
-def fma_meter(target: tvm.target.Target, lanes: int) -> Meter:
-    """GFLOP/s of independent FMAs on vectors of `lanes` in registers; a reading takes about a millisecond."""
+def fma_meter(target: Target) -> Meter:
+    """GFLOP/s of independent FMAs on whole vectors in registers; a reading takes about a millisecond."""
+    lanes = _lanes(target)
     with prim_func("peak") as func:
         seed = T.arg("seed", T.buffer((lanes,), "float32"))
         out = T.arg("out", T.buffer((ACCUMULATORS * lanes,), "float32"))
@@ -52,8 +67,27 @@ def fma_meter(target: tvm.target.Target, lanes: int) -> Meter:
     return Meter(lambda: 2e-9 * lanes * ACCUMULATORS * ROUNDS / time())
 
 
-def read_meter(target: tvm.target.Target, lanes: int, nbytes: int) -> Meter:
-    """GB/s of reading about `nbytes` in order, again and again, with vectors of `lanes`."""
+def l2_meter(target: Target) -> Meter:
+    """GB/s of reading half of the L2 cache, which its data just came to."""
+    return _read_meter(target, target.l2_kib * 1024 // 2)
+
+
+def memory_meter(target: Target) -> Meter:
+    """GB/s of reading more than caches hold."""
+    return _read_meter(target, MEMORY_BYTES)
+
+
+def roofs(fma: Meter, l2: Meter, memory: Meter) -> Roofs:
+    """The best readings so far, after a few more of each."""
+    for meter in (fma, l2, memory):
+        for _ in range(READINGS):
+            meter()
+    return Roofs(fma.best, l2.best, memory.best)
+
+
+def _read_meter(target: Target, nbytes: int) -> Meter:
+    """GB/s of reading about `nbytes` in order, again and again."""
+    lanes = _lanes(target)
     step = ACCUMULATORS * lanes
     steps = nbytes // (4 * step)
     with prim_func("read") as func:
@@ -69,6 +103,10 @@ def read_meter(target: tvm.target.Target, lanes: int, nbytes: int) -> Meter:
     return Meter(lambda: 4e-9 * steps * step / time())
 
 
+def _lanes(target: Target) -> int:
+    return ISAS[target.isa].widths[0].lanes
+
+
 def _accumulators(lanes: int) -> list:
     acc = [T.alloc_buffer((lanes,), "float32") for _ in range(ACCUMULATORS)]
     for i, a in enumerate(acc):
@@ -81,9 +119,9 @@ def _store(out: object, acc: list, lanes: int) -> None:
         T.buffer_store(out, a[ramp(0, lanes)], [ramp(i * lanes, lanes)])
 
 
-def _timer(function: object, target: tvm.target.Target, arrays: list, number: int) -> Callable[[], float]:
+def _timer(function: object, target: Target, arrays: list, number: int) -> Callable[[], float]:
     """Seconds of one call, the mean of `number` calls."""
-    library = tvm.compile(function.with_attr("global_symbol", "meter"), target=target)
+    library = tvm.compile(function.with_attr("global_symbol", "meter"), target=llvm_target(target))
     args = [tvm.runtime.tensor(array) for array in arrays]
     evaluate = library.mod.time_evaluator("meter", tvm.cpu(), number=number, repeat=1)
     return lambda: evaluate(*args).results[0]

@@ -88,7 +88,8 @@ def geometric_mean(values: Sequence[float]) -> float:
 def judge(promise: Promise, rows: Sequence[Row], layers: Sequence[Layer], peak: float) -> Verdict:
     """Judges by the rows of all `layers` of the group; a promise is not judged by some of them."""
     key = (promise.group, promise.structure, promise.density)
-    shares = {row.layer: row.gflops / peak for row in rows if (row.group, row.structure, row.asked_density) == key}
+    meant = [row for row in rows if (row.group, row.structure, row.asked_density) == key]
+    shares = {row.layer: row.gflops / peak for row in meant}
     text = (
         f"{promise.structure} at {promise.density:.1%}, {promise.group}: "
         f"mean {promise.mean:.2f}, no layer below {promise.floor:.2f}"
@@ -97,14 +98,15 @@ def judge(promise: Promise, rows: Sequence[Row], layers: Sequence[Layer], peak: 
     if not shares:
         return Verdict(text, "", "not measured")
     mean, worst = geometric_mean(list(shares.values())), min(shares, key=shares.__getitem__)
-    found = f"mean {mean:.3f}, lowest {shares[worst]:.3f} ({worst})"
+    found = f"mean {mean:.3f}, lowest {shares[worst]:.3f} ({worst})" + "~" * any(row.noisy(peak) for row in meant)
     if len(shares) < len(wanted):
         return Verdict(text, found, f"not judged: {len(shares)} of {len(wanted)} layers")
     return Verdict(text, found, "ok" if mean >= promise.mean and shares[worst] >= promise.floor else "MISSED")
 
 
-def judge_peer(promise: PeerPromise, ratios: Sequence[float], expected: int, peer: str) -> Verdict:
-    """Judges by the ratios (peer's time / ours) of `expected` layers."""
+def judge_peer(promise: PeerPromise, ratios: Sequence[float], layers: Sequence[Layer], peer: str) -> Verdict:
+    """Judges by the ratios (peer's time / ours) of all 3x3 ones of `layers`."""
+    expected = sum(layer.group == "3x3" for layer in layers)
     text = f"{promise.structure} at {DENSITY:.1%}, 3x3, with packing: {promise.ratio:.2f}x {peer}"
     if not ratios:
         return Verdict(text, "", "not measured")

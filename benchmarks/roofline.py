@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -16,20 +15,12 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.layers import GROUPS, PRUNINGS
 from benchmarks.measure import Row
+from benchmarks.peak import Roofs
 from pconvgen.files import replacing
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000")
 MARKERS = ("o", "s", "^", "D")
-
-
-@dataclass(frozen=True)
-class Roofs:
-    """What the core can do at most: GFLOP/s of FMAs, GB/s read from the L2 cache and from memory."""
-
-    fma_gflops: float
-    l2_gbs: float
-    memory_gbs: float
 
 
 def draw(rows: Sequence[Row], roofs: Roofs, cpu: str, path: Path) -> None:
