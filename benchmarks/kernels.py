@@ -37,8 +37,8 @@ from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
 
 RESULTS, FILTERED = Path("benchmarks/results"), Path("out")
-AGAIN_S = 240
-"""Time for rows that had no quiet round."""
+AGAIN = 0.3
+"""Share of the time so far that rows without a quiet round may take again."""
 
 Case = tuple[Layer, Pruning, float]
 
@@ -108,13 +108,13 @@ def cases(args: argparse.Namespace) -> list[Case]:
 
 def measure_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress) -> list[Row]:
     """Measures everything, and again what had no quiet round, as long as there is time for it."""
-    rows = []
+    rows, started = [], time.monotonic()
     task = progress.add_task("", total=len(todo))
     for case in todo:
         progress.update(task, description=_text(case))
         rows.append(measure(*case, target, peak))
         progress.advance(task)
-    deadline = time.monotonic() + AGAIN_S
+    deadline = time.monotonic() + AGAIN * (time.monotonic() - started)
     while noisy := [index for index, row in enumerate(rows) if row.noisy(peak.best)]:
         for index in noisy:
             if time.monotonic() > deadline:

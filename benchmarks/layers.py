@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ PRUNINGS = (
 )
 
 
+@cache
 def layers() -> tuple[Layer, ...]:
     """All layers, by group."""
     squares = [Layer("3x3", f"{c}@{size}", _workload(c, c, size, 3, 1, 1, 1)) for c, size in SQUARES]
