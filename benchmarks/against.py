@@ -21,7 +21,7 @@ class Comparison:
     ----------
     layer: its name.
     peer_ms: the peer's best round.
-    peak_gflops: the best FMA peak of the rounds that nothing else disturbed; 0 when there were none.
+    peak_gflops: the FMA peak of the quietest rounds, see `interleave`.
     ours_ms: of each structure, best rounds of kernel and packing, added.
     """
 

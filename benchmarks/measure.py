@@ -3,8 +3,8 @@
 One process, one thread. A measurement consists of rounds, and every round times each subject for some milliseconds:
 the FMA peak of the core first, then the kernel, then the packing of its input. What a neighbour takes makes a round
 slower and never faster, so of every subject the best round counts: the median of three repeats in it. A round is
-quiet when the peak in it was close to the best one of this process and nothing else ran on the core meanwhile. Rounds
-go on until enough quiet ones brought nothing better, or the time is up.
+quiet for a subject when the peak in it was close to the best one of this process and nothing else ran on the core
+meanwhile. Rounds go on until enough quiet ones brought nothing better, or the time is up.
 
     share of the peak = best rate of the kernel / best peak of the whole run, before or after
 
@@ -117,7 +117,7 @@ class Row:
     density: share of the weights that survive, which blocks and patterns round.
     encoding, schedule: how it is stored and computed.
     kernel_ms, pack_ms: best rounds; 0 where nothing is packed.
-    peak_gflops: the best FMA peak of its own rounds that nothing else disturbed; 0 when there were none.
+    peak_gflops: the FMA peak of its quietest rounds, see `interleave`.
     flops: two for every surviving weight and output pixel.
     nbytes: surviving weights, indices, input and output: what has to be moved at least once.
     """
@@ -254,21 +254,41 @@ def random_data(w: ConvWorkload, pruning: Pruning, density: float) -> Data:
 def interleave(subjects: Mapping[str, Subject], peak: Meter) -> dict[str, float]:
     """Rounds of the peak and all subjects in turn.
 
-    Returns the best milliseconds of every subject and, as "peak", the best GFLOP/s of the rounds in which all subjects
-    had their core; 0 when there were none.
+    Returns the best milliseconds of every subject and, as "peak", GFLOP/s: every subject had its core in a round in
+    which the peak was at least that; 0 when some subject never had it.
     """
-    best = dict.fromkeys(subjects, float("inf"))
-    quiet, highest, deadline = 0, 0.0, time.monotonic() + LIMIT_S * len(subjects)
-    while quiet < QUIET_ROUNDS and time.monotonic() < deadline:
+    best = {name: _Best() for name in subjects}
+    deadline = time.monotonic() + LIMIT_S * len(subjects)
+    while any(subject.quiet < QUIET_ROUNDS for subject in best.values()) and time.monotonic() < deadline:
         rate = peak()
-        readings = {name: read() for name, read in subjects.items()}
-        if min(reading.core for reading in readings.values()) >= QUIET:
-            highest = max(highest, rate)
-            quiet += not is_noisy(rate, peak.best)
-        if any(reading.ms < BETTER * best[name] for name, reading in readings.items()):
-            quiet = 0
-        best = {name: min(best[name], reading.ms) for name, reading in readings.items()}
-    return best | {"peak": highest}
+        for name, read in subjects.items():
+            best[name].add(read(), rate, peak.best)
+    return {name: subject.ms for name, subject in best.items()} | {"peak": min(b.peak for b in best.values())}
+
+
+@dataclass
+class _Best:
+    """What the rounds so far say of one subject.
+
+    Attributes
+    ----------
+    ms: the best round.
+    peak: GFLOP/s, the best FMA peak of the rounds in which it had its core.
+    quiet: quiet rounds since it last became better.
+    """
+
+    ms: float = float("inf")
+    peak: float = 0.0
+    quiet: int = 0
+
+    def add(self, reading: Reading, rate: float, best_rate: float) -> None:
+        """One more round, whose peak was `rate`."""
+        if reading.core >= QUIET:
+            self.peak = max(self.peak, rate)
+            self.quiet += not is_noisy(rate, best_rate)
+        if reading.ms < BETTER * self.ms:
+            self.quiet = 0
+        self.ms = min(self.ms, reading.ms)
 
 
 def _timer(library: Any, name: str, args: tuple[Any, ...]) -> Subject:

@@ -112,7 +112,8 @@ def test_rounds_among_neighbours_are_not_quiet(monkeypatch, rates, core):
     readings = iter(rates)
     peak = Meter(lambda: next(readings, rates[-1]))
     peak()
-    highest = interleave({"kernel": lambda: Reading(1.0, core)}, peak)["peak"]
+    subjects = {"kernel": lambda: Reading(1.0, core), "pack": lambda: Reading(1.0, 1.0)}
+    highest = interleave(subjects, peak)["peak"]
     assert measure.is_noisy(highest, peak.best)
 
 
