@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup system demo test lint bench clean
+.PHONY: setup system demo test lint bench bench-kernels bench-networks clean
 
 setup: $(STAMP)
 
@@ -37,8 +37,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
+# Both run to their end, so that a missed promise of one does not hide the other's; either fails the target.
+bench:
+	@status=0; for part in kernels networks; do $(MAKE) bench-$$part || status=1; done; exit $$status
+
+bench-kernels: setup
 	$(BIN)/python -m benchmarks.kernels
+
+bench-networks: setup
 	$(BIN)/python -m benchmarks.whole_networks
 
 clean:

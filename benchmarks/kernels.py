@@ -1,159 +1,244 @@
-"""Kernels against the FMA peak: `make bench`, or python -m benchmarks.kernels [--json FILE].
+"""Kernels against the roofs of the core: make bench-kernels, or python -m benchmarks.kernels.
 
-For each layer and structure: milliseconds of the kernel and of packing its input, useful GFLOP/s (surviving weights
-only), and the share of the FMA peak that is measured beside it in the same process. One thread.
+For each layer, structure and density: milliseconds of the kernel and of packing its input, useful GFLOP/s (surviving
+weights only), and the share of the FMA peak, all on one thread of one process (benchmarks/measure.py has the rules).
+Then the same layers in DeepSparse, and the promises of this version. Exits with 1 when one of them is missed.
+
+Writes kernels.json and kernels.png, to benchmarks/results after a full run and to out/ after a filtered one.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import sys
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import tvm
+import torch
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks.peak import peak_gflops
-from pconvgen.files import write_text
-from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import Choice, rank
-from pconvgen.sparsity import STRUCTURES, candidates, encode
-from pconvgen.sparsity.patterns import PCONV_PATTERNS
-from pconvgen.targets.presets import get_target, llvm_target
+from benchmarks import deepsparse
+from benchmarks.against import Comparison, compare, ratios
+from benchmarks.layers import DENSITIES, GROUPS, PRUNINGS, Layer, Pruning, layers
+from benchmarks.measure import Row, is_noisy, measure
+from benchmarks.peak import Meter, Roofs, fma_meter, l2_meter, memory_meter, roofs
+from benchmarks.promises import DENSITY, PEER_PROMISES, PROMISES, Verdict, judge, judge_peer
+from benchmarks.roofline import draw
+from benchmarks.tables import comparison_table, row_table, verdict_table
+from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.files import check_writable, write_json
+from pconvgen.report.console import output
+from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
-from pconvgen.templates.instance import instantiate
-from pconvgen.workload import ConvWorkload, Epilogue
 
-LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7))
-"""3x3 layers: channels in and out, height and width."""
+RESULTS, FILTERED = Path("benchmarks/results"), Path("out")
+AGAIN = 0.3
+"""Share of the time so far that rows without a quiet round may take again."""
 
-STRUCTURE_PARAMS: tuple[tuple[str, float, dict[str, Any]], ...] = (
-    ("simd_block", 0.125, {"n": 4}),
-    ("simd_block", 0.125, {"n": 8}),
-    ("simd_block", 0.125, {"n": 16}),
-    ("block_punched", 0.125, {}),
-    ("pattern", 0.125, {"balanced": False, "patterns": PCONV_PATTERNS}),
-    ("pattern", 0.125, {"balanced": False}),
-    ("unstructured", 0.125, {}),
-    ("dense", 1.0, {}),
-)
-
-REQUIRED = {("simd_block(4)", "256@14"): 0.80, ("simd_block(16)", "256@14"): 0.80, ("pattern(8)", "256@14"): 0.65}
-"""Shares of the peak that this version promises. pattern(4): PCONV's; pattern(8): the most frequent of random weights,
-which favour no column and so share the fewest loads."""
+Case = tuple[Layer, Pruning, float]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One measurement."""
+class Results:
+    """All that a run finds out.
 
-    layer: str
-    structure: str
-    density: float
-    kernel_ms: float
-    pack_ms: float
-    gflops: float
-    peak_gflops: float
-    share: float
-    schedule: dict[str, Any]
+    Attributes
+    ----------
+    target: the machine.
+    roofs: what its core can do.
+    rows: our kernels.
+    comparisons: the same layers in the peer.
+    missing: why there are no comparisons; empty when there are.
+    """
 
+    target: Target
+    roofs: Roofs
+    rows: Sequence[Row]
+    comparisons: Sequence[Comparison]
+    missing: str
 
-def measure(channels: int, size: int, structure: str, density: float, params: dict[str, Any], target: Target) -> Row:
-    """Prunes a random weight, takes the default schedule of its own structure, and measures it."""
-    workload = ConvWorkload(
-        1, channels, size, size, channels, (3, 3), padding=(1, 1, 1, 1), epilogue=Epilogue(bias=True, low=0.0)
-    )
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal(workload.weight_shape).astype(np.float32)
-    if structure != "dense":
-        weight = STRUCTURES[structure].project(weight, density, **params)
-    choice = _choice(workload, weight, structure, params, target)
-    isa, tvm_target = ISAS[target.isa], llvm_target(target)
-    instance = instantiate(workload, encode(weight, choice.candidate, 1, choice.max_group), choice.schedule, isa)
-    functions = {"kernel": instance.kernel.build()} | ({"pack": instance.pack.build()} if instance.pack else {})
-    module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
-    library = tvm.compile(module, target=tvm_target)
-
-    def tensor(array: Any) -> Any:
-        return tvm.runtime.tensor(np.ascontiguousarray(array))
-
-    def best_ms(name: str, *args: Any) -> float:
-        # Of three medians the best: a neighbour on the same core halves the speed for a while.
-        evaluate = library.mod.time_evaluator(name, tvm.cpu(), number=5, repeat=15)
-        return 1e3 * min(float(np.median(evaluate(*args).results)) for _ in range(3))
-
-    data = tensor(rng.standard_normal((1, channels, size, size)).astype(np.float32))
-    pack_ms = 0.0
-    if instance.pack:
-        packed = tensor(np.zeros((1, instance.pack.layout.size), np.float32))
-        pack_ms = best_ms("pack", data, packed)
-        data = packed
-    out = tensor(np.zeros((1, channels, size, size), np.float32))
-    bias = tensor(rng.standard_normal(channels).astype(np.float32))
-    kernel_ms = best_ms("kernel", data, *map(tensor, instance.constants), bias, out)
-    peak = peak_gflops(tvm_target, isa.widths[0].lanes)
-    gflops = 2e-6 * np.count_nonzero(weight) * size * size / kernel_ms
-    return Row(
-        layer=f"{channels}@{size}",
-        structure=f"pattern({choice.candidate.bodies})" if structure == "pattern" else str(choice.candidate),
-        density=float(np.count_nonzero(weight) / weight.size),
-        kernel_ms=kernel_ms,
-        pack_ms=pack_ms,
-        gflops=gflops,
-        peak_gflops=peak,
-        share=gflops / peak,
-        schedule=asdict(choice.schedule),
-    )
+    def verdicts(self) -> list[Verdict]:
+        """Every promise, judged."""
+        every = layers()
+        found = [judge(promise, self.rows, every, self.roofs.fma_gflops) for promise in PROMISES]
+        for promise in PEER_PROMISES:
+            verdict = judge_peer(promise, ratios(self.comparisons, promise.structure), every, deepsparse.NAME)
+            found.append(Verdict(verdict.text, "", f"missing: {self.missing}") if self.missing else verdict)
+        return found
 
 
-def _choice(workload: ConvWorkload, weight: Any, structure: str, params: dict[str, Any], target: Target) -> Choice:
-    """The default schedule for the encoding that the weight was pruned for."""
-    found = [
-        candidate
-        for candidate in candidates(weight)
-        if candidate.structure == structure
-        and candidate.params.get("n") == params.get("n")
-        and not candidate.params.get("whole_kernel")
+def run(todo: Sequence[Case], against: bool) -> Results:
+    """Measures `todo`, and against the peer if asked for."""
+    # TVM's runtime reads this once, before its first parallel loop.
+    os.environ["TVM_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    target = get_target("host")
+    meters = peak, *_ = fma_meter(target), l2_meter(target), memory_meter(target)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    comparisons: list[Comparison] = []
+    missing = "" if against else "not asked for"
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        roofs(*meters)
+        rows = measure_all(todo, target, peak, progress)
+        if against:
+            try:
+                comparisons = compare_all(todo, target, peak, progress)
+            except PconvgenError as error:
+                missing = str(error)
+        return Results(target, roofs(*meters), rows, comparisons, missing)
+
+
+def cases(args: argparse.Namespace) -> list[Case]:
+    """What is to be measured, after the filters."""
+    chosen = [layer for layer in layers() if _matches((layer.group, layer.name), args.layers)]
+    prunings = [pruning for pruning in PRUNINGS if _matches((pruning.name, pruning.structure), args.structures)]
+    return [
+        (layer, pruning, density)
+        for layer in chosen
+        for pruning in prunings
+        for density in args.densities or DENSITIES
+        if pruning.suits(layer, density)
     ]
-    return rank(workload, found, ISAS[target.isa], target.l2_kib)[0]
+
+
+def measure_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress) -> list[Row]:
+    """Measures everything, and again what had no quiet round, as long as there is time for it."""
+    rows, started = [], time.monotonic()
+    task = progress.add_task("", total=len(todo))
+    for case in todo:
+        progress.update(task, description=_text(case))
+        rows.append(measure(*case, target, peak))
+        progress.advance(task)
+    deadline = time.monotonic() + AGAIN * (time.monotonic() - started)
+    while noisy := [index for index, row in enumerate(rows) if row.noisy(peak.best)]:
+        for index in noisy:
+            if time.monotonic() > deadline:
+                return rows
+            progress.update(task, description=f"again: {_text(todo[index])}")
+            rows[index] = rows[index].merged(measure(*todo[index], target, peak))
+    return rows
+
+
+def compare_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress) -> list[Comparison]:
+    """All 3x3 layers of `todo` at DENSITY against DeepSparse.
+
+    Raises PconvgenError when DeepSparse cannot be had or fails.
+    """
+    promised = {promise.structure for promise in PEER_PROMISES}
+    chosen: dict[Layer, list[Pruning]] = {}
+    for layer, pruning, density in todo:
+        if layer.group == "3x3" and density == DENSITY and pruning.name in promised:
+            chosen.setdefault(layer, []).append(pruning)
+    if not chosen:
+        return []
+    found = []
+    task = progress.add_task(f"making the environment of {deepsparse.NAME}", total=len(chosen))
+    with deepsparse.running() as peer:
+        for layer, prunings in chosen.items():
+            progress.update(task, description=f"{layer.name} against {deepsparse.NAME}")
+            found.append(compare(layer, prunings, peer, target, peak))
+            progress.advance(task)
+    return found
+
+
+def report(results: Results, folder: Path) -> int:
+    """Prints the tables, writes the files; returns how many promises were missed."""
+    peak, console, verdicts = results.roofs.fma_gflops, output(), results.verdicts()
+    console.print(
+        f"{results.target.cpu}, one thread, hot caches; FMA peak {peak:.1f} GFLOP/s; reads "
+        f"{results.roofs.l2_gbs:.0f} GB/s from the L2 cache, {results.roofs.memory_gbs:.1f} GB/s from memory"
+    )
+    for group in GROUPS:
+        found = [row for row in results.rows if row.group == group]
+        if found:
+            console.print(row_table(group, found, peak))
+    if results.comparisons:
+        console.print(comparison_table(results.comparisons, peak))
+    if any(is_noisy(row.peak_gflops, peak) for row in (*results.rows, *results.comparisons)):
+        console.print("~ no quiet round: the machine was busy with something else, which makes kernels look slower")
+    console.print(verdict_table(verdicts))
+
+    json, picture = _files(folder)
+    missing = f"missing: {results.missing}" if results.missing else None
+    values = {
+        "cpu": results.target.cpu,
+        "isa": results.target.isa,
+        **asdict(results.roofs),
+        "rows": [row.json(peak) for row in results.rows],
+        deepsparse.NAME.lower(): missing or [asdict(row) for row in results.comparisons],
+        "promises": [asdict(verdict) for verdict in verdicts],
+    }
+    write_json(json, values)
+    draw(results.rows, results.roofs, results.target.cpu, picture)
+    console.print(f"wrote {json} and {picture}")
+    return sum(verdict.missed for verdict in verdicts)
 
 
 def main() -> None:
-    """Prints the table, writes the JSON; exits with 1 when a promised share is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/kernels.json"))
-    args = parser.parse_args()
-    target = get_target("host")
-    table = Table(title=f"3x3 layers on {target.cpu}, one thread; share of the FMA peak measured beside each")
-    for name in ("layer", "structure", "density", "kernel ms", "pack ms", "GFLOP/s", "peak", "share", "promised"):
-        table.add_column(name, justify="left" if name == "structure" else "right")
-    rows, missed = [], 0
-    for channels, size in LAYERS:
-        for structure, density, params in STRUCTURE_PARAMS:
-            row = measure(channels, size, structure, density, params, target)
-            rows.append(row)
-            promised = REQUIRED.get((row.structure, row.layer))
-            missed += promised is not None and row.share < promised
-            table.add_row(
-                row.layer,
-                row.structure,
-                f"{row.density:.1%}",
-                f"{row.kernel_ms:.3f}",
-                f"{row.pack_ms:.3f}",
-                f"{row.gflops:.1f}",
-                f"{row.peak_gflops:.1f}",
-                f"{row.share:.2f}",
-                "" if promised is None else f"{promised:.2f} {'ok' if row.share >= promised else 'MISSED'}",
+    """Measures, prints, writes."""
+    args = _arguments()
+    filtered = bool(args.layers or args.structures or args.densities)
+    folder = args.out or (FILTERED if filtered else RESULTS)
+    try:
+        todo = cases(args)
+        if not todo:
+            raise UsageError(
+                "nothing passes the filters",
+                found=" ".join(map(str, [*(args.layers or ()), *(args.structures or ()), *(args.densities or ())])),
+                expected=f"layers of {', '.join(GROUPS)}; structures {', '.join(p.name for p in PRUNINGS)}",
+                remedy="only dense has density 1, and it has no other",
             )
-    Console(width=120).print(table)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.json, json.dumps({"cpu": target.cpu, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        _make(folder)
+        for file in _files(folder):
+            check_writable(file)
+        missed = report(run(todo, (args.against or ("nothing" if filtered else "deepsparse")) == "deepsparse"), folder)
+    except PconvgenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
     if missed:
-        raise SystemExit(f"{missed} promised shares were missed")
+        raise SystemExit(f"{missed} promises were missed")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError("cannot be made", file=folder, found=error.strerror, remedy="choose another --out") from error
+
+
+def _files(folder: Path) -> tuple[Path, Path]:
+    return folder / "kernels.json", folder / "kernels.png"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", nargs="+", metavar="GLOB", help="groups or names, e.g. 3x3 or '*@14'")
+    parser.add_argument("--structures", nargs="+", metavar="GLOB", help="e.g. 'simd_block(4)' pattern")
+    parser.add_argument("--densities", nargs="+", type=_density, metavar="D", help="e.g. 0.125 1")
+    parser.add_argument("--against", choices=("deepsparse", "nothing"), help="default: deepsparse without filters")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where kernels.json and kernels.png go")
+    return parser.parse_args()
+
+
+def _matches(names: Sequence[str], globs: Sequence[str] | None) -> bool:
+    return globs is None or any(fnmatch(name, glob) for name in names for glob in globs)
+
+
+def _text(case: Case) -> str:
+    layer, pruning, density = case
+    return f"{layer.group} {layer.name} {pruning.name} {density:g}"
+
+
+def _density(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"found {text}, expected more than 0 and at most 1")
+    return value
 
 
 if __name__ == "__main__":
