@@ -26,7 +26,7 @@ from pconvgen.sparsity.patterns import PCONV_PATTERNS
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import instantiate
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.workload import RELU, ConvWorkload, Epilogue
 
 LAYERS = ((64, 56), (128, 28), (256, 14), (512, 7))
 """3x3 layers: channels in and out, height and width."""
@@ -65,7 +65,7 @@ class Row:
 def measure(channels: int, size: int, structure: str, density: float, params: dict[str, Any], target: Target) -> Row:
     """Prunes a random weight, takes the default schedule of its own structure, and measures it."""
     workload = ConvWorkload(
-        1, channels, size, size, channels, (3, 3), padding=(1, 1, 1, 1), epilogue=Epilogue(bias=True, low=0.0)
+        1, channels, size, size, channels, (3, 3), padding=(1, 1, 1, 1), epilogue=Epilogue(bias=True, activation=RELU)
     )
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(workload.weight_shape).astype(np.float32)

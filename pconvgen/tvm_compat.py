@@ -55,6 +55,20 @@ def lane(vector: Any, index: int) -> Any:
     return T.Shuffle([vector], [index])
 
 
+def float_bits(vector: Any, lanes: int) -> Any:
+    """The bits of a float32 vector as int32."""
+    return T.reinterpret(_vector_type("int32", lanes), vector)
+
+
+def from_float_bits(vector: Any, lanes: int) -> Any:
+    """The inverse of `float_bits`."""
+    return T.reinterpret(_vector_type("float32", lanes), vector)
+
+
+def _vector_type(element: str, lanes: int) -> str:
+    return f"{element}x{lanes}" if lanes > 1 else element
+
+
 def load_strided(buffer: Any, start: Any, stride: int, lanes: int) -> Any:
     """Every `stride`-th element of a flat buffer from `start`: [start, start + stride, ...], `lanes` of them."""
     if lanes == 1:
@@ -87,9 +101,14 @@ def constant_value(expr: Any) -> NDArray[Any] | None:
     return np.from_dlpack(expr.value)
 
 
+def op_name(expr: Any) -> str:
+    """The name of the Relax operator that `expr` calls, e.g. "relax.nn.conv2d"; empty when it calls none."""
+    return str(expr.op.name) if isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op) else ""
+
+
 def is_op(expr: Any, *names: str) -> bool:
-    """Whether `expr` calls one of the named Relax operators, e.g. "relax.nn.conv2d"."""
-    return isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name in names
+    """Whether `expr` calls one of the named Relax operators."""
+    return op_name(expr) in names
 
 
 def shape_of(expr: Any) -> tuple[int, ...] | None:
