@@ -15,6 +15,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pconvgen.passes.users import Users
 from pconvgen.templates.activations import OPERATIONS
 from pconvgen.tvm_compat import constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
@@ -77,11 +79,17 @@ def _expression(value: Any, values: dict[Any, Activation]) -> Activation | None:
             return None
         operands.append(operand)
     if name == "clip":
-        operands += map(scalar_value, value.args[1:])
+        operands += [_float32(scalar_value(bound)) for bound in value.args[1:]]
     if name == "leakyrelu":
-        operands.append(float(value.attrs.alpha))
+        operands.append(_float32(value.attrs.alpha))
     valid = dtype_of(value) == "float32" and not any(isinstance(o, float) and math.isnan(o) for o in operands)
     return _simplified(name, *operands) if valid else None
+
+
+def _float32(number: float) -> float:
+    """The nearest float32, which may be infinite."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(number))
 
 
 def _number(constant: Any) -> float | None:

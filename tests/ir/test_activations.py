@@ -64,6 +64,7 @@ SPELLINGS: dict[str, tuple[Body, Activation | None]] = {
     "maximum": (lambda emit, y: OP.maximum(number(0), y), RELU),
     "clip": (lambda emit, y: OP.clip(y, -1, 6), clip(X, -1.0, 6.0)),
     "nothing": (lambda emit, y: OP.clip(y, float("-inf"), float("inf")), None),
+    "clip at the largest float": (lambda emit, y: OP.clip(y, -1e39, 0.5), Activation("minimum", (X, 0.5))),
     "leaky relu": (
         lambda emit, y: NN.leakyrelu(y, 0.25),
         Activation("maximum", (Activation("multiply", (X, 0.25)), X)),
