@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,8 @@ from pconvgen.schedules.schedule import Schedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.instance import Instance, instantiate
-from pconvgen.workload import RELU, Activation, ConvWorkload, Epilogue, X
+from pconvgen.workload import ConvWorkload, Epilogue
+from tests.activations import activated, random_activation
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -27,42 +27,12 @@ TOLERANCE = 1e-5
 """Largest error, relative to the largest output: float32 sums of a few thousand terms in another order."""
 
 
-def clip(x: Activation, low: float, high: float) -> Activation:
-    """The expression of a clip."""
-    return Activation("minimum", (Activation("maximum", (x, low)), high))
-
-
-_SHIFTED = Activation("add", (X, 3.0))
-ACTIVATIONS: dict[str, tuple[Activation | None, Callable[[torch.Tensor], torch.Tensor]]] = {
-    "none": (None, lambda x: x),
-    "relu": (RELU, functional.relu),
-    "clip": (clip(X, -0.5, 0.75), lambda x: x.clamp(-0.5, 0.75)),
-    "clip above": (Activation("minimum", (X, 0.75)), lambda x: x.clamp(max=0.75)),
-    "leaky relu": (
-        Activation("maximum", (Activation("multiply", (X, 0.1)), X)),
-        lambda x: functional.leaky_relu(x, 0.1),
-    ),
-    "hard sigmoid": (Activation("multiply", (clip(_SHIFTED, 0.0, 6.0), 1 / 6)), functional.hardsigmoid),
-    "hard swish": (
-        Activation("multiply", (X, Activation("multiply", (clip(_SHIFTED, 0.0, 6.0), 1 / 6)))),
-        functional.hardswish,
-    ),
-    "sigmoid": (Activation("sigmoid", (X,)), torch.sigmoid),
-    "silu": (Activation("silu", (X,)), functional.silu),
-    "quotient": (
-        Activation("divide", (Activation("subtract", (1.0, X)), Activation("add", (Activation("silu", (X,)), 4.0)))),
-        lambda x: (1 - x) / (functional.silu(x) + 4),
-    ),
-}
-"""What layers may have behind them: as kernels see it, and in PyTorch."""
-
-
 def random_workload(rng: np.random.Generator) -> ConvWorkload:
     """A small convolution with anything that a network may ask for, or a linear layer."""
     epilogue = Epilogue(
         bias=bool(rng.integers(2)),
         residual=bool(rng.integers(2)),
-        activation=list(ACTIVATIONS.values())[rng.integers(len(ACTIVATIONS))][0],
+        activation=random_activation(rng),
     )
     if rng.random() < 0.2:
         rows, channels, filters = rng.integers(1, 6), rng.integers(1, 70), rng.integers(1, 70)
@@ -136,9 +106,8 @@ def reference(w: ConvWorkload, weight: Any, data: Any, bias: Any, residual: Any)
     image, kernels, shift, other = (torch.from_numpy(array).double() for array in (data, weight, bias, residual))
     padded = functional.pad(image, (left, right, top, bottom))
     bare = functional.conv2d(padded, kernels, shift if w.epilogue.bias else None, w.stride, 0, w.dilation, w.groups)
-    activation = next(function for found, function in ACTIVATIONS.values() if found == w.epilogue.activation)
-    out: NDArray[np.float32] = activation(bare + other if w.epilogue.residual else bare).float().numpy()
-    return out
+    sums = (bare + other if w.epilogue.residual else bare).numpy()
+    return activated(w.epilogue.activation, sums).astype(np.float32)
 
 
 def instance_of(layer: Layer, candidate: Candidate, max_group: int, schedule: Schedule, isa: Isa) -> Instance:

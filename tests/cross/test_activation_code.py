@@ -10,8 +10,8 @@ import tvm
 
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.workload import ConvWorkload, Epilogue
-from tests.cross.test_neon_code import CONV, POINTWISE, Case, assembly, default_kernel
-from tests.layers import ACTIVATIONS
+from tests.activations import ACTIVATIONS
+from tests.cross.test_neon_code import CONV, POINTWISE, Case, assembly, basic_blocks, default_kernel, hot_block
 
 pytestmark = pytest.mark.cross
 
@@ -54,6 +54,16 @@ def test_whole_vectors_and_no_calls(case: str, activation: str, isa: str) -> Non
     )
     assert found(VECTOR_DIVISION[isa], code)
     assert not found(SCALAR_DIVISION, code)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_loop_over_entries_keeps_its_registers(case: str) -> None:
+    """A tile's vectors may go to memory for the activation, once, but not where they are accumulated."""
+    loop = hot_block(
+        basic_blocks(code_of(*CASES[case], "silu", "neon"), r"(b|b\.\w+|cbn?z|tbn?z|ret)\b"), "^fmla .*\\["
+    )
+    assert len(found("^fmla .*\\[", "\n".join(loop))) >= 8
+    assert not found(r"\[sp\b", "\n".join(loop))
 
 
 @pytest.mark.parametrize("isa", TARGETS)

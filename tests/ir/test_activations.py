@@ -14,12 +14,10 @@ from tvm import relax
 
 from pconvgen.passes.sites import find_sites
 from pconvgen.workload import RELU, Activation, Epilogue, X
-from tests.layers import ACTIVATIONS, clip
+from tests.activations import ACTIVATIONS, HARD_SIGMOID, SIGMOID, SILU, clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight
 
 OP = relax.op
-SILU = Activation("silu", (X,))
-SIGMOID = Activation("sigmoid", (X,))
 Body = Callable[[Any, Any], Any]
 
 
@@ -58,7 +56,6 @@ def relu6(emit: Any, y: Any) -> Any:
 
 
 SHIFTED = clip(Activation("add", (X, 3.0)), 0.0, 6.0)
-HARD_SIGMOID = Activation("multiply", (SHIFTED, 1 / 6))
 SPELLINGS: dict[str, tuple[Body, Activation | None]] = {
     "relu": (lambda emit, y: NN.relu(y), RELU),
     "maximum": (lambda emit, y: OP.maximum(number(0), y), RELU),

@@ -11,7 +11,7 @@ from tvm import relax
 
 from pconvgen.passes.sites import Site, find_sites
 from pconvgen.workload import RELU, Epilogue, X
-from tests.layers import clip
+from tests.activations import clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight
 
 
