@@ -17,14 +17,14 @@ from typing import Any
 import torch
 
 from benchmarks.networks import mobilenet_v2, resnet50
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.workload import RELU, ConvWorkload, Epilogue
 
 SQUARES = ((64, 56), (128, 28), (256, 14), (512, 7), (256, 28), (512, 14), (128, 112), (64, 224))
 """The 3x3 layers: channels, height and width."""
 
 GROUPS = ("3x3", "1x1", "strided", "depthwise")
 DENSITIES = (0.05, 0.125, 0.25, 0.5, 1.0)
-EPILOGUE = Epilogue(bias=True, low=0.0)
+EPILOGUE = Epilogue(bias=True, activation=RELU)
 
 
 @dataclass(frozen=True)

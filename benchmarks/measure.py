@@ -36,6 +36,7 @@ from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import instantiate
+from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 
 QUIET = 0.97
@@ -216,7 +217,7 @@ def prepare(layer: Layer, pruning: Pruning, density: float, target: Target) -> K
     instance = instantiate(w, encoding, choice.schedule, isa)
     functions = {"kernel": instance.kernel.build()} | ({"pack": instance.pack.build()} if instance.pack else {})
     module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
-    library = tvm.compile(module, target=llvm_target(target))
+    library = compile_module(module, llvm_target(target))
 
     source, arguments = tvm.runtime.tensor(data.data), {}
     if instance.pack:

@@ -60,6 +60,20 @@ def part(vector: Any, start: int, lanes: int) -> Any:
     return T.Shuffle([vector], list(range(start, start + lanes))) if lanes > 1 else lane(vector, start)
 
 
+def float_bits(vector: Any, lanes: int) -> Any:
+    """The bits of a float32 vector as int32."""
+    return T.reinterpret(_vector_type("int32", lanes), vector)
+
+
+def from_float_bits(vector: Any, lanes: int) -> Any:
+    """The inverse of `float_bits`."""
+    return T.reinterpret(_vector_type("float32", lanes), vector)
+
+
+def _vector_type(element: str, lanes: int) -> str:
+    return f"{element}x{lanes}" if lanes > 1 else element
+
+
 def load_strided(buffer: Any, start: Any, stride: int, lanes: int) -> Any:
     """Every `stride`-th element of a flat buffer from `start`: [start, start + stride, ...], `lanes` of them."""
     if lanes == 1:
@@ -98,9 +112,14 @@ def constant_value(expr: Any) -> NDArray[Any] | None:
     return np.from_dlpack(expr.value)
 
 
+def op_name(expr: Any) -> str:
+    """The name of the Relax operator that `expr` calls, e.g. "relax.nn.conv2d"; empty when it calls none."""
+    return str(expr.op.name) if isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op) else ""
+
+
 def is_op(expr: Any, *names: str) -> bool:
-    """Whether `expr` calls one of the named Relax operators, e.g. "relax.nn.conv2d"."""
-    return isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name in names
+    """Whether `expr` calls one of the named Relax operators."""
+    return op_name(expr) in names
 
 
 def shape_of(expr: Any) -> tuple[int, ...] | None:
@@ -310,12 +329,13 @@ def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Execu
 
 
 def compile_module(module: Any, target: Any) -> Executable:
-    """tvm.compile, for kernels: accumulators stay what they are.
+    """tvm.compile as kernels need it.
 
-    StorageRewrite would let a narrow accumulator live in the memory of a wide one of another tile; LLVM then keeps both
-    in registers of the wide one's size, and every FMA on the narrow one becomes three instructions.
+    Without StorageRewrite, which would let a narrow accumulator live in the memory of a wide one of another tile; LLVM
+    then keeps both in registers of the wide one's size, and every FMA on the narrow one becomes three instructions.
+    Without every kernel's checks of its arguments, three quarters of a library: Relax has checked the model's inputs.
     """
-    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
+    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}):
         return tvm.compile(module, target=target)
 
 

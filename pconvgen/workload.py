@@ -6,20 +6,45 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Activation:
+    """An elementwise function of one argument, as the expression that computes it, e.g. `maximum(x, 0)`.
+
+    An expression, not a name, because a network may spell a function in many ways; the kernel computes what it says.
+
+    Attributes
+    ----------
+    name: "x" for the argument (`X`), or a key of OPERATIONS (templates/activations.py).
+    operands: what the operation is applied to: expressions or numbers.
+    """
+
+    name: str
+    operands: tuple[Activation | float, ...] = ()
+
+    def __str__(self) -> str:
+        operands = ", ".join(
+            f"{operand:g}" if isinstance(operand, float) else str(operand) for operand in self.operands
+        )
+        return f"{self.name}({operands})" if operands else self.name
+
+
+X = Activation("x")
+RELU = Activation("maximum", (X, 0.0))
+
+
+@dataclass(frozen=True)
 class Epilogue:
-    """What is done to an output before it is stored, in this order: + bias, + residual, clip.
+    """What is done to an output before it is stored, in this order: + bias, + residual, activation.
 
     Attributes
     ----------
     bias: whether a bias per output channel is added.
     residual: whether a tensor of the output's shape is added.
-    low, high: bounds of the clip, None where there is none; ReLU is (0, None), ReLU6 (0, 6).
+    activation: what is applied to the sum, None for nothing.
     """
 
     bias: bool = False
     residual: bool = False
-    low: float | None = None
-    high: float | None = None
+    activation: Activation | None = None
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pconvgen.tvm_compat import T, broadcast
+from pconvgen.templates.activations import activate
+from pconvgen.tvm_compat import T
 from pconvgen.workload import Epilogue
 
 
 def finish(epilogue: Epilogue, value: Any, lanes: int, bias: Any, residual: Any, at: Any) -> Any:
-    """`value` + bias + residual[at], clipped, as the epilogue says.
+    """`value` + bias + residual[at] and the activation of it, as the epilogue says.
 
     Parameters
     ----------
@@ -21,8 +22,4 @@ def finish(epilogue: Epilogue, value: Any, lanes: int, bias: Any, residual: Any,
         value = value + bias
     if epilogue.residual:
         value = value + residual[at]
-    if epilogue.low is not None:
-        value = T.max(value, broadcast(T.float32(epilogue.low), lanes))
-    if epilogue.high is not None:
-        value = T.min(value, broadcast(T.float32(epilogue.high), lanes))
-    return value
+    return value if epilogue.activation is None else activate(epilogue.activation, T.Bind(value), lanes)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import tvm
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import Schedule
@@ -19,6 +20,7 @@ from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload, Epilogue
+from tests.activations import activated, random_activation
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -31,8 +33,7 @@ def random_workload(rng: np.random.Generator) -> ConvWorkload:
     epilogue = Epilogue(
         bias=bool(rng.integers(2)),
         residual=bool(rng.integers(2)),
-        low=[None, 0.0, -0.5][rng.integers(3)],
-        high=[None, 0.75][rng.integers(2)],
+        activation=random_activation(rng),
     )
     if rng.random() < 0.2:
         rows, channels, filters = rng.integers(1, 6), rng.integers(1, 70), rng.integers(1, 70)
@@ -101,21 +102,13 @@ def random_layer(rng: np.random.Generator, workload: ConvWorkload | None = None)
 
 
 def reference(w: ConvWorkload, weight: Any, data: Any, bias: Any, residual: Any) -> NDArray[np.float32]:
-    """The layer in PyTorch."""
+    """The layer in PyTorch, in double precision."""
     top, left, bottom, right = w.padding
-    padded = torch.nn.functional.pad(torch.from_numpy(data), (left, right, top, bottom))
-    out = torch.nn.functional.conv2d(
-        padded,
-        torch.from_numpy(weight),
-        torch.from_numpy(bias) if w.epilogue.bias else None,
-        w.stride,
-        0,
-        w.dilation,
-        w.groups,
-    ).numpy()
-    if w.epilogue.residual:
-        out = out + residual
-    return np.clip(out, w.epilogue.low, w.epilogue.high) if w.epilogue.low is not None or w.epilogue.high else out
+    image, kernels, shift, other = (torch.from_numpy(array).double() for array in (data, weight, bias, residual))
+    padded = functional.pad(image, (left, right, top, bottom))
+    bare = functional.conv2d(padded, kernels, shift if w.epilogue.bias else None, w.stride, 0, w.dilation, w.groups)
+    sums = (bare + other if w.epilogue.residual else bare).numpy()
+    return activated(w.epilogue.activation, sums).astype(np.float32)
 
 
 def instance_of(layer: Layer, candidate: Candidate, max_group: int, schedule: Schedule, isa: Isa) -> Instance:

@@ -20,7 +20,6 @@ def _only_zero(x: Values) -> Values:
 
 _UNARY: dict[str, Callable[[Values], Values]] = {
     "relax.nn.relu": lambda x: np.maximum(x, 0),
-    "relax.nn.leakyrelu": lambda x: np.where(x >= 0, x, np.nan),
     "relax.nn.silu": lambda x: x / (1 + np.exp(-x)),
     "relax.nn.gelu": _only_zero,
     "relax.nn.gelu_tanh": _only_zero,
@@ -46,7 +45,7 @@ _POOLS = ("relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_p
 
 def is_unary(value: Any) -> bool:
     """Whether `value` is an elementwise operator of one tensor."""
-    return is_op(value, "relax.clip", *_UNARY)
+    return is_op(value, "relax.clip", "relax.nn.leakyrelu", *_UNARY)
 
 
 def mapped(value: Any, values: Values) -> Values:
@@ -54,6 +53,8 @@ def mapped(value: Any, values: Values) -> Values:
     if is_op(value, "relax.clip"):
         low, high = (scalar_value(bound) for bound in value.args[1:])
         return np.clip(values, low, high)
+    if is_op(value, "relax.nn.leakyrelu"):
+        return np.where(values < 0, value.attrs.alpha, 1) * values
     return _UNARY[value.op.name](values)
 
 

@@ -2,7 +2,7 @@
 
 lv0 = conv2d(x, weight)                 Site(var=lv0, data=x, weight, bias, residual=y,
 lv1 = add(lv0, bias)             ->          result=lv3, absorbed={lv0, lv1, lv2},
-lv2 = add(lv1, y)                            epilogue=Epilogue(True, True, 0, None))
+lv2 = add(lv1, y)                            epilogue=Epilogue(True, True, RELU))
 lv3 = relu(lv2)
 """
 
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat import constant_value, is_op, main_bindings, main_results, scalar_value, shape_of, variables_of
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.passes.activations import activation_of
+from pconvgen.passes.users import Users
+from pconvgen.tvm_compat import constant_value, is_op, shape_of
+from pconvgen.workload import ConvWorkload, Epilogue, X
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +50,9 @@ class Site:
     out_shape: tuple[int, ...]
 
 
-class _Users:
-    """Which bindings of a function use which variable."""
-
-    def __init__(self, module: Any) -> None:
-        self.bindings = main_bindings(module) or []
-        self.results = set(main_results(module))
-        self.users: dict[Any, list[Any]] = {}
-        for binding in self.bindings:
-            for var in variables_of(binding.value):
-                self.users.setdefault(var, []).append(binding)
-
-    def only(self, var: Any) -> Any:
-        """The binding that uses `var`, None when there are others or the function returns it."""
-        users = self.users.get(var, [])
-        return users[0] if len(users) == 1 and var not in self.results else None
-
-
 def find_sites(module: Any) -> list[Site]:
     """The layers of "main", in program order."""
-    users = _Users(module)
+    users = Users(module)
     claimed: set[Any] = set()
     sites = []
     # Backwards: of two convolutions whose sum is the residual add, the later one takes it, as it has the other operand.
@@ -121,41 +106,32 @@ def _linear(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | 
 
 
 def _with_epilogue(
-    users: _Users, var: Any, claimed: set[Any], op: str, data: Any, weight: Any, workload: ConvWorkload
+    users: Users, var: Any, claimed: set[Any], op: str, data: Any, weight: Any, workload: ConvWorkload
 ) -> Site:
-    """Follows the only user of each result while it can be fused."""
-    result, absorbed = var, []
-    bias = residual = low = high = None
-    while low is None and high is None:
-        user = users.only(result)
-        if user is None or user.var in claimed:
-            break
+    """Follows the only user of each result while it can be added, then what is a function of the sum."""
+    result, bias, residual = var, None, None
+    absorbed: frozenset[Any] = frozenset()
+    while (user := users.only(result)) is not None and user.var not in claimed and is_op(user.value, "relax.add"):
         value = user.value
-        if is_op(value, "relax.add"):
-            other = value.args[1] if value.args[0].same_as(result) else value.args[0]
-            constant = constant_value(other)
-            if value.args[0].same_as(value.args[1]):
-                break
-            if constant is not None and bias is None and residual is None and _is_bias(constant, op, weight.shape[0]):
-                bias = constant.reshape(-1)
-            elif constant is None and residual is None and shape_of(other) == shape_of(result):
-                residual = other
-            else:
-                break
-        elif is_op(value, "relax.nn.relu"):
-            low = 0.0
-        elif is_op(value, "relax.clip"):
-            low, high = (scalar_value(bound) for bound in value.args[1:])
+        other = value.args[1] if value.args[0].same_as(result) else value.args[0]
+        constant = constant_value(other)
+        if constant is not None and bias is None and residual is None and _is_bias(constant, op, weight.shape[0]):
+            bias = constant.reshape(-1)
+        elif constant is None and residual is None and shape_of(other) == shape_of(result):
+            residual = other
         else:
             break
-        absorbed.append(result)
+        absorbed |= {result}
         result = user.var
-    low = None if low is None or np.isneginf(low) else float(low)
-    high = None if high is None or np.isposinf(high) else float(high)
-    epilogue = Epilogue(bias is not None, residual is not None, low, high)
+    found, activation = activation_of(users, result, claimed), None
+    if found is not None:
+        absorbed |= found.absorbed
+        result = found.result
+        activation = None if found.activation == X else found.activation
+    epilogue = Epilogue(bias is not None, residual is not None, activation)
     workload = replace(workload, epilogue=epilogue)
     shape = shape_of(result) or ()
-    return Site(var, op, data, weight, bias, residual, result, frozenset(absorbed), workload, shape)
+    return Site(var, op, data, weight, bias, residual, result, absorbed, workload, shape)
 
 
 def _is_bias(constant: NDArray[Any], op: str, filters: int) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import pconvgen
 from pconvgen.devices import get_device
@@ -33,3 +36,19 @@ def test_other_structures(structure: str) -> None:
 @pytest.mark.parametrize("target", ["cortex-a53", "cortex-a55", "cortex-a72", "cortex-x1", "android-arm64"])
 def test_other_targets(target: str) -> None:
     assert relative_error(pconvgen.compile(imported("resnet18", "simd_block"), target)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.Sigmoid(), nn.Hardswish(), nn.LeakyReLU()], ids=str)
+def test_activations_over_all_floats(activation: nn.Module) -> None:
+    """NEON has its own rounding of what is fused, and flushes nothing."""
+    layer = nn.Conv2d(1, 1, 1, bias=False)
+    nn.init.ones_(layer.weight)
+    values = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    values = np.concatenate([values, np.linspace(-112, 20, 2**16, dtype=np.float32)])
+    values = np.nan_to_num(values, nan=1, posinf=1, neginf=1)[None, None, None]
+    compiled = pconvgen.compile(nn.Sequential(layer, activation), "cortex-a76", example=(torch.from_numpy(values),))
+    (found,) = compiled.run({compiled.manifest.inputs[0][0]: values}).values()
+    with torch.no_grad():
+        expected = activation(torch.from_numpy(values).double()).numpy()
+    error = np.abs(found - expected)
+    assert (error <= np.maximum(2.4e-7 * np.abs(expected), 2 * 2.0**-149)).all()

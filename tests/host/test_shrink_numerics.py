@@ -20,6 +20,9 @@ from tests.shrinking import assert_equal, empty, imported_from, shapes, shrunk
 pytestmark = pytest.mark.host
 
 
+ACTIVATIONS = [nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Identity, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.LeakyReLU]
+
+
 class RandomNet(nn.Module):
     """A random chain of convolutions, shortcuts, gates, pools, activations and concats."""
 
@@ -50,9 +53,7 @@ class RandomNet(nn.Module):
             if kind in ("conv", "pointwise"):
                 channels = filters
             self.kinds.append(kind)
-            self.steps.append(
-                nn.Sequential(step, [nn.ReLU(), nn.ReLU6(), nn.Sigmoid(), nn.Identity()][rng.integers(4)])
-            )
+            self.steps.append(nn.Sequential(step, ACTIVATIONS[rng.integers(len(ACTIVATIONS))]()))
             channels *= 2 if kind == "concat" else 1
         self.fc = nn.Linear(channels, 3)
         for layer in self.modules():
@@ -83,6 +84,19 @@ def test_random_networks_compute_the_same() -> None:
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {model.kinds}") from error
     assert smaller >= 10
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.LeakyReLU])
+def test_compiled_constants_behind_activations(activation: type[nn.Module]) -> None:
+    """Channels of a constant are removed, and the kernels that are left apply the activation to the others."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), activation(), nn.Conv2d(8, 4, 1), activation())
+    for filters, bias in (([0], 0), ([1, 2], -0.7), ([5], 2)):
+        empty(model[0], filters=filters, bias=bias)
+    x = torch.randn(1, 3, 9, 9)
+    compiled = compile_model(imported_from(model, x))
+    assert_equal(compiled.run(x.numpy()).values(), model, x)
+    assert "4 of 8 filters" in compiled.decisions[0].reason
 
 
 def with_empty_filters(name: str) -> tuple[nn.Module, Tensor]:

@@ -21,11 +21,11 @@ from benchmarks.peak import Meter, Roofs
 from benchmarks.promises import PEER_PROMISES, PROMISES, Promise, geometric_mean, judge, judge_peer
 from benchmarks.roofline import draw
 from pconvgen.errors import PconvgenError
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.workload import RELU, ConvWorkload, Epilogue
 
 ROOT = Path(__file__).resolve().parents[2]
 PEAK = 100.0
-SMALL = ConvWorkload(1, 16, 6, 6, 16, (3, 3), padding=(1, 1, 1, 1), epilogue=Epilogue(bias=True, low=0.0))
+SMALL = ConvWorkload(1, 16, 6, 6, 16, (3, 3), padding=(1, 1, 1, 1), epilogue=Epilogue(bias=True, activation=RELU))
 
 
 def row(layer: str, share: float, structure: str = "pattern", density: float = 0.125, group: str = "3x3") -> Row:

@@ -23,7 +23,7 @@ from pconvgen.passes.lower import DECISIONS, LowerLayers, decisions_of
 from pconvgen.passes.sites import find_sites
 from pconvgen.pipeline import phases, run
 from pconvgen.tvm_compat import main_bindings
-from pconvgen.workload import Epilogue
+from pconvgen.workload import RELU, Activation, Epilogue, X
 from tests.relax_modules import BIAS, HOST, NN, RNG, calls, conv, kernels, lower, module_of, weight
 
 
@@ -56,8 +56,8 @@ def test_linear_layers_of_any_rank(shape: tuple[int, ...]) -> None:
     second, first = sorted(find_sites(module_of(body, *shape)), key=lambda site: site.workload.epilogue.bias)
     rows = int(np.prod(shape[:-1], dtype=int))
     assert (first.op, first.workload.batch, first.weight.shape) == ("linear", rows, (4, 6, 1, 1))
-    assert first.workload.epilogue == Epilogue(bias=True, residual=True, low=0.0)
-    assert second.workload.epilogue == Epilogue()
+    assert first.workload.epilogue == Epilogue(bias=True, residual=True, activation=RELU)
+    assert second.workload.epilogue == Epilogue(activation=Activation("silu", (X,)))
     lowered = lower(body, *shape)
     assert calls(lowered)["channel"] == 2
     assert "relax.matmul" not in calls(lowered)
@@ -65,13 +65,13 @@ def test_linear_layers_of_any_rank(shape: tuple[int, ...]) -> None:
 
 def test_one_pixel_is_a_matrix_product() -> None:
     def body(emit: Any, x: Any) -> Any:
-        return relax.op.sigmoid(emit(rectified_pixel(emit, x)))
+        return relax.op.tanh(emit(rectified_pixel(emit, x)))
 
     def rectified_pixel(emit: Any, x: Any) -> Any:
         return NN.relu(emit(relax.op.add(emit(conv(x, kernel=1, padding=0)), BIAS)))
 
     lowered = lower(body, 2, 8, 1, 1)
-    assert calls(lowered) == Counter({"channel": 1, "relax.reshape": 2, "relax.sigmoid": 1})
+    assert calls(lowered) == Counter({"channel": 1, "relax.reshape": 2, "relax.tanh": 1})
     (decision,) = decisions_of(lowered)
     assert decision.choice.startswith("channels: ")
     assert decision.shape == (4, 8, 1, 1)

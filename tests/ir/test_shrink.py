@@ -80,6 +80,22 @@ def test_an_activation_may_make_zero_something_else() -> None:
     assert shrunk(model, IMAGE) == {}
 
 
+@pytest.mark.parametrize("bias", [0, -1, 0.7, -4])
+@pytest.mark.parametrize(
+    "activation",
+    [nn.SiLU(), nn.Hardswish(), nn.LeakyReLU(0.1), nn.ReLU6(), nn.Sigmoid(), nn.Hardsigmoid()],
+    ids=str,
+)
+def test_what_activations_make_of_constants(activation: nn.Module, bias: float) -> None:
+    """It goes into the next layer's bias; zeros beside the data break it unless it is zero, too."""
+    zero = float(activation(torch.tensor(float(bias)))) == 0
+    for kernel, removed in ((1, True), (3, zero)):
+        model = Vgg(kernel, activation=activation)
+        empty(model.conv1, filters=[0, 3], bias=bias)
+        expected = {"conv1": (6, 3, 3, 3), "conv2": (6, 6, kernel, kernel)}
+        assert shrunk(model, IMAGE) == (expected if removed else {})
+
+
 @pytest.mark.parametrize("pool", POOLS, ids=str)
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_constants_move_into_the_bias_where_padding_does_not_break_them(kernel: int, pool: nn.Module) -> None:

@@ -1,0 +1,36 @@
+"""Which bindings of "main" use which variable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pconvgen.tvm_compat import main_bindings, main_results, variables_of
+
+
+class Users:
+    """The users of each variable of "main".
+
+    Attributes
+    ----------
+    bindings: those of "main", in program order.
+    results: the variables that "main" returns.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.bindings = main_bindings(module) or []
+        self.results = set(main_results(module))
+        self._places = {binding.var: place for place, binding in enumerate(self.bindings)}
+        self._users: dict[Any, list[Any]] = {}
+        for binding in self.bindings:
+            for var in variables_of(binding.value):
+                self._users.setdefault(var, []).append(binding)
+
+    def of(self, *variables: Any) -> list[Any]:
+        """The bindings that use any of `variables`, in program order."""
+        found = {user.var: user for var in variables for user in self._users.get(var, [])}
+        return sorted(found.values(), key=lambda binding: self._places[binding.var])
+
+    def only(self, var: Any) -> Any:
+        """The binding that uses `var`, once; None when there are others or the function returns it."""
+        users = self._users.get(var, [])
+        return users[0] if len(users) == 1 and var not in self.results else None
