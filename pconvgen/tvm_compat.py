@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,29 @@ def load_strided(buffer: Any, start: Any, stride: int, lanes: int) -> Any:
     half = lanes // 2
     indices = [2 * i if i < half else 2 * i - (lanes - 1) + lanes for i in range(lanes)]
     return T.Shuffle([low, high], indices)
+
+
+def shuffle(vectors: list[Any], lanes: Iterable[int]) -> Any:
+    """A vector of some lanes of others, which count on from one to the next."""
+    return T.Shuffle(vectors, list(lanes))
+
+
+def load_interleaved(buffer: Any, start: Any, stride: int, lanes: int) -> list[Any]:
+    """`stride` vectors of `lanes` from a flat buffer: the elements start + q, start + q + stride, ... for each q.
+
+    All of them are read, in whole vectors: [start, start + stride * lanes).
+    """
+    if lanes == 1:
+        return [buffer[start + q] for q in range(stride)]
+    parts = [T.Bind(buffer[ramp(start + q * lanes, lanes)]) for q in range(stride)]
+    return [shuffle(parts, range(q, stride * lanes, stride)) for q in range(stride)] if stride > 1 else parts
+
+
+def interleave(vectors: list[Any], lanes: int) -> Any:
+    """One vector of the elements of several vectors of `lanes`, in turn: [a0, b0, a1, b1, ...]."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return shuffle(vectors, (q * lanes + i for i in range(lanes) for q in range(len(vectors))))
 
 
 LAYERS = "pconvgen.layers"
@@ -216,6 +239,11 @@ def scalar_value(expr: Any) -> float:
 def reshape(expr: Any, shape: tuple[int, ...]) -> Any:
     """`expr` with another shape; a view when it is compiled."""
     return relax.op.reshape(expr, shape)
+
+
+def conv2d(data: Any, weight: NDArray[np.float32], **attributes: Any) -> Any:
+    """A convolution by a constant; `attributes` are padding (top, left, bottom, right), dilation and groups."""
+    return relax.op.nn.conv2d(data, constant(weight), **attributes)
 
 
 def add(left: Any, right: Any) -> Any:
