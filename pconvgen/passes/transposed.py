@@ -246,25 +246,25 @@ class _Transposed:
         rows, columns = self.axes
         padding = (rows.padding[0], columns.padding[0], rows.padding[1], columns.padding[1])
         weight = phase_weight(self.weight, self.groups, rows, columns)
-        dilation = (rows.dilation, columns.dilation)
-        convolution = conv2d(self.value.args[0], weight, padding=padding, dilation=dilation, groups=self.groups)
-        result = emit(convolution, self.var.name)
+        attributes = {"padding": padding, "dilation": (rows.dilation, columns.dilation), "groups": self.groups}
+        result, name = conv2d(self.value.args[0], weight, **attributes), self.var.name
         data = self.var
         for binding in self.chain:
+            result = emit(result, name)
             args = [result if arg.same_as(data) else self._per_phase(arg) for arg in binding.value.args]
-            result, data = emit(with_args(binding.value, args)), binding.var
+            result, name, data = with_args(binding.value, args), binding.var.name, binding.var
+        kernel = self._interleaving(lanes)
+        return result if kernel is None else kernels.call(kernel, [emit(result, name)], shape_of(self.var) or ())
+
+    def _interleaving(self, lanes: int) -> InterleaveKernel | None:
+        """What puts the convolution's outputs into place; None when they are."""
+        rows, columns = self.axes
         n, filters, height, width = shape_of(self.var) or ()
-        kernel = InterleaveKernel(
-            batch=n,
-            groups=self.groups,
-            channels=filters // self.groups,
-            stride=(rows.phases, columns.phases),
-            source=(rows.size, columns.size),
-            shift=(rows.shift, columns.shift),
-            output=(height, width),
-            lanes=lanes,
-        )
-        return kernels.call(kernel, [result], (n, filters, height, width))
+        stride, source = (rows.phases, columns.phases), (rows.size, columns.size)
+        shift, output = (rows.shift, columns.shift), (height, width)
+        if stride == (1, 1) and shift == (0, 0) and source == output:
+            return None
+        return InterleaveKernel(n, self.groups, filters // self.groups, stride, source, shift, output, lanes)
 
     def _per_phase(self, operand: Any) -> Any:
         """An operand beside the data: one number for each channel becomes one for each filter of the convolution."""
