@@ -269,10 +269,11 @@ class _Transposed:
     def _per_phase(self, operand: Any) -> Any:
         """An operand beside the data: one number for each channel becomes one for each filter of the convolution."""
         numbers = constant_value(operand)
-        if numbers is None or numbers.size == 1:
+        if numbers is None:
             return operand
+        channels = np.broadcast_to(numbers.reshape(-1), (shape_of(self.var) or ())[1:2])
         phases = self.axes[0].phases * self.axes[1].phases
-        return constant(np.repeat(numbers.reshape(self.groups, 1, -1), phases, axis=1).reshape(1, -1, 1, 1))
+        return constant(np.repeat(channels.reshape(self.groups, 1, -1), phases, axis=1).reshape(1, -1, 1, 1))
 
     def facts(self) -> TransposedLayer:
         n, _, height, width = shape_of(self.value.args[0]) or ()
