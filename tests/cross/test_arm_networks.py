@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import pconvgen
 from pconvgen.devices import get_device
+from pconvgen.frontend import load_model
 from tests.networks import TOLERANCE, imported, relative_error
+from tests.segmenter import SHAPE, segmenter
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.cross
@@ -33,3 +36,9 @@ def test_other_structures(structure: str) -> None:
 @pytest.mark.parametrize("target", ["cortex-a53", "cortex-a55", "cortex-a72", "cortex-x1", "android-arm64"])
 def test_other_targets(target: str) -> None:
     assert relative_error(pconvgen.compile(imported("resnet18", "simd_block"), target)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("target", ["cortex-a53", "cortex-a76"])
+def test_transposed_convolutions_and_pooling(target: str) -> None:
+    model = load_model(segmenter("simd_block"), example=(torch.zeros(SHAPE),))
+    assert relative_error(pconvgen.compile(model, target)) <= TOLERANCE
