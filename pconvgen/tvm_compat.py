@@ -75,15 +75,11 @@ def shuffle(vectors: list[Any], lanes: Iterable[int]) -> Any:
     return T.Shuffle(vectors, list(lanes))
 
 
-def load_interleaved(buffer: Any, start: Any, stride: int, lanes: int) -> list[Any]:
-    """`stride` vectors of `lanes` from a flat buffer: the elements start + q, start + q + stride, ... for each q.
-
-    All of them are read, in whole vectors: [start, start + stride * lanes).
-    """
-    if lanes == 1:
-        return [buffer[start + q] for q in range(stride)]
-    parts = [T.Bind(buffer[ramp(start + q * lanes, lanes)]) for q in range(stride)]
-    return [shuffle(parts, range(q, stride * lanes, stride)) for q in range(stride)] if stride > 1 else parts
+def deinterleave(vectors: list[Any], lanes: int) -> list[Any]:
+    """The inverse of `interleave`: of elements [a0, b0, a1, b1, ...], in several vectors, [a0, a1, ...], [b0, ...]."""
+    if lanes == 1 or len(vectors) == 1:
+        return vectors
+    return [shuffle(vectors, range(q, len(vectors) * lanes, len(vectors))) for q in range(len(vectors))]
 
 
 def interleave(vectors: list[Any], lanes: int) -> Any:

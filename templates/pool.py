@@ -9,8 +9,9 @@ Windows are reduced in two steps, rows before columns, so that a kernel of k x k
             for row of the block:                          # vectors as wide as the output
                 output[row][x] = reduce over c: scratch[row][x * stride + c * dilation]
 
-The padding left and right lies in the scratch rows, which stay in the first cache; rows of padding are left out. A
-plane that is one window is reduced as one run of numbers (GlobalPoolKernel).
+The padding left and right lies in the scratch rows, which stay in the first cache; rows of padding are left out.
+Windows that share no columns, such as 2 x 2 with stride 2, are reduced in registers, without scratch rows. A plane that
+is one window is reduced as one run of numbers (GlobalPoolKernel).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, load_interleaved, load_strided, prim_func, ramp, shuffle
+from pconvgen.tvm_compat import PrimFunc, T, broadcast, deinterleave, load_strided, prim_func, ramp, shuffle
 
 PARTS = 32
 """Parts of equal work for threads; each has a scratch buffer of its own."""
@@ -85,6 +86,9 @@ class _Emitter:
         self.blocks = -(-kernel.output[0] // kernel.rows)
         # Columns of the input that a window reads.
         self.read = max(0, min(kernel.size[1], kernel.pitch - kernel.padding[1]))
+        # Windows that share no columns, in whole vectors of the input, need no scratch rows.
+        inside = kernel.padding[1] == 0 and kernel.output[1] * kernel.stride[1] <= kernel.size[1]
+        self.apart = inside and (kernel.kernel[1] - 1) * kernel.dilation[1] < kernel.stride[1] <= UNROLLED
 
     def function(self) -> PrimFunc:
         k = self.kernel
@@ -108,8 +112,9 @@ class _Emitter:
                     begin = T.Bind(T.Cast("int64", part) * total // parts)
                     end = T.Bind((T.Cast("int64", part) + 1) * total // parts)
                     # Vectors that hold columns of all remainders by the stride end up to that much behind the last one.
-                    self.scratch = T.alloc_buffer((k.rows * k.pitch + k.stride[1] - 1,), "float32")
-                    self._pad()
+                    if not self.apart:
+                        self.scratch = T.alloc_buffer((k.rows * k.pitch + k.stride[1] - 1,), "float32")
+                        self._pad()
                     with T.serial(begin, end) as block:
                         self._block(T.Bind(block // self.blocks), T.Bind(block % self.blocks))
         return func()
@@ -130,6 +135,10 @@ class _Emitter:
     def _block(self, plane: Any, block: Any) -> None:
         k = self.kernel
         row = T.Bind(T.min(block * k.rows, k.output[0] - k.rows))
+        if self.apart:
+            with T.serial(0, k.rows) as y:
+                self._row(plane, T.Bind(row + y))
+            return
         if self.read:
             with T.serial(0, k.rows) as y:
                 self._rows(plane, T.Bind(row + y), T.Bind(T.Cast("int64", y) * k.pitch + k.padding[1]))
@@ -138,6 +147,34 @@ class _Emitter:
 
     def _rows(self, plane: Any, row: Any, scratch: Any) -> None:
         """Reduces the rows of the windows of one row of outputs to a scratch row."""
+
+        def reduce(load: Callable[[Any, int], Any]) -> None:
+            def piece(x: Any, lanes: int) -> None:
+                T.buffer_store(self.scratch, load(x, lanes), [ramp(scratch + x, lanes)])
+
+            for_each_piece(self.read, self.kernel.lanes, piece)
+
+        self._reduced_rows(plane, row, reduce)
+
+    def _row(self, plane: Any, row: Any) -> None:
+        """Reduces the windows of one row of outputs in registers."""
+        k = self.kernel
+        stride = k.stride[1]
+        store = self._output_row(plane, row)
+
+        def reduce(load: Callable[[Any, int], Any]) -> None:
+            def piece(x: Any, lanes: int) -> None:
+                first = T.Bind(x * stride)
+                parts = [T.Bind(load(first + at, lanes)) for at in range(0, stride * lanes, lanes)]
+                columns = deinterleave(parts, lanes)
+                store(x, lanes, _together(k.kind, (columns[c * k.dilation[1]] for c in range(k.kernel[1]))))
+
+            for_each_piece(k.output[1], k.lanes, piece)
+
+        self._reduced_rows(plane, row, reduce)
+
+    def _reduced_rows(self, plane: Any, row: Any, use: Callable[[Callable[[Any, int], Any]], None]) -> None:
+        """Calls `use` with load(x, lanes): columns of the input from x on, reduced over the rows of the windows."""
         k = self.kernel
         (height, width), rate = k.size, k.dilation[0]
         # Row 0 of the windows, which may lie above the input, and the rows that do not lie beside it.
@@ -147,14 +184,12 @@ class _Emitter:
         line = T.Bind((plane * height + origin) * width)
 
         def reduce(begin: Any, end: Any) -> None:
-            def piece(x: Any, lanes: int) -> None:
-                def load(r: Any) -> Any:
-                    return self.data[ramp(line + r * (rate * width) + x, lanes)]
+            def load(x: Any, lanes: int) -> Any:
+                return _reduced(
+                    k.kind, begin, end, lambda r: self.data[ramp(line + r * (rate * width) + x, lanes)], lanes
+                )
 
-                value = _reduced(k.kind, begin, end, load, lanes)
-                T.buffer_store(self.scratch, value, [ramp(scratch + x, lanes)])
-
-            for_each_piece(self.read, k.lanes, piece)
+            use(load)
 
         last = (k.output[0] - 1) * k.stride[0] - k.padding[0] + (k.kernel[0] - 1) * rate
         if k.padding[0] == 0 and last < height:
@@ -169,16 +204,25 @@ class _Emitter:
     def _columns(self, plane: Any, row: Any, scratch: Any) -> None:
         """Reduces a scratch row to a row of outputs."""
         k = self.kernel
+        store = self._output_row(plane, row)
+
+        def piece(x: Any, lanes: int) -> None:
+            store(x, lanes, self._window(scratch + x * k.stride[1], lanes))
+
+        for_each_piece(k.output[1], k.lanes, piece)
+
+    def _output_row(self, plane: Any, row: Any) -> Callable[[Any, int, Any], None]:
+        """What scales and stores a vector of reduced windows from column x on: store(x, lanes, value)."""
+        k = self.kernel
         out = T.Bind((plane * k.output[0] + row) * k.output[1])
         scale = None if self.row_scale is None else T.Bind(self.row_scale[row])
 
-        def piece(x: Any, lanes: int) -> None:
-            value = self._window(scratch + x * k.stride[1], lanes)
+        def store(x: Any, lanes: int, value: Any) -> None:
             if scale is not None:
                 value = value * self.column_scale[ramp(x, lanes)] * broadcast(scale, lanes)
             T.buffer_store(self.output, value, [ramp(out + x, lanes)])
 
-        for_each_piece(k.output[1], k.lanes, piece)
+        return store
 
     def _window(self, first: Any, lanes: int) -> Any:
         """The reduced columns of `lanes` windows, of which the first begins at `first`."""
@@ -195,7 +239,8 @@ class _Emitter:
         for c in range(count):
             begin = c * rate // stride * stride
             if begin not in groups:
-                groups[begin] = load_interleaved(self.scratch, first + begin, stride, lanes)
+                places = range(begin, begin + stride * lanes, lanes)
+                groups[begin] = deinterleave([T.Bind(self.scratch[ramp(first + at, lanes)]) for at in places], lanes)
         return _together(k.kind, (groups[c * rate // stride * stride][c * rate % stride] for c in range(count)))
 
 
