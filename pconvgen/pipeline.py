@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.passes.lower import LowerLayers
+from pconvgen.passes.pools import LowerPools
 from pconvgen.passes.shrink import RemoveDeadChannels
+from pconvgen.passes.transposed import RewriteTransposed
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import legalise
 
@@ -20,8 +22,12 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
     return [
         # Channels that nothing reads disappear together with the filters that make them.
         *([] if dense else [("shrink", RemoveDeadChannels())]),
+        # Transposed convolutions become ordinary ones, whose outputs are interleaved.
+        ("transposed", RewriteTransposed(target)),
         # Convolution, bias, residual and activation become one call of a generated kernel.
         ("lower", LowerLayers(target, dense)),
+        # Pooling of windows and of whole planes.
+        ("pools", LowerPools(target)),
         # What is left goes through TVM's own legalisation and fusion.
         ("legalise", legalise()),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,25 @@ def prefetch(buffer: Any, index: Any) -> None:
     """Emits a prefetch of an element's cache line into the second-level cache; a hint, which never faults."""
     read, second_level, data = T.int32(0), T.int32(2), T.int32(1)
     T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[index]), read, second_level, data))
+
+
+def shuffle(vectors: list[Any], lanes: Iterable[int]) -> Any:
+    """A vector of some lanes of others, which count on from one to the next."""
+    return T.Shuffle(vectors, list(lanes))
+
+
+def deinterleave(vectors: list[Any], lanes: int) -> list[Any]:
+    """The inverse of `interleave`: of elements [a0, b0, a1, b1, ...], in several vectors, [a0, a1, ...], [b0, ...]."""
+    if lanes == 1 or len(vectors) == 1:
+        return vectors
+    return [shuffle(vectors, range(q, len(vectors) * lanes, len(vectors))) for q in range(len(vectors))]
+
+
+def interleave(vectors: list[Any], lanes: int) -> Any:
+    """One vector of the elements of several vectors of `lanes`, in turn: [a0, b0, a1, b1, ...]."""
+    if len(vectors) == 1:
+        return vectors[0]
+    return shuffle(vectors, (q * lanes + i for i in range(lanes) for q in range(len(vectors))))
 
 
 LAYERS = "pconvgen.layers"
@@ -246,6 +265,11 @@ def scalar_value(expr: Any) -> float:
 def reshape(expr: Any, shape: tuple[int, ...]) -> Any:
     """`expr` with another shape; a view when it is compiled."""
     return relax.op.reshape(expr, shape)
+
+
+def conv2d(data: Any, weight: NDArray[np.float32], **attributes: Any) -> Any:
+    """A convolution by a constant; `attributes` are padding (top, left, bottom, right), dilation and groups."""
+    return relax.op.nn.conv2d(data, constant(weight), **attributes)
 
 
 def add(left: Any, right: Any) -> Any:

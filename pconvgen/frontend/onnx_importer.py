@@ -59,8 +59,8 @@ class Importer(ONNXGraphImporter):
 
     def _weighted(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int, name: str) -> Any:
         """The operator without its bias, bound to `name`; then the bias."""
-        if op_name == "ConvTranspose" and "output_shape" in attrs:
-            raise NotImplementedError("the attribute output_shape")
+        if op_name == "ConvTranspose":
+            _explicit_output(inputs, attrs)
         if op_name == "Conv":
             _explicit_padding(inputs, attrs)
         bias = inputs[2]
@@ -94,6 +94,31 @@ def _explicit_padding(inputs: Any, attrs: dict[str, Any]) -> None:
         before.append(small if mode == "SAME_UPPER" else large)
         after.append(large if mode == "SAME_UPPER" else small)
     attrs["pads"] = before + after
+
+
+def _explicit_output(inputs: Any, attrs: dict[str, Any]) -> None:
+    """Replace auto_pad and output_shape of a transposed convolution by pads and output_padding."""
+    mode = attrs.pop("auto_pad", b"NOTSET").decode()
+    sizes, kernel = (shape_of(inputs[0]) or ())[2:], (shape_of(inputs[1]) or ())[2:]
+    strides = attrs.get("strides", [1] * len(kernel))
+    dilations = attrs.get("dilations", [1] * len(kernel))
+    behind = list(attrs.get("output_padding", [0] * len(kernel)))
+    wanted = attrs.pop("output_shape", None)
+    if wanted is None and mode.startswith("SAME"):
+        wanted = [size * stride for size, stride in zip(sizes, strides, strict=True)]
+    if wanted is None:
+        if mode == "VALID":
+            attrs["pads"] = [0] * (2 * len(kernel))
+        return
+    before, after = [], []
+    rows = zip(sizes, kernel, strides, dilations, list(wanted)[-len(kernel) :], strict=True)
+    for axis, (size, taps, stride, rate, output) in enumerate(rows):
+        surplus = (size - 1) * stride + (taps - 1) * rate + 1 + behind[axis] - output
+        behind[axis] += max(-surplus, 0)
+        small, large = max(surplus, 0) // 2, -(-max(surplus, 0) // 2)
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    attrs["pads"], attrs["output_padding"] = before + after, behind
 
 
 def _bound(value: Any, missing: float) -> float | None:

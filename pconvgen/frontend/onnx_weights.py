@@ -18,6 +18,9 @@ from pconvgen.files import replacing
 from pconvgen.frontend.onnx_file import layer_of, load_file, name_nodes
 from pconvgen.frontend.spec import check_dtype, unique
 from pconvgen.frontend.weights import WeightedLayer, as_kernels
+from pconvgen.sparsity.structure import swap_channels
+
+_OPERATORS = {"Conv": "conv2d", "ConvTranspose": "conv2d_transpose", "Gemm": "linear", "MatMul": "linear"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,7 @@ def load(path: Path) -> OnnxModel:
 
 
 def layers(model: OnnxModel, source: str) -> list[WeightedLayer]:
-    """The two-dimensional convolutions and products with a constant matrix, in the order of the file.
+    """The two-dimensional convolutions, transposed ones too, and products with a constant matrix, in file order.
 
     Raises PconvgenError when a weight is not float32.
     """
@@ -55,12 +58,12 @@ def layers(model: OnnxModel, source: str) -> list[WeightedLayer]:
     found: list[WeightedLayer] = []
     taken: dict[str, None] = {}
     for node, name in zip(graph.node, _layer_names(graph, weights, produced), strict=True):
-        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        if node.op_type not in _OPERATORS:
             continue
         attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         tensor, flipped = _constant(node.input[1], weights, produced)
-        op = "conv2d" if node.op_type == "Conv" else "linear"
-        if tensor is not None and len(tensor.dims) != (4 if op == "conv2d" else 2):
+        op = _OPERATORS[node.op_type]
+        if tensor is not None and len(tensor.dims) != (2 if op == "linear" else 4):
             continue
         if tensor is None and op == "linear":
             continue  # a product of two activations is no layer
@@ -75,6 +78,10 @@ def layers(model: OnnxModel, source: str) -> list[WeightedLayer]:
         # A product's second operand is [channels, filters], unless Gemm is told otherwise.
         flipped ^= op == "linear" and not attributes.get("transB", 0)
         weight = numpy_helper.to_array(tensor)
+        if op == "conv2d_transpose":
+            store = partial(_store_swapped, tensor, groups)
+            found.append(WeightedLayer(name, op, groups, swap_channels(weight, groups), store, id(tensor)))
+            continue
         store = partial(_store, tensor, flipped)
         found.append(WeightedLayer(name, op, groups, as_kernels(weight.T if flipped else weight), store, id(tensor)))
     return found
@@ -133,6 +140,10 @@ def _store(tensor: Any, flipped: bool, weight: NDArray[np.float32]) -> None:
     matrix = weight.reshape(weight.shape[:2]) if len(tensor.dims) == 2 else weight
     tensor.ClearField("float_data")
     tensor.raw_data = np.ascontiguousarray(matrix.T if flipped else matrix, "<f4").tobytes()
+
+
+def _store_swapped(tensor: Any, groups: int, weight: NDArray[np.float32]) -> None:
+    _store(tensor, False, swap_channels(weight, groups))
 
 
 def _refuse(weight: NDArray[np.float32]) -> None:

@@ -255,6 +255,9 @@ def _adaptive_max_pool(node: Any, importer: Any) -> Any:
     if any(old % new for old, new in zip(before, after, strict=True)):
         raise NotImplementedError("adaptive max pooling whose windows differ in size")
     windows = [[new, old // new] for old, new in zip(before[-spatial:], after[-spatial:], strict=True)]
+    if len(before) == 4 and spatial == 2:
+        sizes = [size for _, size in windows]
+        return emit(relax.Tuple([emit(relax.op.nn.max_pool2d(data, sizes, sizes))]))
     kept = before[:-spatial]
     split = emit(relax.op.reshape(data, kept + [size for window in windows for size in window]))
     largest = emit(relax.op.max(split, [len(kept) + 2 * axis + 1 for axis in range(spatial)]))

@@ -20,6 +20,7 @@ from pconvgen.frontend.spec import check_dtype
 from pconvgen.frontend.torch_converters import arguments
 from pconvgen.frontend.torch_export import load_file as load
 from pconvgen.frontend.weights import WeightedLayer, as_kernels
+from pconvgen.sparsity.structure import swap_channels
 
 __all__ = ["layers", "load", "module_layers", "save"]
 
@@ -28,6 +29,7 @@ _OPERATORS = {
     "conv2d.default": ("weight", False),
     "conv2d.padding": ("weight", False),
     "convolution.default": ("weight", False),
+    "conv_transpose2d.input": ("weight", False),
     "linear.default": ("weight", False),
     "addmm.default": ("mat2", True),
     "mm.default": ("mat2", True),
@@ -36,14 +38,14 @@ _TRANSPOSES = ("t.default", "permute.default", "transpose.int")
 
 
 def module_layers(module: nn.Module) -> list[WeightedLayer]:
-    """The nn.Conv2d and nn.Linear layers of a module, in its order.
+    """The nn.Conv2d, nn.ConvTranspose2d and nn.Linear layers of a module, in its order.
 
     Raises PconvgenError when a weight is not float32 or comes from a parametrisation, which would undo every change.
     """
     source = type(module).__name__
     found = []
     for name, layer in module.named_modules():
-        if not isinstance(layer, nn.Conv2d | nn.Linear):
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             continue
         if not isinstance(layer._parameters.get("weight"), nn.Parameter):
             raise PconvgenError(
@@ -53,14 +55,16 @@ def module_layers(module: nn.Module) -> list[WeightedLayer]:
                 found="parametrize" if parametrize.is_parametrized(layer) else "torch.nn.utils.prune",
                 remedy="make it permanent: prune.remove(layer, 'weight'), or parametrize.remove_parametrizations",
             )
-        convolution = isinstance(layer, nn.Conv2d)
-        groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
-        found.append(_layer(name, "conv2d" if convolution else "linear", groups, layer.weight, False, source))
+        convolution = isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        groups = layer.groups if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) else 1
+        backwards = isinstance(layer, nn.ConvTranspose2d)
+        op = ("conv2d_transpose" if backwards else "conv2d") if convolution else "linear"
+        found.append(_layer(name, op, groups, layer.weight, False, source))
     return found
 
 
 def layers(program: Any, source: str) -> list[WeightedLayer]:
-    """The two-dimensional convolutions and linear layers of an ExportedProgram, in its order.
+    """The two-dimensional convolutions, also transposed ones, and linear layers of an ExportedProgram, in its order.
 
     Raises PconvgenError when a weight is not float32.
     """
@@ -79,9 +83,11 @@ def layers(program: Any, source: str) -> list[WeightedLayer]:
         argument, transposed = _OPERATORS[operator]
         weight, flipped = _through_transposes(given[argument])
         convolution = "conv" in operator
-        if given.get("transposed") or weight.meta["val"].dim() != (4 if convolution else 2):
+        if weight.meta["val"].dim() != (4 if convolution else 2):
             continue
-        op, groups = ("conv2d" if convolution else "linear"), int(given.get("groups", 1))
+        backwards = given.get("transposed") or "transpose" in operator
+        op = ("conv2d_transpose" if backwards else "conv2d") if convolution else "linear"
+        groups = int(given.get("groups", 1))
         target = targets.get(weight.name)
         if target is not None:
             tensor = program.state_dict.get(target, program.constants.get(target))
@@ -114,7 +120,10 @@ def _through_transposes(node: Any) -> tuple[Any, bool]:
 def _layer(name: str, op: str, groups: int, tensor: torch.Tensor, flipped: bool, source: str) -> WeightedLayer:
     check_dtype("weight", f"{name}.weight", str(tensor.dtype).removeprefix("torch."), source)
     weight = tensor.detach().cpu().numpy()
-    store: Callable[[NDArray[np.float32]], None] = partial(_store, tensor, flipped)
+    if op == "conv2d_transpose":
+        store: Callable[[NDArray[np.float32]], None] = partial(_store_swapped, tensor, groups)
+        return WeightedLayer(name, op, groups, swap_channels(weight, groups), store, id(tensor))
+    store = partial(_store, tensor, flipped)
     return WeightedLayer(name, op, groups, as_kernels(weight.T if flipped else weight), store, id(tensor))
 
 
@@ -124,6 +133,10 @@ def _store(tensor: torch.Tensor, flipped: bool, weight: NDArray[np.float32]) -> 
         values = values.flatten(1).T if flipped else values.flatten(1)
     with torch.no_grad():
         tensor.copy_(values)
+
+
+def _store_swapped(tensor: torch.Tensor, groups: int, weight: NDArray[np.float32]) -> None:
+    _store(tensor, False, swap_channels(weight, groups))
 
 
 def _refuse(weight: NDArray[np.float32]) -> None:

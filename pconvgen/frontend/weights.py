@@ -17,7 +17,7 @@ class WeightedLayer:
     Attributes
     ----------
     name: as `explain` names it.
-    op: conv2d or linear.
+    op: conv2d, conv2d_transpose or linear.
     groups: of the convolution.
     weight: float32 [filters, channels / groups, height, width]; None when the model computes it from something else.
     store: puts a new weight of that shape into the model.

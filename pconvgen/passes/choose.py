@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
@@ -29,7 +30,13 @@ class LayerPlan:
 
 
 def plan_layer(
-    site: Site, name: str, target: Target, *, dense: bool = False, original: tuple[int, ...] | None = None
+    site: Site,
+    name: str,
+    target: Target,
+    *,
+    dense: bool = False,
+    original: tuple[int, ...] | None = None,
+    present: NDArray[np.bool_] | None = None,
 ) -> LayerPlan:
     """Ranks the encodings that hold the layer's weight and instantiates the fastest.
 
@@ -40,12 +47,21 @@ def plan_layer(
     target: decides instruction set, caches and clock.
     dense: consider only the dense encoding.
     original: shape of the weight before dead channels were removed from it, if there were some.
+    present: which elements of the weight the model has, None for all; the others are zeros of a rewriting, which even
+        a dense layer need not compute.
     """
     isa = ISAS[target.isa]
-    found = STRUCTURES["dense"].detect(site.weight) if dense else candidates(site.weight, site.workload.groups)
+    weight = site.weight
+    if dense and present is not None:
+        # NaN holds the place of a zero that is to be computed.
+        weight = np.where(present & (weight == 0), np.float32(np.nan), weight)
+    everything = dense and present is None
+    found = STRUCTURES["dense"].detect(weight) if everything else candidates(weight, site.workload.groups)
     ranking = rank(site.workload, [c for c in found if _compact(c)], isa, target.l2_kib)
     best = ranking[0]
-    encoding = encode(site.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
+    encoding = encode(weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
+    if weight is not site.weight:
+        encoding = replace(encoding, values=np.nan_to_num(encoding.values))
     instance = instantiate(site.workload, encoding, best.schedule, isa)
     template = "channels" if is_single_pixel(site.workload) else "pixels"
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]

@@ -8,6 +8,7 @@ after:  packed = call_tir(pack, (x,))
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from pconvgen.decision import Decision
@@ -15,6 +16,7 @@ from pconvgen.passes.choose import LayerPlan, plan_layer
 from pconvgen.passes.foreign import foreign_layers
 from pconvgen.passes.shrink import original_shapes
 from pconvgen.passes.sites import find_sites
+from pconvgen.passes.transposed import transposed_layers
 from pconvgen.targets.target import Target
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.tvm_compat import (
@@ -52,13 +54,17 @@ class LowerLayers:
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
         names = layer_names(module)
-        originals = original_shapes(module)
+        originals, transposed = original_shapes(module), transposed_layers(module)
         plans = {}
         for site in find_sites(module):
             name = names.get(site.var.name, site.var.name)
-            plans[site.result] = plan_layer(
-                site, name, self.target, dense=self.dense, original=originals.get(site.var.name)
-            )
+            layer = transposed.get(site.var.name)
+            present = None if layer is None else layer.mask(site.weight, site.workload.groups)
+            original = originals.get(site.var.name)
+            plan = plan_layer(site, name, self.target, dense=self.dense, original=original, present=present)
+            if layer is not None:
+                plan = replace(plan, decision=layer.described(plan.decision, dense=self.dense))
+            plans[site.result] = plan
         lowering = _Lowering(plans)
         lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule)))
         decided = {plan.site.var: plan.decision for plan in plans.values()}

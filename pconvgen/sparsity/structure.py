@@ -15,6 +15,15 @@ Weight = NDArray[np.float32]
 """Convolution weight, float32 [filters, input channels / groups, kernel height, kernel width]."""
 
 
+def swap_channels(weight: Weight, groups: int) -> Weight:
+    """A transposed convolution's weight [channels, filters / groups, ...] as [filters, channels / groups, ...].
+
+    The other way round it is the same exchange.
+    """
+    grouped = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
+    return np.ascontiguousarray(grouped).reshape(-1, *grouped.shape[2:])
+
+
 @dataclass(frozen=True)
 class TapShape:
     """The sizes of an encoding, which is all that its cost depends on.

@@ -9,7 +9,9 @@ from torch import nn
 
 import pconvgen
 from pconvgen.devices import get_device
+from pconvgen.frontend import load_model
 from tests.networks import TOLERANCE, imported, relative_error
+from tests.segmenter import SHAPE, segmenter
 from tests.zoo import ZOO
 
 pytestmark = pytest.mark.cross
@@ -52,3 +54,9 @@ def test_activations_over_all_floats(activation: nn.Module) -> None:
         expected = activation(torch.from_numpy(values).double()).numpy()
     error = np.abs(found - expected)
     assert (error <= np.maximum(2.4e-7 * np.abs(expected), 2 * 2.0**-149)).all()
+
+
+@pytest.mark.parametrize("target", ["cortex-a53", "cortex-a76"])
+def test_transposed_convolutions_and_pooling(target: str) -> None:
+    model = load_model(segmenter("simd_block"), example=(torch.zeros(SHAPE),))
+    assert relative_error(pconvgen.compile(model, target)) <= TOLERANCE

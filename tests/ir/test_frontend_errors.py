@@ -280,7 +280,7 @@ def test_resizing_that_nobody_knows(name: str, tmp_path: Path) -> None:
 def test_node_that_the_importer_refuses(tmp_path: Path) -> None:
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 4, 4]) for name in "xy"]
     weight = numpy_helper.from_array(np.ones((3, 3, 3, 3), np.float32), "w")
-    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", output_shape=[4, 4])
+    node = helper.make_node("ConvTranspose", ["x", "w"], ["y"], "up", output_shape=[9, 9])
     graph = helper.make_graph([node], "g", value[:1], value[1:], [weight])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
     assert "layer up: TVM cannot import this ConvTranspose" in message(tmp_path / "m.onnx")

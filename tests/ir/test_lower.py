@@ -190,7 +190,7 @@ def test_every_layer_is_decided_once_in_program_order(mixed: Any) -> None:
     decisions = decisions_of(run(imported.module, HOST))
     assert [decision.name for decision in decisions] == ["stem", "up", "body.0", "body.2", "head"]
     assert [decision.op for decision in decisions] == ["conv2d", "conv2d_transpose", "conv2d", "conv2d", "linear"]
-    assert [decision.choice == "tvm" for decision in decisions] == [False, True, False, False, False]
+    assert not [decision.name for decision in decisions if decision.choice == "tvm"]
     assert decisions[0].density == pytest.approx(2 / 3)
     for decision in decisions:
         assert decision.reason
@@ -202,8 +202,8 @@ def test_dense_ignores_zeros(mixed: Any) -> None:
     imported = load_model(model, example=(x,))
     decisions = decisions_of(run(imported.module, HOST, dense=True))
     assert {decision.structure for decision in decisions} == {"dense"}
-    assert {decision.reason for decision in decisions if decision.choice != "tvm"} == {"dense was asked for"}
-    assert [name for name, _ in phases(HOST, dense=True)] == ["lower", "legalise"]
+    assert all(decision.reason.endswith("dense was asked for") for decision in decisions)
+    assert [name for name, _ in phases(HOST, dense=True)] == ["transposed", "lower", "pools", "legalise"]
 
 
 @pytest.mark.host

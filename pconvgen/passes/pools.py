@@ -1,0 +1,160 @@
+"""Pooling: windows and whole planes become calls of the pool templates.
+
+before: y = max_pool2d(x, pool_size=[3, 3], strides=[2, 2], padding=[1, 1, 1, 1]); z = adaptive_avg_pool2d(y, [1, 1])
+after:  y = call_tir(pool, (x,)); z = call_tir(globalpool, (y,))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconvgen.schedules import ISAS
+from pconvgen.targets.target import Target
+from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.tvm_compat import (
+    Emit,
+    KernelCalls,
+    constant,
+    dtype_of,
+    is_op,
+    module_pass,
+    reshape,
+    rewrite_main,
+    shape_of,
+)
+
+
+@module_pass
+class LowerPools:
+    """Relax pass that replaces the pooling of NCHW float32 tensors of a known size in "main" by generated kernels.
+
+    Parameters
+    ----------
+    target: what code is generated for.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.lanes = ISAS[target.isa].widths[0].lanes
+
+    def transform_module(self, module: Any, _context: Any) -> Any:
+        """A new module; what is no such pooling stays for TVM's own legalisation."""
+        kernels = KernelCalls()
+
+        def rule(_var: Any, value: Any, emit: Emit) -> Any:
+            pool = pool_of(value)
+            return value if pool is None else pool.lowered(self.lanes, kernels, emit)
+
+        return kernels.add_to(rewrite_main(module, rule))
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """One pooling.
+
+    Attributes
+    ----------
+    kind: max or avg.
+    data: input expression, NCHW.
+    kernel, stride, dilation: of the windows, (rows, columns).
+    padding: (top, left, bottom, right).
+    counts_padding: whether the padding, zeros, counts for a mean.
+    shape: of the result.
+    output: rows and columns of windows.
+    """
+
+    kind: str
+    data: Any
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    dilation: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    counts_padding: bool
+    shape: tuple[int, ...]
+    output: tuple[int, int]
+
+    def lowered(self, lanes: int, kernels: KernelCalls, emit: Emit) -> Any:
+        """The expression in its place; what it needs is emitted."""
+        n, c, height, width = shape_of(self.data) or ()
+        if self.output == (1, 1) and self.kernel == (height, width) and not any(self.padding):
+            whole = GlobalPoolKernel(self.kind, n * c, height * width, lanes)
+            flat = emit(reshape(self.data, (n * c, height * width)))
+            return reshape(emit(kernels.call(whole, [flat], (n * c,))), self.shape)
+        kernel = PoolKernel(
+            kind=self.kind,
+            planes=n * c,
+            size=(height, width),
+            output=self.output,
+            kernel=self.kernel,
+            stride=self.stride,
+            dilation=self.dilation,
+            padding=self.padding[:2],
+            lanes=lanes,
+        )
+        scales = [constant(self._scale(axis)) for axis in range(2)] if self.kind == "avg" else []
+        planes = emit(reshape(self.data, (n * c, height, width)))
+        return reshape(emit(kernels.call(kernel, [planes, *scales], (n * c, *self.output))), self.shape)
+
+    def _scale(self, axis: int) -> NDArray[np.float32]:
+        """One divided by the elements that count, for each row (axis 0) or column (1) of windows."""
+        size, rate, before = (shape_of(self.data) or ())[2 + axis], self.dilation[axis], self.padding[axis]
+        first = np.arange(self.output[axis]) * self.stride[axis] - before
+        places = first[:, None] + np.arange(self.kernel[axis]) * rate
+        # Where the last window was rounded up to, it may end behind the padding too, which never counts.
+        low, high = (-before, size + self.padding[2 + axis]) if self.counts_padding else (0, size)
+        counted = ((places >= low) & (places < high)).sum(axis=1)
+        return (1 / np.maximum(counted, 1)).astype(np.float32)
+
+
+def pool_of(value: Any) -> Pool | None:
+    """The pooling that a call is; None for anything else, and for what has no template."""
+    if not is_op(value, *_OPERATORS):
+        return None
+    shape, before = shape_of(value), shape_of(value.args[0])
+    if shape is None or before is None or len(before) != 4 or dtype_of(value) != "float32" or not math.prod(before):
+        return None
+    return _OPERATORS[value.op.name](value, before, shape)
+
+
+def _windows(value: Any, before: tuple[int, ...], shape: tuple[int, ...], kind: str) -> Pool | None:
+    attrs = value.attrs
+    if (attrs.layout, attrs.out_layout) != ("NCHW", "NCHW"):
+        return None
+    kernel, stride, dilation = (_pair(sizes) for sizes in (attrs.pool_size, attrs.strides, attrs.dilation))
+    top, left, bottom, right = (int(size) for size in attrs.padding)
+    padding, counts = (top, left, bottom, right), bool(attrs.count_include_pad)
+    return Pool(kind, value.args[0], kernel, stride, dilation, padding, counts, shape, _pair(shape[2:]))
+
+
+def _adaptive(value: Any, before: tuple[int, ...], shape: tuple[int, ...]) -> Pool | None:
+    if value.attrs.layout != "NCHW" or any(old % new for old, new in zip(before, shape, strict=True)):
+        return None
+    window = (before[2] // shape[2], before[3] // shape[3])
+    return Pool("avg", value.args[0], window, window, (1, 1), (0, 0, 0, 0), False, shape, _pair(shape[2:]))
+
+
+def _planes(value: Any, before: tuple[int, ...], shape: tuple[int, ...], kind: str) -> Pool | None:
+    if sorted(int(axis) % 4 for axis in value.attrs.axis or ()) != [2, 3]:
+        return None
+    window = _pair(before[2:])
+    return Pool(kind, value.args[0], window, window, (1, 1), (0, 0, 0, 0), False, shape, (1, 1))
+
+
+def _pair(sizes: Any) -> tuple[int, int]:
+    rows, columns = (int(size) for size in sizes)
+    return rows, columns
+
+
+_OPERATORS: dict[str, Callable[[Any, tuple[int, ...], tuple[int, ...]], Pool | None]] = {
+    "relax.nn.max_pool2d": partial(_windows, kind="max"),
+    "relax.nn.avg_pool2d": partial(_windows, kind="avg"),
+    "relax.nn.adaptive_avg_pool2d": _adaptive,
+    "relax.max": partial(_planes, kind="max"),
+    "relax.mean": partial(_planes, kind="avg"),
+}

@@ -1,0 +1,122 @@
+"""The pool and interleave templates over random shapes, between inaccessible pages, against NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pconvgen.targets.host import cpu_flags
+from pconvgen.templates.interleave import InterleaveKernel
+from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
+from tests.layers import tensor
+from tests.references import windows
+
+tvm = pytest.importorskip("tvm")
+pytestmark = pytest.mark.host
+
+CPUS = {8: ("haswell", {"avx2", "fma"}), 16: ("skylake-avx512", {"avx512f", "avx512vl"})}
+BATCH = 60
+
+Case = tuple[Any, list[NDArray[np.float32]], NDArray[Any]]
+"""A kernel, its inputs and its output."""
+
+
+def random_pool(rng: np.random.Generator, lanes: int) -> Case:
+    largest = int(rng.choice([3, 4, 14]))
+    kernel, stride = ((int(a), int(b)) for a, b in (rng.integers(1, largest + 1, 2), rng.integers(1, 5, 2)))
+    dilation = (int(rng.integers(1, 4)), int(rng.integers(1, 4))) if rng.random() < 0.3 else (1, 1)
+    # Padding of a whole window and more: some windows then hold none of the input.
+    padding = (int(rng.integers(0, kernel[0] + 1)), int(rng.integers(0, kernel[1] + 1)))
+    size = (int(rng.integers(1, 24)), int(rng.integers(1, [8, 40, 300][rng.integers(3)])))
+    rows, columns = (
+        max(1, (n + p + int(rng.integers(0, k + 1)) - (k - 1) * d - 1) // s + 1)
+        for n, p, k, d, s in zip(size, padding, kernel, dilation, stride, strict=True)
+    )
+    planes = int(rng.integers(1, 6) if rng.random() < 0.8 else rng.integers(30, 70))
+    kind = ["max", "avg"][rng.integers(2)]
+    data = rng.standard_normal((planes, *size)).astype(np.float32)
+    pool = PoolKernel(kind, planes, size, (rows, columns), kernel, stride, dilation, padding, lanes)
+    if kind == "max":
+        return pool, [data], windows(data, -np.inf, kernel, stride, dilation, padding, (rows, columns)).max(axis=-1)
+    row_scale, column_scale = (rng.standard_normal(count).astype(np.float32) for count in (rows, columns))
+    sums = windows(data.astype(float), 0, kernel, stride, dilation, padding, (rows, columns)).sum(axis=-1)
+    return pool, [data, row_scale, column_scale], sums * row_scale[:, None] * column_scale
+
+
+def random_global_pool(rng: np.random.Generator, lanes: int) -> Case:
+    kind, planes = ["max", "avg"][rng.integers(2)], int(rng.integers(1, 20))
+    pixels = int(rng.integers(1, [20, 200, 2000][rng.integers(3)]))
+    data = rng.standard_normal((planes, pixels)).astype(np.float32)
+    expected = data.max(axis=1) if kind == "max" else data.astype(float).mean(axis=1)
+    return GlobalPoolKernel(kind, planes, pixels, lanes), [data], expected
+
+
+def random_interleave(rng: np.random.Generator, lanes: int) -> Case:
+    batch, groups, channels = (int(n) for n in rng.integers(1, 4, 3))
+    stride = (int(rng.integers(1, 9)), int(rng.integers(1, 9))) if rng.random() < 0.3 else (2, 2)
+    source = (int(rng.integers(1, 12)), int(rng.integers(1, 60)))
+    shift = (int(rng.integers(0, stride[0] * source[0])), int(rng.integers(0, stride[1] * min(source[1], 4))))
+    output = tuple(
+        int(rng.integers(1, s * n - cut + 1)) if rng.random() < 0.3 else s * n - cut
+        for s, n, cut in zip(stride, source, shift, strict=True)
+    )
+    data = rng.standard_normal((batch, groups * stride[0] * stride[1] * channels, *source)).astype(np.float32)
+    phases = data.reshape(batch, groups, *stride, channels, *source).transpose(0, 1, 4, 5, 2, 6, 3)
+    whole = phases.reshape(batch, groups * channels, source[0] * stride[0], source[1] * stride[1])
+    expected = whole[:, :, shift[0] : shift[0] + output[0], shift[1] : shift[1] + output[1]]
+    return (
+        InterleaveKernel(batch, groups, channels, stride, source, shift, (output[0], output[1]), lanes),
+        [data],
+        expected,
+    )
+
+
+@pytest.mark.parametrize("lanes", CPUS)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("make", [random_pool, random_global_pool, random_interleave])
+def test_random_shapes(make: Any, seed: int, lanes: int) -> None:
+    cpu, needs = CPUS[lanes]
+    with open("/proc/cpuinfo") as file:
+        if not needs <= cpu_flags(file.read()):
+            pytest.skip(f"this processor is no {cpu}")
+    rng = np.random.default_rng([seed, lanes])
+    cases = [make(rng, lanes) for _ in range(BATCH)]
+    functions = {f"k{i}": case[0].build().with_attr("global_symbol", f"k{i}") for i, case in enumerate(cases)}
+    library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target({"kind": "llvm", "mcpu": cpu}))
+    for index, (kernel, inputs, expected) in enumerate(cases):
+        output = tensor(np.full(expected.shape, np.nan, np.float32))
+        library[f"k{index}"](*map(tensor, inputs), output)
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-4, err_msg=str(kernel))
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 2), (2, 3), (3, 3), (4, 4)])
+@pytest.mark.parametrize("kind", ["max", "avg"])
+def test_no_element_is_loaded_alone(kind: str, stride: int, kernel: int) -> None:
+    """The hot loops of common pools are whole vectors: no vector is put together from elements."""
+    output = (64 * 4 - kernel) // stride + 1
+    output -= output % 16
+    size = (output - 1) * stride + kernel
+    pool = PoolKernel(kind, 8, (size, size), (output,) * 2, (kernel,) * 2, (stride,) * 2, (1, 1), (0, 0), 16)
+    code = assembly(pool)
+    assert ("vmaxps" if kind == "max" else "vaddps") in code
+    for single in ("vmaxss", "vaddss", "vinsertps", "vgatherdps", "vgatherqps"):
+        assert single not in code
+
+
+@pytest.mark.parametrize("stride", [2, 3, 4])
+def test_interleaved_rows_are_stored_as_vectors(stride: int) -> None:
+    code = assembly(InterleaveKernel(1, 1, 8, (stride, stride), (32, 32), (0, 0), (32 * stride,) * 2, 16))
+    assert "zmm" in code
+    for single in ("vinsertps", "vextractps", "vmovss"):
+        assert single not in code
+
+
+def assembly(kernel: Any) -> str:
+    """AVX-512 code of the kernel's loops, without what checks the arguments."""
+    module = tvm.IRModule({"kernel": kernel.build().with_attr("global_symbol", "kernel")})
+    library = tvm.compile(module, target=tvm.target.Target({"kind": "llvm", "mcpu": "skylake-avx512"}))
+    text: str = library.mod.inspect_source("asm")
+    return text[text.index("kernel_compute_:") :]
