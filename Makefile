@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup system demo test lint bench clean
+.PHONY: setup system demo test test-long lint bench clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,10 @@ demo: setup system
 
 test: setup system
 	$(BIN)/python -m pytest -n 2 tests
+
+# Five times as many random workloads of each kernel template.
+test-long: setup system
+	$(BIN)/python -m pytest -n 2 --workloads 10000 tests
 
 lint: setup
 	$(BIN)/ruff check .
