@@ -51,7 +51,7 @@ def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedul
         vectors = len(run.starts)
         fmas = shape.group * vectors
         # An input that is used once is a memory operand of its FMA where the ISA has those.
-        loads = 0 if shape.group == 1 and not isa.by_element else vectors
+        loads = 0 if shape.group == 1 and isa.memory_operands else vectors
         entry = max(
             shape.taps * fmas / width.fma,
             shape.taps * (vectors * load + weights) / width.loads,

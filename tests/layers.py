@@ -48,12 +48,13 @@ def random_convolution(rng: np.random.Generator) -> ConvWorkload:
     stride = tuple(int(s) for s in rng.integers(1, 4, 2)) if rng.random() < 0.4 else (1, 1)
     dilation = tuple(int(d) for d in rng.integers(1, 4, 2)) if rng.random() < 0.2 else (1, 1)
     span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    padding = tuple(int(p) for p in rng.integers(0, 4, 4)) if rng.random() < 0.5 else (span[0] // 2, span[1] // 2) * 2
+    same, asymmetric = (span[0] // 2, span[1] // 2) * 2, tuple(int(p) for p in rng.integers(0, 4, 4))
+    padding = [same, same, asymmetric, asymmetric, (0, 0, 0, 0)][rng.integers(5)]
     # Rows of more vectors than are unrolled are the exception.
     rows, columns = (4, 300) if rng.random() < 0.1 else (20, 30)
     return ConvWorkload(
         # With 16 images every tensor ends where its last 64 bytes do, and the page behind it is inaccessible.
-        batch=int(rng.choice([1, 1, 1, 2, 3, 16])),
+        batch=int(rng.choice([1, 1, 2, 3, 16, 16])),
         in_channels=groups * per_group,
         height=max(1, span[0] - padding[0] - padding[2]) + int(rng.integers(0, rows)),
         width=max(1, span[1] - padding[1] - padding[3]) + int(rng.integers(0, columns)),

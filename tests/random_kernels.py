@@ -6,7 +6,7 @@ that is offered must be right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -177,20 +177,33 @@ TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
 }
 
 
+def kernel_name(number: int, index: int) -> str:
+    """Name of a kernel of a workload in the library."""
+    return f"kernel_{number}_{index}"
+
+
+def compiled(cases: Mapping[int, Case], target: Any) -> Any:
+    """The kernels of numbered workloads as one module of TVM."""
+    functions = {}
+    for number, case in cases.items():
+        for index, kernel in enumerate(case.kernels):
+            name = kernel_name(number, index)
+            functions[name] = kernel.build().with_attr("global_symbol", name)
+    # TVM's checks of the arguments in front of a kernel take longer to compile than most kernels.
+    with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
+        return tvm.compile(tvm.IRModule(functions), target=target)
+
+
 def failures(template: str, isa: str, numbers: Sequence[int], target: Any) -> Iterator[tuple[int, str]]:
     """(number, what is wrong) of workloads that fail. Prints each before it runs, in case it ends the process."""
     for first in range(0, len(numbers), BATCH):
         cases = {number: draw(template, isa, number) for number in numbers[first : first + BATCH]}
-        kernels = {f"kernel_{number}_{k}": kernel for number in cases for k, kernel in enumerate(cases[number].kernels)}
-        functions = {name: kernel.build().with_attr("global_symbol", name) for name, kernel in kernels.items()}
         print(f"compiling {template} {isa} {min(cases)} to {max(cases)}", flush=True)
-        # TVM's checks of the arguments in front of a kernel take longer to compile than most kernels.
-        with tvm.transform.PassContext(config={"tirx.disable_assert": True}):
-            library = tvm.compile(tvm.IRModule(functions), target=target)
+        library = compiled(cases, target)
         for number, case in cases.items():
             print(f"running {template} {isa} {number}: {case.text}", flush=True)
-            compiled = [library[f"kernel_{number}_{k}"] for k in range(len(case.kernels))]
+            functions = [library[kernel_name(number, index)] for index in range(len(case.kernels))]
             for at in ("start", "end"):
-                if problem := case.check(compiled, at):
+                if problem := case.check(functions, at):
                     yield number, f"{problem}, buffers at the {at} of their pages: {case.text}"
                     break
