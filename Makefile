@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SYSTEM_PACKAGES := qemu-user g++-aarch64-linux-gnu g++-arm-linux-gnueabihf
 
-.PHONY: setup system demo test lint bench bench-kernels bench-networks clean
+.PHONY: setup system demo test test-long lint bench bench-kernels bench-networks clean
 
 setup: $(STAMP)
 
@@ -15,14 +16,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[arm,demo,dev]'
 	@touch $(STAMP)
 
-# The ARM emulator and cross compiler are Debian packages. Without them ARM libraries are still built, but not run.
+# The ARM emulator and cross compilers are Debian packages. Without them ARM libraries are still built, but not run.
 system:
-	@if command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-g++ >/dev/null; then :; \
+	@if command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-g++ >/dev/null \
+	  && command -v arm-linux-gnueabihf-gcc >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "installing qemu-user and g++-aarch64-linux-gnu"; \
-	  apt-get update -qq && apt-get install -y -qq qemu-user g++-aarch64-linux-gnu >/dev/null; \
+	  echo "installing $(SYSTEM_PACKAGES)"; \
+	  apt-get update -qq && apt-get install -y -qq $(SYSTEM_PACKAGES) >/dev/null; \
 	else \
-	  echo "MISSING: qemu-user and g++-aarch64-linux-gnu (apt-get install them as root)."; \
+	  echo "MISSING: some of $(SYSTEM_PACKAGES) (apt-get install them as root)."; \
 	  echo "SKIPPED for it: everything that runs ARM code. Building ARM libraries works."; \
 	fi
 
@@ -31,6 +33,10 @@ demo: setup system
 
 test: setup system
 	$(BIN)/python -m pytest -n 2 tests
+
+# Five times as many random workloads of each kernel template.
+test-long: setup system
+	$(BIN)/python -m pytest -n 2 --workloads 10000 tests
 
 lint: setup
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ AVX512 = Isa(
     widths=(VectorWidth(16, fma=2, loads=2, split=2.0), VectorWidth(8, fma=2, loads=2, split=1.5)),
     registers=32,
     by_element=False,
+    memory_operands=True,
     issue=5,
 )
 
@@ -17,5 +18,6 @@ AVX512_ZEN4 = Isa(
     widths=(VectorWidth(16, fma=1, loads=1, split=1.5), VectorWidth(8, fma=2, loads=2, split=1.8)),
     registers=32,
     by_element=False,
+    memory_operands=True,
     issue=5,
 )

@@ -75,7 +75,7 @@ def _entry(
         weights = -(-weights // widths[0].lanes)
     fmas = shape.taps * shape.group * len(vectors)
     # An input that is used once is a memory operand of its FMA where the ISA has those.
-    loads = 0.0 if inputs == shape.taps and shape.group == 1 and not isa.by_element else inputs * len(vectors)
+    loads = 0.0 if inputs == shape.taps and shape.group == 1 and isa.memory_operands else inputs * len(vectors)
     return max(
         shape.taps * shape.group * sum(1 / width.fma for width in widths),
         inputs * sum((width.split - (width.split - 1) * aligned) / width.loads for width in widths)

@@ -170,6 +170,9 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
         resident = 8
     elif isa.by_element:
         resident = 2 + -(-shape.group // isa.widths[0].lanes)
+    elif shape.group == 1 and shape.taps > 1 and not isa.memory_operands:
+        # Inputs that LLVM loads ahead have no other place; 32-bit ARM code spills above this.
+        resident = isa.registers * 5 // 8 if shape.taps <= 4 else isa.registers - 3
     elif shape.group == 1:
         # The weights of a body, and inputs; of more weights the rest comes from memory with every FMA.
         resident = min(shape.taps, 9) + 2

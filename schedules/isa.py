@@ -33,6 +33,7 @@ class Isa:
     widths: usable vector widths, the native one first.
     registers: vector registers.
     by_element: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
+    memory_operands: whether FMA can read an input from memory, so that one which is used once takes no register.
     issue: instructions started per cycle.
     """
 
@@ -40,4 +41,5 @@ class Isa:
     widths: tuple[VectorWidth, ...]
     registers: int
     by_element: bool
+    memory_operands: bool
     issue: float

@@ -3,7 +3,14 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, ROOT / "tests"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Says how long to look for a wrong kernel."""
+    parser.addoption("--workloads", type=int, default=2000, help="random workloads of each kernel template")

@@ -99,7 +99,7 @@ class EmulatedDevice:
         self, folder: Path, model: Model, inputs: Mapping[str, np.ndarray], threads: int, counts: Path | None = None
     ) -> list[np.ndarray]:
         """Runs the model once; with `counts`, to which the instruction counts go, three times."""
-        check_library(model, "aarch64", remedy="use the local device, or compile for an ARM target")
+        check_library(model, "aarch64", remedy="use the local device, or compile for a 64-bit ARM target")
         write_tensors(folder / "inputs", ordered_inputs(model, inputs))
         # The program sees the same arguments and environment whatever the paths here are: both lie on its stack, and
         # where the stack begins shows in the counts.

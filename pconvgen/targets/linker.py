@@ -47,8 +47,9 @@ LINK_FLAGS = (
     *("-z", "lazy"),
 )
 
-# The program that loads the library provides TVM's runtime, the linker itself the table.
-PROVIDED_PREFIXES = ("TVMFFI", "TVMBackend", "_GLOBAL_OFFSET_TABLE_")
+# The program that loads the library provides TVM's runtime, the linker itself the table. 32-bit ARM's unwind tables
+# name their routine without referring to it: no relocation of the library needs it.
+PROVIDED_PREFIXES = ("TVMFFI", "TVMBackend", "_GLOBAL_OFFSET_TABLE_", "__aeabi_unwind_cpp_pr")
 
 # fmt: off
 _MATH = (
@@ -65,13 +66,23 @@ SONAMES: dict[Platform, dict[str, str]] = {
     "host": {"libm": "libm.so.6", "libc": "libc.so.6"},
     "linux-arm64": {"libm": "libm.so.6", "libc": "libc.so.6"},
     "android-arm64": {"libm": "libm.so", "libc": "libc.so"},
+    "linux-arm32": {"libm": "libm.so.6", "libc": "libc.so.6"},
+    "android-arm32": {"libm": "libm.so", "libc": "libc.so"},
 }
 
 REMEDIES: dict[Platform, str] = {
     "host": "install gcc or clang, or: pip install ziglang",
     "linux-arm64": "install one: pip install ziglang, or apt-get install g++-aarch64-linux-gnu, or lld",
     "android-arm64": "install one: pip install ziglang, or lld, or point ANDROID_NDK_HOME to an NDK",
+    "linux-arm32": "install one: pip install ziglang, or apt-get install g++-arm-linux-gnueabihf, or lld",
+    "android-arm32": "install one: pip install ziglang, or lld, or point ANDROID_NDK_HOME to an NDK",
 }
+
+NDK_TRIPLES: dict[Platform, str] = {
+    "android-arm64": "aarch64-linux-android",
+    "android-arm32": "armv7a-linux-androideabi",
+}
+LLD_EMULATIONS = {"aarch64": "aarch64linux", "arm64": "aarch64linux", "armv7a": "armelf_linux_eabi"}
 
 
 @dataclass(frozen=True)
@@ -142,8 +153,10 @@ def _candidates(platform: Platform) -> Iterator[Linker]:
         yield from _on_path("driver", "cc", "gcc", "clang")
     elif platform == "linux-arm64":
         yield from _on_path("driver", "aarch64-linux-gnu-gcc", "aarch64-linux-gnu-g++")
+    elif platform == "linux-arm32":
+        yield from _on_path("driver", "arm-linux-gnueabihf-gcc", "arm-linux-gnueabihf-g++")
     else:
-        yield from _ndk()
+        yield from _ndk(NDK_TRIPLES[platform])
     yield from _on_path("lld", "ld.lld")
     if importlib.util.find_spec("ziglang"):
         yield Linker("zig ld.lld", (sys.executable, "-m", "ziglang", "ld.lld"), "lld")
@@ -155,14 +168,14 @@ def _on_path(how: Literal["driver", "lld"], *names: str) -> Iterator[Linker]:
             yield Linker(name, (path,), how)
 
 
-def _ndk() -> Iterator[Linker]:
+def _ndk(triple: str) -> Iterator[Linker]:
     """The clang of the NDK that the NDK's own environment variables point to."""
     for variable in ("ANDROID_NDK_HOME", "ANDROID_NDK_ROOT"):
         folder = os.environ.get(variable)
         if not folder:
             continue
         for clang in sorted(Path(folder).glob("toolchains/llvm/prebuilt/*/bin/clang")):
-            yield Linker("NDK clang", (str(clang), f"--target=aarch64-linux-android{ANDROID_API}"), "driver")
+            yield Linker("NDK clang", (str(clang), f"--target={triple}{ANDROID_API}"), "driver")
             return
 
 
@@ -227,7 +240,7 @@ def _call(linker: Linker, target: Target, flags: Sequence[str]) -> None:
 
 def _lld_flags(target: Target) -> list[str]:
     """A bare linker is told the processor, because a stub's script does not show it."""
-    return ["-m", "aarch64linux" if target.triple.startswith(("aarch64", "arm64")) else "elf_x86_64"]
+    return ["-m", LLD_EMULATIONS.get(target.triple.split("-")[0], "elf_x86_64")]
 
 
 def _spelled(linker: Linker, flags: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Platform = Literal["host", "linux-arm64", "android-arm64"]
+Platform = Literal["host", "linux-arm64", "android-arm64", "linux-arm32", "android-arm32"]
 
 
 @dataclass(frozen=True)

@@ -1,46 +1,73 @@
-"""Every template, encoding and schedule against PyTorch, over random layers."""
+"""Every template on thousands of random workloads, with each of this machine's instruction sets.
+
+`--workloads N` sets how many workloads of a template are checked, over all instruction sets together.
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
+from check_kernels import CPUS, command
 
-from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import schedules
-from pconvgen.targets.host import cpu_flags
-from tests.layers import TOLERANCE, all_candidates, error, instance_of, random_layer, run_instances
+pytest.importorskip("tvm")
 
-tvm = pytest.importorskip("tvm")
+from pconvgen.targets.host import CPUINFO, cpu_flags
+from tests.random_kernels import TEMPLATES, draw
+
 pytestmark = pytest.mark.host
 
-# Enough for each ISA of x86; the host's own flags say which of them it can run.
-CPUS = {"avx2": ("haswell", {"avx2", "fma"}), "avx512": ("skylake-avx512", {"avx512f", "avx512vl"})}
-BATCH = 40
+ROOT = Path(__file__).resolve().parents[2]
+PART = 120
+"""Workloads of one test: a few seconds, so that tests spread over processes."""
 
 
-def _flags() -> frozenset[str]:
-    with open("/proc/cpuinfo") as file:
-        return cpu_flags(file.read())
+def missing(isa: str) -> str | None:
+    """Why this machine cannot run an instruction set."""
+    lacks = CPUS[isa][1] - cpu_flags(CPUINFO.read_text())
+    return f"{isa}: this processor has no {', '.join(sorted(lacks))}" if lacks else None
 
 
-@pytest.mark.parametrize("isa", CPUS)
-@pytest.mark.parametrize("seed", range(6))
-def test_random_layers(isa: str, seed: int) -> None:
-    cpu, needs = CPUS[isa]
-    if not needs <= _flags():
-        pytest.skip(f"this processor has no {isa}")
-    rng = np.random.default_rng([seed, list(CPUS).index(isa)])
-    layers, instances, told = [], [], []
-    for _ in range(BATCH):
-        layer = random_layer(rng)
-        # Not the best encoding and schedule: any legal one must be right.
-        found = all_candidates(layer)
-        candidate = found[rng.integers(len(found))]
-        legal = list(schedules(layer.workload, candidate, ISAS[isa], l2_kib=int(rng.choice([16, 64, 1024]))))
-        max_group, _, schedule = legal[rng.integers(len(legal))]
-        layers.append(layer)
-        instances.append(instance_of(layer, candidate, max_group, schedule, ISAS[isa]))
-        told.append(f"{layer.workload} {candidate} {schedule}")
-    outputs = run_instances(layers, instances, tvm.target.Target({"kind": "llvm", "mcpu": cpu}))
-    for layer, output, text in zip(layers, outputs, told, strict=True):
-        assert error(layer, output) <= TOLERANCE, text
+def ranges(workloads: int) -> dict[str, range]:
+    """The numbers to check with each instruction set: equally many, and some more, as a few are drawn twice."""
+    usable = [isa for isa in CPUS if not missing(isa)]
+    return {isa: range(-(-workloads * 101 // (100 * len(usable)))) for isa in usable}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "part" not in metafunc.fixturenames:
+        return
+    shares = ranges(metafunc.config.getoption("--workloads"))
+    found = []
+    for template in TEMPLATES:
+        for isa in CPUS:
+            if isa not in shares:
+                found.append(pytest.param(template, isa, None, marks=pytest.mark.skip(reason=str(missing(isa)))))
+                continue
+            for first in shares[isa][::PART]:
+                part = shares[isa][first : first + PART]
+                found.append(pytest.param(template, isa, part, id=f"{template}-{isa}-{first}"))
+    metafunc.parametrize(("template", "isa", "part"), found)
+
+
+def test_random_workloads_are_right(template: str, isa: str, part: range) -> None:
+    done = subprocess.run(command(template, isa, part), cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return
+    told = re.findall(r"^FAILED .*$", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or not told:
+        last = done.stdout.splitlines()[-1:]
+        told.append(f"ended with {done.returncode} while {' '.join(last)}\n{done.stderr[-2000:]}")
+    again = f"reproduce one with: {' '.join(command(template, isa, range(1))[:-2])} NUMBER"
+    pytest.fail("\n".join([*told, again]), pytrace=False)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_random_workloads_differ(template: str, request: pytest.FixtureRequest) -> None:
+    """Whatever the weights, workloads count once for each shape, structure, epilogue and schedule."""
+    wanted = request.config.getoption("--workloads")
+    shares = ranges(wanted)
+    kernels = {(isa, draw(template, isa, number).kernels) for isa, numbers in shares.items() for number in numbers}
+    assert len(kernels) >= wanted

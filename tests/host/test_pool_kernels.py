@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pconvgen.targets.host import cpu_flags
 from pconvgen.templates.interleave import InterleaveKernel
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
-from tests.layers import tensor
+from tests.guarded import Guarded
 from tests.references import windows
 
 tvm = pytest.importorskip("tvm")
@@ -87,9 +87,11 @@ def test_random_shapes(make: Any, seed: int, lanes: int) -> None:
     functions = {f"k{i}": case[0].build().with_attr("global_symbol", f"k{i}") for i, case in enumerate(cases)}
     library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target({"kind": "llvm", "mcpu": cpu}))
     for index, (kernel, inputs, expected) in enumerate(cases):
-        output = tensor(np.full(expected.shape, np.nan, np.float32))
-        library[f"k{index}"](*map(tensor, inputs), output)
-        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-4, err_msg=str(kernel))
+        for at in ("start", "end"):
+            output = Guarded(np.full(expected.shape, np.nan, np.float32), at, writable=True)
+            library[f"k{index}"](*(Guarded(data, at, writable=False).array for data in inputs), output.array)
+            assert output.intact, kernel
+            np.testing.assert_allclose(output.array, expected, rtol=1e-5, atol=1e-4, err_msg=str(kernel))
 
 
 @pytest.mark.parametrize(("stride", "kernel"), [(1, 3), (2, 2), (2, 3), (3, 3), (4, 4)])
