@@ -71,7 +71,7 @@ def measure(channels: int, size: int, structure: str, density: float, params: di
     weight = rng.standard_normal(workload.weight_shape).astype(np.float32)
     if structure != "dense":
         weight = STRUCTURES[structure].project(weight, density, **params)
-    choice = _choice(workload, weight, structure, params, target)
+    choice = own_choice(workload, weight, structure, params, target)
     isa, tvm_target = ISAS[target.isa], llvm_target(target)
     instance = instantiate(workload, encode(weight, choice.candidate, 1, choice.max_group), choice.schedule, isa)
     functions = {"kernel": instance.kernel.build()} | ({"pack": instance.pack.build()} if instance.pack else {})
@@ -110,7 +110,7 @@ def measure(channels: int, size: int, structure: str, density: float, params: di
     )
 
 
-def _choice(workload: ConvWorkload, weight: Any, structure: str, params: dict[str, Any], target: Target) -> Choice:
+def own_choice(workload: ConvWorkload, weight: Any, structure: str, params: dict[str, Any], target: Target) -> Choice:
     """The default schedule for the encoding that the weight was pruned for."""
     found = [
         candidate
