@@ -1,5 +1,6 @@
 """AVX-512: 32 registers of 16 lanes, which short tails use at half their width."""
 
+from pconvgen.schedules.avx2 import AVX_CODE
 from pconvgen.schedules.isa import Isa, VectorWidth
 
 AVX512 = Isa(
@@ -8,6 +9,8 @@ AVX512 = Isa(
     registers=32,
     by_element=False,
     issue=5,
+    code=AVX_CODE,
+    paired=1,
 )
 
 # Zen 4 runs 512-bit instructions as two halves, so 256-bit vectors have the same peak and shorter tails.
@@ -18,4 +21,6 @@ AVX512_ZEN4 = Isa(
     registers=32,
     by_element=False,
     issue=5,
+    code=AVX_CODE,
+    paired=1,
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pconvgen.schedules.isa import Isa, VectorWidth
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
-from pconvgen.templates.pixels import block_tiles, pixel_layout
+from pconvgen.templates.pixels import ENTRIES, block_tiles, pixel_layout
 from pconvgen.workload import ConvWorkload
 
 FMA_LATENCY = 4.0
@@ -52,12 +52,19 @@ def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedul
         fmas = shape.group * vectors
         # An input that is used once is a memory operand of its FMA where the ISA has those.
         loads = 0 if shape.group == 1 and not isa.by_element else vectors
+        # Where loads come in pairs, each tap has its own address, and entries of one tap share what a round takes.
+        addresses = shape.taps if isa.paired > 1 else 0
+        round_ = ENTRY / ENTRIES if isa.paired > 1 and shape.taps == 1 else ENTRY
+        issue = (shape.taps * (fmas + (loads + weights) / isa.paired) + addresses + round_) / isa.issue
         entry = max(
             shape.taps * fmas / width.fma,
             shape.taps * (vectors * load + weights) / width.loads,
             shape.taps * FMA_LATENCY,
-            (shape.taps * (fmas + loads + weights) + ENTRY) / isa.issue,
+            issue,
         )
+        if isa.by_element:
+            # The small cores among these issue in order: there, nothing hides entirely.
+            entry += (1 - OVERLAP) * issue
         stores = shape.groups * (shape.bodies * BODY + fmas * STORE)
         # Entries of one channel read the same lines: a tile and the rows that a kernel adds to it.
         lines = 4 * (vectors * schedule.lanes + (workload.kernel[0] - 1) * schedule.pitch)

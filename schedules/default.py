@@ -13,8 +13,8 @@ from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import min_pitch, used_phases
 from pconvgen.workload import ConvWorkload
 
-CODE_CAP = 512
-"""FMAs that the bodies of one tile may unroll to. Twice as many fit the instruction cache, but measured slower."""
+WEIGHTS = 16
+"""Weights of one filter's entry that are in registers at a time where taps share inputs; more are loaded again."""
 
 UNROLL = (1, 2, 4, 8)
 
@@ -88,7 +88,9 @@ def _shapes(workload: ConvWorkload, candidate: Candidate, sizes: list[int]) -> I
 def _pixel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int) -> Iterator[PixelSchedule]:
     """Legal schedules: accumulators, inputs and weights fit into the registers, the code into the cap."""
     pitch = min_pitch(workload)
-    options = {_rows(workload, pitch, kib) for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2))}
+    most = {_rows(workload, pitch, kib) for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2))}
+    # The last block overlaps the one before it unless rows divide.
+    options = most | {max(n for n in range(1, rows + 1) if workload.out_height % n == 0) for rows in most}
     for rows, width in itertools.product(sorted(options), isa.widths):
         pixels = (rows - 1) * pitch + workload.out_width
         lanes = width.lanes
@@ -108,11 +110,12 @@ def _pixel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: 
 
 def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     accumulators = shape.group * vectors
-    if isa.by_element and shape.taps > 1:
-        # LLVM keeps inputs that neighbouring taps share, the more the more taps: at most a few spills up to here.
-        resident = 8 if shape.group > 1 or shape.taps <= 4 else 12 if shape.taps <= 6 else 23
-    elif isa.by_element:
-        resident = 2 + -(-shape.group // isa.widths[0].lanes)
+    if isa.by_element:
+        # Two inputs, and the weights of a tap or, where taps share inputs, of an entry.
+        weights = shape.group if shape.group > 1 else min(shape.taps, WEIGHTS)
+        # Of many weights LLVM loads the next ones early.
+        ahead = 2 if shape.taps > 4 else 0
+        resident = 2 + -(-weights // isa.widths[0].lanes) + ahead
     elif shape.group == 1 and shape.taps > 1:
         # Taps of a column share inputs; kept in registers they are worth more than more accumulators (measured).
         resident = isa.registers // 2 if shape.taps <= 4 else isa.registers * 5 // 8
@@ -123,7 +126,7 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     else:
         resident = min(shape.group, vectors) + 1
     code = shape.bodies * shape.taps * accumulators
-    return accumulators + resident <= isa.registers and (code <= CODE_CAP or vectors == 1)
+    return accumulators + resident <= isa.registers and (code <= isa.code or vectors == 1)
 
 
 def _rows(workload: ConvWorkload, pitch: int, kib: int) -> int:

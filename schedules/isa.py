@@ -34,6 +34,8 @@ class Isa:
     registers: vector registers.
     by_element: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
     issue: instructions started per cycle.
+    code: FMAs that the bodies of one tile may unroll to.
+    paired: vectors that one load instruction can bring.
     """
 
     name: str
@@ -41,3 +43,5 @@ class Isa:
     registers: int
     by_element: bool
     issue: float
+    code: int
+    paired: int

@@ -3,4 +3,12 @@
 from pconvgen.schedules.isa import Isa, VectorWidth
 
 # Two 128-bit FMA pipes and two load pipes: Cortex-A76 and later; A53 and A55 have half of both, the same ratio.
-NEON = Isa(name="neon", widths=(VectorWidth(4, fma=2, loads=2, split=1.0),), registers=32, by_element=True, issue=4)
+NEON = Isa(
+    name="neon",
+    widths=(VectorWidth(4, fma=2, loads=2, split=1.0),),
+    registers=32,
+    by_element=True,
+    issue=4,
+    code=1024,
+    paired=2,
+)

@@ -31,6 +31,12 @@ from pconvgen.templates.tiles import TileRun, cut, for_each_piece
 from pconvgen.tvm_compat import PrimFunc, T, broadcast, lane, prim_func, ramp
 from pconvgen.workload import ConvWorkload
 
+PAIR_REACH = 64
+"""Vectors behind an address that a paired load can begin at (the immediate of AArch64's ldp has 7 bits, with sign)."""
+
+ENTRIES = 4
+"""Entries of one tap that a round of the loop adds, where weights are loaded as vectors."""
+
 
 @dataclass(frozen=True)
 class PixelKernel:
@@ -187,13 +193,70 @@ class _Emitter:
             # Bound once: LLVM would reload them in the loop, as stores might alias.
             begin = T.Bind(self.indptr[g * bodies + b])
             end = T.Bind(self.indptr[g * bodies + (b + 1)])
-            with T.serial(begin, end) as e:
-                # 64-bit, so that taps fold into the addresses of the loads.
-                origin = T.Bind(T.Cast("int64", self.offsets[e]) + base)
-                weight = self._weights(T.Bind(T.Cast("int64", e) * (len(body) * group)), len(body) * group)
-                for k, tap in enumerate(body):
-                    self._tap(acc, run, origin + tap, lambda j, k=k, weight=weight: weight(k * group + j))
+            anchors = self._anchors(body)
+            # One tap has few FMAs: several entries share loads of weights and offsets, and the branch.
+            several = ENTRIES if kernel.isa.by_element and len(body) == 1 else 1
+            rounds = T.Bind((end - begin) // several)
+            if several > 1:
+                with T.serial(0, rounds) as r:
+                    self._entries(acc, run, body, anchors, T.Bind(begin + r * several), several, base)
+            with T.serial(begin + rounds * several if several > 1 else begin, end) as e:
+                self._entries(acc, run, body, anchors, e, 1, base)
         return acc
+
+    def _entries(
+        self, acc: list[list[Any]], run: TileRun, body: tuple[int, ...], anchors: list[tuple[int, Any]], first: Any,
+        count: int, base: Any,
+    ) -> None:  # fmt: skip
+        """Adds `count` entries from `first`."""
+        taps, group = len(body), self.kernel.group
+        # 64-bit, so that taps fold into the addresses of the loads.
+        origins = [T.Bind(T.Cast("int64", self.offsets[first + n]) + base) for n in range(count)]
+        weight = self._weights(T.Bind(T.Cast("int64", first) * (taps * group)), count * taps * group)
+        for n, origin in enumerate(origins):
+            if group == 1 and self.kernel.isa.by_element:
+                self._by_input(acc[0], run, body, anchors, origin, lambda k, n=n: weight(n * taps + k))
+                continue
+            for k, (tap, (at, address)) in enumerate(zip(body, anchors, strict=True)):
+                number = (n * taps + k) * group
+                self._tap(acc, run, origin + address + (tap - at), lambda j, number=number: weight(number + j))
+
+    def _anchors(self, body: tuple[int, ...]) -> list[tuple[int, Any]]:
+        """For each tap of a body an address near it: its value, and the same as LLVM sees it.
+
+        Where loads reach only multiples of a vector and come in pairs, addresses are hidden from LLVM, so that it keeps
+        each in a register and pairs the loads behind it. Otherwise it addresses every load from one register, and most
+        of them take an addition and come alone.
+        """
+        lanes = self.kernel.isa.widths[0].lanes
+        hidden: dict[int, Any] = {0: T.int64(0)}
+        if self.kernel.isa.paired == 1:
+            return [(0, hidden[0])] * len(body)
+        anchors = []
+        for tap in body:
+            near = [at for at in hidden if (tap - at) % lanes == 0 and 0 <= tap - at < PAIR_REACH * lanes // 2]
+            at = max(near, default=tap)
+            if at not in hidden:
+                # What LLVM does not know: indptr begins with 0.
+                hidden[at] = T.Bind(T.shift_left(T.int64(at), T.Cast("int64", self.indptr[0])))
+            anchors.append((at, hidden[at]))
+        return anchors
+
+    def _by_input(
+        self, acc: list[Any], run: TileRun, body: tuple[int, ...], anchors: list[tuple[int, Any]], origin: Any,
+        weight: Callable[[int], Any],
+    ) -> None:  # fmt: skip
+        """acc[i] += weight(k) * data[origin + body[k] + starts[i]]; an input that several taps read is loaded once."""
+        lanes = self.schedule.lanes
+        addresses = dict(anchors)
+        uses: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        for k, (tap, (at, _)) in enumerate(zip(body, anchors, strict=True)):
+            for i, start in enumerate(run.starts):
+                uses.setdefault((at, tap - at + start), []).append((k, i))
+        for (at, offset), pairs in sorted(uses.items()):
+            x = T.Bind(self.data[ramp(origin + addresses[at] + offset, lanes)])
+            for k, i in pairs:
+                _fma(acc[i], weight(k), x, lanes)
 
     def _tap(self, acc: list[list[Any]], run: TileRun, origin: Any, weight: Callable[[int], Any]) -> None:
         """acc[j][i] += weight(j) * data[origin + starts[i]] for one tap."""
@@ -202,22 +265,19 @@ class _Emitter:
         def load(start: int) -> Any:
             return T.Bind(self.data[ramp(origin + start, lanes)])
 
-        def fma(a: Any, w: Any, x: Any) -> None:
-            T.buffer_store(a, a[ramp(0, lanes)] + w * x, [ramp(0, lanes)])
-
         # Of weights and inputs, the fewer stay in registers while the others stream by.
         if len(run.starts) < group and not self.kernel.isa.by_element:
             xs = [load(start) for start in run.starts]
             for j in range(group):
                 w = weight(j)
                 for a, x in zip(acc[j], xs, strict=True):
-                    fma(a, w, x)
+                    _fma(a, w, x, lanes)
         else:
             ws = [weight(j) for j in range(group)]
             for i, start in enumerate(run.starts):
                 x = load(start)
                 for j, w in enumerate(ws):
-                    fma(acc[j][i], w, x)
+                    _fma(acc[j][i], w, x, lanes)
 
     def _weights(self, base: Any, count: int) -> Callable[[int], Any]:
         """Access to the `count` weights of an entry, each broadcast to a vector."""
@@ -227,15 +287,14 @@ class _Emitter:
         # Whole vectors of weights, of which FMA multiplies by one lane; a partial last one is loaded lane by lane.
         # Each is loaded when its first weight is needed: all at once would take registers from the accumulators.
         whole = count // native * native
-        vectors: dict[int, Any] = {}
+        loaded: dict[int, Any] = {}
 
         def weight(n: int) -> Any:
-            if n >= whole:
-                return T.Bind(broadcast(self.values[base + n], lanes))
-            first = n // native * native
-            if first not in vectors:
-                vectors[first] = T.Bind(self.values[ramp(base + first, native)])
-            return broadcast(lane(vectors[first], n - first), lanes)
+            first = n // native * native if n < whole else n
+            if first not in loaded:
+                vector = self.values[ramp(base + first, native)] if n < whole else self.values[base + n]
+                loaded[first] = T.Bind(vector if n < whole else broadcast(vector, lanes))
+            return broadcast(lane(loaded[first], n - first), lanes) if n < whole else loaded[first]
 
         return weight
 
@@ -252,3 +311,7 @@ class _Emitter:
                 store()
         else:
             store()
+
+
+def _fma(acc: Any, weight: Any, x: Any, lanes: int) -> None:
+    T.buffer_store(acc, acc[ramp(0, lanes)] + weight * x, [ramp(0, lanes)])

@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("tvm")
 
 from pconvgen.schedules import ISAS, Isa
-from pconvgen.schedules.default import CODE_CAP, rank, schedules
+from pconvgen.schedules.default import rank, schedules
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode
 from pconvgen.sparsity.structure import TapShape
@@ -83,7 +83,7 @@ def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa)
     accumulators = shape.group * schedule.vectors
     weights = -(-shape.group // isa.widths[0].lanes) if isa.by_element else min(shape.group, schedule.vectors)
     assert accumulators + weights + 1 <= isa.registers
-    assert shape.bodies * shape.taps * accumulators <= CODE_CAP or schedule.vectors == 1
+    assert shape.bodies * shape.taps * accumulators <= isa.code or schedule.vectors == 1
     assert schedule.pitch >= min_pitch(w)
     assert 1 <= schedule.rows <= w.out_height
     assert schedule.lanes <= (schedule.rows - 1) * schedule.pitch + w.out_width, "vectors fit into a row block"
