@@ -77,7 +77,7 @@ class EmulatedDevice:
         """
         if threads != 1:
             raise UsageError("instructions are counted with one thread", found=threads, expected=1)
-        classes = self.profile(model, inputs).classes
+        classes = self.profile(model, inputs)[1].classes
         return BenchResult(
             median_ms=None,
             min_ms=None,
@@ -89,15 +89,15 @@ class EmulatedDevice:
             classes=classes,
         )
 
-    def profile(self, model: Model, inputs: Mapping[str, np.ndarray]) -> Span:
-        """What one inference with one thread executes: instructions by class, and the code that they are in.
+    def profile(self, model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Span]:
+        """Outputs of one inference with one thread, and what it executes: instructions by class, and their code.
 
         Raises what `run` raises.
         """
         with tempfile.TemporaryDirectory(prefix="pconvgen-emulated-") as name:
             counts = Path(name) / "counts.json"
-            named_outputs(model, self._work(Path(name), model, inputs, 1, counts))
-            return read_spans(counts)[-1]
+            outputs = named_outputs(model, self._work(Path(name), model, inputs, 1, counts))
+            return outputs, read_spans(counts)[-1]
 
     def _work(
         self, folder: Path, model: Model, inputs: Mapping[str, np.ndarray], threads: int, counts: Path | None = None
