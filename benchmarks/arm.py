@@ -30,7 +30,7 @@ from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import PconvgenError
 from pconvgen.files import write_text
 from pconvgen.schedules import ISAS
-from pconvgen.sparsity import STRUCTURES, encode
+from pconvgen.sparsity import STRUCTURES, Candidate, encode
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
@@ -118,7 +118,7 @@ def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict
     pack = _profile(layer, instance, target, None).instructions if instance.pack else 0
     return Row(
         layer=f"{w.in_channels}@{w.height}",
-        name=f"pattern({choice.candidate.bodies})" if structure == "pattern" else str(choice.candidate),
+        name=_name(structure, choice.candidate),
         density=float(np.count_nonzero(weight) / weight.size),
         kernel=span.instructions - pack,
         pack=pack,
@@ -129,6 +129,12 @@ def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict
         cycles=_cycles(span) if cycles else {},
         schedule={"group": instance.kernel.group, **asdict(choice.schedule)},
     )
+
+
+def _name(structure: str, candidate: Candidate) -> str:
+    # Which blocks a punched weight is stored in differs from layer to layer.
+    names = {"pattern": f"pattern({candidate.bodies})", "block_punched": structure}
+    return names.get(structure, str(candidate))
 
 
 def _profile(layer: DenseLayer, instance: Instance, target: Target, expected: NDArray[np.float32] | None) -> Span:

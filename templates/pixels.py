@@ -32,7 +32,8 @@ from pconvgen.tvm_compat import PrimFunc, T, broadcast, lane, prim_func, ramp
 from pconvgen.workload import ConvWorkload
 
 PAIR_REACH = 64
-"""Vectors behind an address that a paired load can begin at (the immediate of AArch64's ldp has 7 bits, with sign)."""
+"""Vectors behind an address that paired loads reach (the immediate of AArch64's ldp has 7 bits, with sign): half of
+them lie between an address and its last tap, the others in the tile."""
 
 ENTRIES = 4
 """Entries of one tap that a round of the loop adds, where weights are loaded as vectors."""
@@ -159,7 +160,7 @@ class _Emitter:
         for run in self.tiles:
             with T.serial(0, run.count) as t:
                 pixel = T.Bind(T.Cast("int64", t) * run.step + run.first)
-                acc = self._accumulate(run, g, in_base + pixel)
+                acc = self._accumulate(run, g, T.Bind(in_base + self._hidden(pixel)))
                 for j in lanes_of_group:
                     for a, start in zip(acc[j], run.starts, strict=True):
                         value = a[ramp(0, s.lanes)]
@@ -222,12 +223,7 @@ class _Emitter:
                 self._tap(acc, run, origin + address + (tap - at), lambda j, number=number: weight(number + j))
 
     def _anchors(self, body: tuple[int, ...]) -> list[tuple[int, Any]]:
-        """For each tap of a body an address near it: its value, and the same as LLVM sees it.
-
-        Where loads reach only multiples of a vector and come in pairs, addresses are hidden from LLVM, so that it keeps
-        each in a register and pairs the loads behind it. Otherwise it addresses every load from one register, and most
-        of them take an addition and come alone.
-        """
+        """For each tap of a body an address near it: its value, and the same hidden."""
         lanes = self.kernel.isa.widths[0].lanes
         hidden: dict[int, Any] = {0: T.int64(0)}
         if self.kernel.isa.paired == 1:
@@ -237,10 +233,19 @@ class _Emitter:
             near = [at for at in hidden if (tap - at) % lanes == 0 and 0 <= tap - at < PAIR_REACH * lanes // 2]
             at = max(near, default=tap)
             if at not in hidden:
-                # What LLVM does not know: indptr begins with 0.
-                hidden[at] = T.Bind(T.shift_left(T.int64(at), T.Cast("int64", self.indptr[0])))
+                hidden[at] = T.Bind(self._hidden(T.int64(at)))
             anchors.append((at, hidden[at]))
         return anchors
+
+    def _hidden(self, offset: Any) -> Any:
+        """The int64 `offset` in a form that LLVM cannot fold into addresses.
+
+        Where loads reach only multiples of a vector and come in pairs, LLVM then keeps each address in a register and
+        pairs the loads behind it. Otherwise it addresses every load from one register, and most of them take an
+        addition and come alone.
+        """
+        # What LLVM does not know: indptr begins with 0.
+        return offset if self.kernel.isa.paired == 1 else T.shift_left(offset, T.Cast("int64", self.indptr[0]))
 
     def _by_input(
         self, acc: list[Any], run: TileRun, body: tuple[int, ...], anchors: list[tuple[int, Any]], origin: Any,
