@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SYSTEM_PACKAGES := qemu-user g++-aarch64-linux-gnu g++-arm-linux-gnueabihf
 
-.PHONY: setup system demo test test-long lint bench bench-kernels bench-networks clean
+.PHONY: setup system mca demo test test-long lint bench bench-kernels bench-networks bench-arm clean
 
 setup: $(STAMP)
 
@@ -52,6 +52,20 @@ bench-kernels: setup
 
 bench-networks: setup
 	$(BIN)/python -m benchmarks.whole_networks
+
+# llvm-mca, for the cycle estimates of bench-arm; older releases than 16 have no model of the cores.
+mca:
+	@for v in 19 18 17 16; do command -v llvm-mca-$$v >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing llvm, for llvm-mca"; \
+	  apt-get update -qq; \
+	  for v in 19 18 17 16; do apt-get install -y -qq --no-install-recommends llvm-$$v >/dev/null && exit 0; done; \
+	fi; \
+	echo "MISSING: llvm-mca 16 or newer (apt-get install llvm-19 as root)."; \
+	echo "SKIPPED for it: cycle estimates. Instructions are counted without them."
+
+bench-arm: setup system mca
+	$(BIN)/python -m benchmarks.arm
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out

@@ -13,4 +13,5 @@ ARMV7A = Isa(
     by_element=False,
     memory_operands=False,
     issue=2,
+    paired=1,
 )

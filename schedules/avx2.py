@@ -9,4 +9,5 @@ AVX2 = Isa(
     by_element=False,
     memory_operands=True,
     issue=5,
+    paired=1,
 )

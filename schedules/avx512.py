@@ -9,6 +9,7 @@ AVX512 = Isa(
     by_element=False,
     memory_operands=True,
     issue=5,
+    paired=1,
 )
 
 # Zen 4 runs 512-bit instructions as two halves, so 256-bit vectors have the same peak and shorter tails.
@@ -20,4 +21,5 @@ AVX512_ZEN4 = Isa(
     by_element=False,
     memory_operands=True,
     issue=5,
+    paired=1,
 )

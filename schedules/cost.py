@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pconvgen.schedules.isa import Isa, VectorWidth
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
-from pconvgen.templates.pixels import block_tiles, pixel_layout
+from pconvgen.templates.pixels import ENTRIES, block_tiles, pixel_layout
 from pconvgen.templates.tiles import Vector
 from pconvgen.workload import ConvWorkload
 
@@ -36,6 +36,8 @@ TLB_MISS = 1.15
 """How much longer lines take when the input of a block is larger than that."""
 OVERLAP = 0.95
 """Share of the shorter of arithmetic and fetching that hides behind the longer."""
+IN_ORDER = 0.2
+"""Share of the time to start instructions that an in-order core does not hide."""
 LINE = 64
 """Bytes of a cache line."""
 MEMORY_BYTES = 6.0
@@ -76,13 +78,20 @@ def _entry(
     fmas = shape.taps * shape.group * len(vectors)
     # An input that is used once is a memory operand of its FMA where the ISA has those.
     loads = 0.0 if inputs == shape.taps and shape.group == 1 and isa.memory_operands else inputs * len(vectors)
-    return max(
+    # Where loads come in pairs, each tap has its own address, or one for each row of the tile where those are not whole
+    # vectors apart, and entries of one tap share what a round takes.
+    addresses = shape.taps * (height if schedule.pitch % widths[0].lanes else 1) if isa.paired > 1 else 0
+    round_ = ENTRY / ENTRIES if isa.paired > 1 and shape.taps == 1 else ENTRY
+    issue = (fmas + (loads + weights) / isa.paired + addresses + round_) / isa.issue
+    cycles = max(
         shape.taps * shape.group * sum(1 / width.fma for width in widths),
         inputs * sum((width.split - (width.split - 1) * aligned) / width.loads for width in widths)
         + weights / widths[0].loads,
         FMA_LATENCY * shape.taps if fmas < FMA_LATENCY * widths[0].fma * shape.taps else 0.0,
-        (fmas + loads + weights + ENTRY) / isa.issue,
+        issue,
     )
+    # The small cores among those that multiply by element issue in order: there, nothing hides entirely.
+    return cycles + IN_ORDER * issue if isa.by_element else cycles
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ CODE_CAP = 1024
 PART_KIB = 36
 """What a tile's input may take in one part of the input channels; measured, a little more than the first cache."""
 
+WEIGHTS = 16
+"""Weights of one filter's entry that are in registers at a time where taps share inputs; more are loaded again."""
+
 TILE_CHOICES = 3
 """How many sizes of tiles that run across rows are tried, from the largest that fits the registers."""
 
@@ -97,14 +100,14 @@ def _pixel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: 
     for width, (pitch, aligned, own_columns) in itertools.product(isa.widths, _layouts(workload, isa)):
         row_pitch = -(-pitch // width.lanes) * width.lanes if aligned else pitch
         row = 4 * workload.in_channels * len(used_phases(workload, own_columns=own_columns)) * row_pitch
-        for rows in sorted({_rows(workload, row, kib) for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2))}):
+        for rows in _rows(workload, row, l2_kib):
             prefetch = rows < workload.out_height and workload.out_height * row > l2_kib * 1024
             across = row_pitch == workload.out_width
             lanes = width.lanes
             while lanes // 2 >= max(workload.out_width * (rows if across else 1), isa.widths[-1].lanes):
                 lanes //= 2
             align = lanes if aligned or own_columns else 1
-            for height, vectors in _tiles(workload, shape, rows, lanes, most, across=across):
+            for height, vectors in _tiles(workload, shape, isa, rows, lanes, most, across=across):
                 tile = PixelSchedule(
                     lanes,
                     vectors,
@@ -132,7 +135,7 @@ def _channels(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, 
 
 
 def _tiles(
-    workload: ConvWorkload, shape: TapShape, rows: int, lanes: int, most: int, *, across: bool
+    workload: ConvWorkload, shape: TapShape, isa: Isa, rows: int, lanes: int, most: int, *, across: bool
 ) -> Iterator[tuple[int, int]]:
     """(height, vectors) of tiles of at most `most` vectors, the sizes that cut a block evenly."""
     if across:
@@ -144,9 +147,17 @@ def _tiles(
     row = -(-workload.out_width // lanes)
     for parts in range(-(-row // most), row + 1):
         vectors = -(-row // parts)
-        # Filters that share each input gain nothing from tall tiles, and of a body's taps LLVM would keep all inputs.
-        for height in {1} if shape.group > 1 and shape.taps > 1 else {1, min(rows, most // vectors)}:
+        for height in {1, min(rows, most // vectors)} if _may_be_tall(shape, isa) else {1}:
             yield height, height * vectors
+
+
+def _may_be_tall(shape: TapShape, isa: Isa) -> bool:
+    """Whether LLVM keeps a tile of several rows in registers."""
+    if shape.taps == 1:
+        return True
+    if shape.group > 1:
+        return False  # it would keep the inputs that taps share, too
+    return isa.memory_operands or shape.columns < shape.taps <= WEIGHTS
 
 
 def _layouts(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[int, bool, bool]]:
@@ -163,13 +174,12 @@ def _layouts(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[int, bool, bool
 
 def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     accumulators = shape.group * vectors
-    if isa.by_element and shape.group == 1:
-        resident = 3 + -(-shape.taps // isa.widths[0].lanes)
-    elif isa.by_element and shape.taps > 1:
-        # LLVM keeps inputs that neighbouring taps share, the more the more taps: at most a few spills up to here.
-        resident = 8
-    elif isa.by_element:
-        resident = 2 + -(-shape.group // isa.widths[0].lanes)
+    if isa.by_element:
+        # Two inputs, and the weights of a tap or, where taps share inputs, of an entry.
+        weights = shape.group if shape.group > 1 else min(shape.taps, WEIGHTS)
+        # Of many weights LLVM loads the next ones early.
+        ahead = 2 if shape.taps > 4 else 0
+        resident = 2 + -(-weights // isa.widths[0].lanes) + ahead
     elif shape.group == 1 and shape.taps > 1 and not isa.memory_operands:
         # Inputs that LLVM loads ahead have no other place; 32-bit ARM code spills above this.
         resident = isa.registers * 5 // 8 if shape.taps <= 4 else isa.registers - 3
@@ -182,12 +192,16 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     return accumulators + resident <= isa.registers and (code <= CODE_CAP or vectors == 1)
 
 
-def _rows(workload: ConvWorkload, bytes_per_row: int, kib: int) -> int:
-    """Output rows per block, whose input, which all filters read, is to fit into `kib`."""
+def _rows(workload: ConvWorkload, bytes_per_row: int, l2_kib: int) -> list[int]:
+    """Output rows per block, whose input, which all filters read, is to fit into a cache or the TLB."""
     halo = (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
-    fit = max(1, kib * 1024 // bytes_per_row - halo)
-    blocks = -(-workload.out_height // fit)
-    return -(-workload.out_height // blocks)
+    options = set()
+    for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2)):
+        fit = min(workload.out_height, max(1, kib * 1024 // bytes_per_row - halo))
+        options.add(-(-workload.out_height // -(-workload.out_height // fit)))
+        # The last block overlaps the one before it unless rows divide.
+        options.add(max(rows for rows in range(1, fit + 1) if workload.out_height % rows == 0))
+    return sorted(options)
 
 
 def _channel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa) -> Iterator[ChannelSchedule]:

@@ -35,6 +35,7 @@ class Isa:
     by_element: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
     memory_operands: whether FMA can read an input from memory, so that one which is used once takes no register.
     issue: instructions started per cycle.
+    paired: vectors that one load instruction can bring.
     """
 
     name: str
@@ -43,3 +44,4 @@ class Isa:
     by_element: bool
     memory_operands: bool
     issue: float
+    paired: int

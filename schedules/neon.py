@@ -10,4 +10,5 @@ NEON = Isa(
     by_element=True,
     memory_operands=False,
     issue=4,
+    paired=2,
 )

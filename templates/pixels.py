@@ -39,6 +39,15 @@ LINE = 16
 _WeightAt = Callable[[int, int], Any]
 """(number of a weight, lanes) -> the weight, broadcast."""
 
+_Anchors = dict[int, tuple[int, Any]]
+"""Offset of a row of inputs -> an address near it: its value, and the same as LLVM sees it."""
+
+PAIR_REACH = 64
+"""Vectors behind an address that paired loads reach (the immediate of AArch64's ldp has 7 bits, with sign)."""
+
+ENTRIES = 4
+"""Entries of one tap that a round of the loop adds, where weights are loaded as vectors."""
+
 
 @dataclass(frozen=True)
 class PixelKernel:
@@ -219,7 +228,7 @@ class _Emitter:
                 number = T.Bind(T.Cast("int64", y) * run.columns + x + before)
                 row = T.Cast("int64", y) * run.row_step + run.first_row
                 column = T.Cast("int64", x) * run.column_step + run.first_column
-                tile_in = T.Bind(source + row * s.pitch + column)
+                tile_in = T.Bind(source + self._hidden(row * s.pitch + column))
                 tile_out = T.Bind(target + row * w.out_width + column)
                 yield _Tile(run.vectors, number, tile_in, tile_out)
             before += run.rows * run.columns
@@ -266,50 +275,101 @@ class _Emitter:
     def _accumulate(self, acc: list[list[Any]], row: Any, tile: _Tile) -> None:
         """The loops over the entries of a row of `indptr`, into accumulators [G][vectors]."""
         kernel = self.kernel
-        group, bodies = kernel.group, len(kernel.bodies)
+        bodies = len(kernel.bodies)
         for b, body in enumerate(kernel.bodies):
             # Bound once: LLVM would reload them in the loop, as stores might alias.
             begin = T.Bind(self.indptr[row * bodies + b])
             end = T.Bind(self.indptr[row * bodies + (b + 1)])
-            with T.serial(begin, end) as e:
-                # 64-bit, so that taps fold into the addresses of the loads.
-                origin = T.Bind(T.Cast("int64", self.offsets[e]) + tile.source)
-                weight = self._weights(T.Bind(T.Cast("int64", e) * (len(body) * group)), len(body) * group)
-                if group == 1:
-                    self._by_input(acc[0], tile.vectors, body, origin, weight)
-                    continue
-                for k, tap in enumerate(body):
-                    self._by_tap(acc, tile.vectors, origin + tap, lambda j, n, k=k, at=weight: at(k * group + j, n))
-        return acc
+            anchors = self._anchors(body, tile.vectors)
+            # One tap has few FMAs: several entries share loads of weights and offsets, and the branch.
+            several = ENTRIES if kernel.isa.by_element and len(body) == 1 else 1
+            rounds = T.Bind((end - begin) // several)
+            if several > 1:
+                with T.serial(0, rounds) as r:
+                    self._entries(acc, tile, body, anchors, T.Bind(begin + r * several), several)
+            with T.serial(begin + rounds * several if several > 1 else begin, end) as e:
+                self._entries(acc, tile, body, anchors, e, 1)
 
-    def _load(self, origin: Any, vector: Vector) -> Any:
-        return T.Bind(self.data[ramp(origin + (vector.row * self.schedule.pitch + vector.column), vector.lanes)])
+    def _entries(
+        self, acc: list[list[Any]], tile: _Tile, body: tuple[int, ...], anchors: _Anchors, first: Any, count: int
+    ) -> None:
+        """Adds `count` entries from `first`."""
+        taps, group = len(body), self.kernel.group
+        # 64-bit, so that taps fold into the addresses of the loads.
+        origins = [T.Bind(T.Cast("int64", self.offsets[first + n]) + tile.source) for n in range(count)]
+        weight = self._weights(T.Bind(T.Cast("int64", first) * (taps * group)), count * taps * group)
+        for n, origin in enumerate(origins):
+            if group == 1:
+                self._by_input(acc[0], tile.vectors, body, anchors, origin, lambda k, m, n=n: weight(n * taps + k, m))
+                continue
+            for k, tap in enumerate(body):
+                number = (n * taps + k) * group
+                self._by_tap(acc, tile.vectors, tap, anchors, origin, lambda j, m, number=number: weight(number + j, m))
+
+    def _anchors(self, body: tuple[int, ...], vectors: tuple[Vector, ...]) -> _Anchors:
+        """For each tap and row of a tile an address near its first vector: its value, and the same hidden."""
+        pitch, lanes = self.schedule.pitch, self.kernel.isa.widths[0].lanes
+        width = max(vector.column + vector.lanes for vector in vectors)
+        hidden: dict[int, Any] = {0: T.int64(0)}
+        starts = {tap + row * pitch for tap in body for row in {vector.row for vector in vectors}}
+        if self.kernel.isa.paired == 1:
+            return dict.fromkeys(starts, (0, hidden[0]))
+        anchors = {}
+        for start in sorted(starts):
+            near = [at for at in hidden if (start - at) % lanes == 0 and start - at + width <= PAIR_REACH * lanes]
+            at = max(near, default=start)
+            if at not in hidden:
+                hidden[at] = T.Bind(self._hidden(T.int64(at)))
+            anchors[start] = (at, hidden[at])
+        return anchors
+
+    def _hidden(self, offset: Any) -> Any:
+        """The int64 `offset` in a form that LLVM cannot fold into addresses.
+
+        Where loads reach only multiples of a vector and come in pairs, LLVM then keeps each address in a register and
+        pairs the loads behind it. Otherwise it addresses every load from one register, and most of them take an
+        addition and come alone.
+        """
+        # What LLVM does not know: indptr begins with 0.
+        return offset if self.kernel.isa.paired == 1 else T.shift_left(offset, T.Cast("int64", self.indptr[0]))
 
     def _by_input(
-        self, acc: list[Any], vectors: tuple[Vector, ...], body: tuple[int, ...], origin: Any, weight: _WeightAt
-    ) -> None:
+        self, acc: list[Any], vectors: tuple[Vector, ...], body: tuple[int, ...], anchors: _Anchors, origin: Any,
+        weight: _WeightAt,
+    ) -> None:  # fmt: skip
         """acc[i] += weight(k) * data[origin + body[k] + i], every input loaded once for all its taps."""
-        uses: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        addresses = dict(anchors.values())
+        uses: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         for (k, tap), (i, vector) in product(enumerate(body), enumerate(vectors)):
-            offset = tap + vector.row * self.schedule.pitch + vector.column
-            uses.setdefault((offset, vector.lanes), []).append((k, i))
-        for (offset, lanes), pairs in sorted(uses.items()):
-            x = T.Bind(self.data[ramp(origin + offset, lanes)])
+            start = tap + vector.row * self.schedule.pitch
+            at, _ = anchors[start]
+            uses.setdefault((at, start - at + vector.column, vector.lanes), []).append((k, i))
+        for (at, offset, lanes), pairs in sorted(uses.items()):
+            x = T.Bind(self.data[ramp(origin + addresses[at] + offset, lanes)])
             for k, i in pairs:
                 _fma(acc[i], weight(k, lanes), x, lanes)
 
-    def _by_tap(self, acc: list[list[Any]], vectors: tuple[Vector, ...], origin: Any, weight: _WeightAt) -> None:
-        """acc[j][i] += weight(j) * data[origin + i] for one tap."""
+    def _by_tap(
+        self, acc: list[list[Any]], vectors: tuple[Vector, ...], tap: int, anchors: _Anchors, origin: Any,
+        weight: _WeightAt,
+    ) -> None:  # fmt: skip
+        """acc[j][i] += weight(j) * data[origin + tap + i] for one tap."""
         group = self.kernel.group
+
+        def load(vector: Vector) -> Any:
+            start = tap + vector.row * self.schedule.pitch
+            at, address = anchors[start]
+            return T.Bind(self.data[ramp(origin + address + (start - at + vector.column), vector.lanes)])
+
         # Of weights and inputs, the fewer stay in registers while the others stream by.
         if len(vectors) < group and not self.kernel.isa.by_element:
-            xs = [self._load(origin, vector) for vector in vectors]
+            xs = [load(vector) for vector in vectors]
             for j in range(group):
                 for a, x, vector in zip(acc[j], xs, vectors, strict=True):
                     _fma(a, weight(j, vector.lanes), x, vector.lanes)
         else:
             for i, vector in enumerate(vectors):
-                x = self._load(origin, vector)
+                x = load(vector)
                 for j in range(group):
                     _fma(acc[j][i], weight(j, vector.lanes), x, vector.lanes)
 

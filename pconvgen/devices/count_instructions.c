@@ -1,8 +1,9 @@
 /* Counts the instructions that an emulated aarch64 program executes between two markers, by coarse class.
  *
  * A plugin of qemu-user (-plugin count_instructions.so,out=FILE). The markers are system calls prctl(MARKER, 1) and
- * prctl(MARKER, 0); at the second one JSON goes to FILE. Every translated block is classified once, when qemu translates
- * it, and after that costs one inlined addition each time it runs.
+ * prctl(MARKER, 0); at the second one a line of JSON goes to FILE: instructions by class, and every block of code that
+ * ran as [times, address, code in hex]. Every translated block is classified once, when qemu translates it, and after
+ * that costs one inlined addition each time it runs.
  *
  * Distributions ship qemu without its plugin header, so the part in use is declared here: version 1 of the interface,
  * which qemu 6 to 8 load.
@@ -23,6 +24,7 @@ typedef void (*system_call_callback)(qemu_plugin_id_t, unsigned cpu, int64_t num
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t);
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, enum qemu_plugin_op, void *, uint64_t);
 void qemu_plugin_register_vcpu_tb_trans_cb(qemu_plugin_id_t, translated_callback);
 void qemu_plugin_register_vcpu_syscall_cb(qemu_plugin_id_t, system_call_callback);
@@ -35,9 +37,11 @@ static const char *const names[CLASSES] = {"vector_fma", "vector_other", "load",
 
 /* One translated block. qemu may hold pointers to `runs` for as long as the program lives, so blocks are never freed. */
 struct block {
-  uint64_t runs, runs_at_start;
+  uint64_t runs, runs_at_start, address;
   uint32_t instructions[CLASSES];
   struct block *next;
+  size_t length;
+  uint32_t code[];
 };
 static struct block *blocks;
 static FILE *out;
@@ -69,12 +73,14 @@ static int class_of(uint32_t code) {
 /* qemu translates under a lock, so the list needs none. */
 static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   (void)id;
-  struct block *block = calloc(1, sizeof *block);
+  size_t length = qemu_plugin_tb_n_insns(tb);
+  struct block *block = calloc(1, sizeof *block + length * sizeof block->code[0]);
   if (!block) abort();
-  for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
-    uint32_t code;
-    memcpy(&code, qemu_plugin_insn_data(qemu_plugin_tb_get_insn(tb, i)), sizeof code);
-    block->instructions[class_of(code)]++;
+  block->address = qemu_plugin_tb_vaddr(tb);
+  block->length = length;
+  for (size_t i = 0; i < length; i++) {
+    memcpy(&block->code[i], qemu_plugin_insn_data(qemu_plugin_tb_get_insn(tb, i)), sizeof block->code[i]);
+    block->instructions[class_of(block->code[i])]++;
   }
   block->next = blocks;
   blocks = block;
@@ -91,8 +97,17 @@ static void stop(void) {
     for (int class = 0; class < CLASSES; class++)
       counts[class] += (block->runs - block->runs_at_start) * block->instructions[class];
   for (int class = 0; class < CLASSES; class++)
-    fprintf(out, "%s\"%s\": %" PRIu64, class ? ", " : "{", names[class], counts[class]);
-  fprintf(out, "}\n");
+    fprintf(out, "%s\"%s\": %" PRIu64, class ? ", " : "{\"classes\": {", names[class], counts[class]);
+  fprintf(out, "}, \"blocks\": [");
+  const char *separator = "";
+  for (struct block *block = blocks; block; block = block->next) {
+    if (block->runs == block->runs_at_start) continue;
+    fprintf(out, "%s[%" PRIu64 ", %" PRIu64 ", \"", separator, block->runs - block->runs_at_start, block->address);
+    for (size_t i = 0; i < block->length; i++) fprintf(out, "%08" PRIx32, block->code[i]);
+    fprintf(out, "\"]");
+    separator = ", ";
+  }
+  fprintf(out, "]}\n");
   fflush(out);
 }
 

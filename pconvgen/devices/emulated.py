@@ -6,7 +6,6 @@ figure to compare kernels by; the same library gives the same count each time.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 
 from pconvgen.devices import toolchain
 from pconvgen.devices.container import read_tensors, write_tensors
+from pconvgen.devices.counts import Span, read_spans
 from pconvgen.devices.device import BenchResult, Model, check_library, named_outputs, ordered_inputs
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError, UsageError
@@ -77,13 +77,7 @@ class EmulatedDevice:
         """
         if threads != 1:
             raise UsageError("instructions are counted with one thread", found=threads, expected=1)
-        with tempfile.TemporaryDirectory(prefix="pconvgen-emulated-") as name:
-            counts = Path(name) / "counts.json"
-            named_outputs(model, self._work(Path(name), model, inputs, threads, counts))
-            try:
-                classes = json.loads(counts.read_text())
-            except (OSError, ValueError) as error:
-                raise PconvgenError("the emulator did not count", file=model.path, found=error) from error
+        classes = self.profile(model, inputs)[1].classes
         return BenchResult(
             median_ms=None,
             min_ms=None,
@@ -94,6 +88,16 @@ class EmulatedDevice:
             instructions=sum(classes.values()),
             classes=classes,
         )
+
+    def profile(self, model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Span]:
+        """Outputs of one inference with one thread, and what it executes: instructions by class, and their code.
+
+        Raises what `run` raises.
+        """
+        with tempfile.TemporaryDirectory(prefix="pconvgen-emulated-") as name:
+            counts = Path(name) / "counts.json"
+            outputs = named_outputs(model, self._work(Path(name), model, inputs, 1, counts))
+            return outputs, read_spans(counts)[-1]
 
     def _work(
         self, folder: Path, model: Model, inputs: Mapping[str, np.ndarray], threads: int, counts: Path | None = None

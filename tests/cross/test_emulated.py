@@ -136,13 +136,22 @@ def test_library_of_an_ndk(executables: dict[str, Any], tmp_path: Path, monkeypa
     _assert_loadable_everywhere(_exported(executables, "android-arm64", linker, tmp_path / "m.so").path, "libm.so")
 
 
-def test_instructions_are_counted_and_repeat(model: Model, emulated: EmulatedDevice, image: np.ndarray) -> None:
+def test_instructions_are_counted_and_repeat(
+    model: Model, emulated: EmulatedDevice, image: np.ndarray, weight: np.ndarray
+) -> None:
     first = emulated.bench(model, {"x": image})
     assert first.instructions is not None
     assert first.instructions == sum(first.classes.values())
     assert first.classes["vector_fma"] == MULTIPLICATIONS // 4
     assert (first.median_ms, first.min_ms, first.times_ms) == (None, None, ()), "emulation has no honest times"
     assert emulated.bench(model, {"x": image}) == first
+    outputs, span = emulated.profile(model, {"x": image})
+    _assert_right(outputs, image, weight)
+    blocks = span.blocks
+    assert sum(block.runs * len(block.code) for block in blocks) == first.instructions
+    by_element = sum(block.runs for block in blocks for code in block.code if code & 0xFFC0F400 == 0x4F801000)
+    by_vector = sum(block.runs for block in blocks for code in block.code if code & 0xFFE0FC00 == 0x4E20CC00)
+    assert 0 < by_element + by_vector <= first.classes["vector_fma"], "the code itself, in the byte order of A64"
     with pytest.raises(UsageError, match="one thread"):
         emulated.bench(model, {"x": image}, threads=2)
 

@@ -19,7 +19,7 @@ from pconvgen.schedules.default import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.instance import Instance, instantiate
-from pconvgen.templates.pixels import block_tiles
+from pconvgen.templates.pixels import ENTRIES, block_tiles
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 
@@ -29,10 +29,23 @@ PADDED = (1, 1, 1, 1)
 CONV = ConvWorkload(1, 128, 28, 28, 128, (3, 3), padding=PADDED)
 POINTWISE = ConvWorkload(1, 128, 28, 28, 128, (1, 1))
 DEPTHWISE = ConvWorkload(1, 128, 28, 28, 128, (3, 3), padding=PADDED, groups=128)
+DEPTHWISE7 = ConvWorkload(1, 128, 28, 28, 128, (7, 7), padding=(3, 3, 3, 3), groups=128)
 DOWNSAMPLING = ConvWorkload(1, 128, 56, 56, 128, (3, 3), (2, 2), PADDED, groups=128)
 
-SLACK = 2
-"""Vectors that a hot block may load beyond the schedule's count: an address or a constant that LLVM chose to reload."""
+CODE_PER_FMA = {
+    "simd_block(4)": 1.27,
+    "simd_block(8)": 1.27,
+    "simd_block(4), whole kernels": 1.23,
+    "block_punched": 1.25,
+    "pattern": 1.62,
+    "unstructured": 1.8,
+    "dense": 1.22,
+    "1x1 simd_block(4)": 1.27,
+    "depthwise": 1.45,
+    "depthwise, stride 2": 1.64,
+    "depthwise 7x7": 1.6,
+}
+"""Instructions of the hot block for each of its FMAs, at most. Loads that do not pair cost 0.1 to 0.5."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,7 @@ CASES = {
     "1x1 simd_block(4)": Case(POINTWISE, "simd_block", params=(("n", 4),)),
     "depthwise": Case(DEPTHWISE, "dense"),
     "depthwise, stride 2": Case(DOWNSAMPLING, "dense"),
+    "depthwise 7x7": Case(DEPTHWISE7, "dense"),
 }
 
 
@@ -115,7 +129,8 @@ def test_neon_kernel_keeps_its_tile_in_registers(name: str) -> None:
 
     group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
     vectors = max(len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["neon"]))
-    assert len(fmas) == group * taps * vectors, f"{said}: FMAs of one entry and the largest tile"
+    entries = ENTRIES if taps == 1 else 1
+    assert len(fmas) == entries * group * taps * vectors, f"{said}: FMAs of one round and the largest tile"
 
     everything = [line for block in blocks for line in block]
     busy = [line for block in blocks if len(grep(block, "^fmla ")) > 4 for line in block]
@@ -128,10 +143,12 @@ def test_neon_kernel_keeps_its_tile_in_registers(name: str) -> None:
     }
     assert not any(offending.values()), f"{said}: { {what: lines for what, lines in offending.items() if lines} }"
 
-    weights = -(-taps * group // 4) if taps * group >= 4 else taps * group
-    planned = taps * vectors + weights
+    weights = entries * taps * group
+    planned = entries * taps * vectors + weights // 4 + weights % 4
     loads = loaded_vectors(hot)
-    assert 0 < loads <= planned + SLACK, f"{said}: {loads} vectors loaded, {planned} planned:\n" + "\n".join(hot)
+    assert 0 < loads <= planned, f"{said}: {loads} vectors loaded, {planned} planned:\n" + "\n".join(hot)
+    share = len(hot) / len(fmas)
+    assert share <= CODE_PER_FMA[name], f"{said}: {share:.2f} instructions for an FMA:\n" + "\n".join(hot)
 
 
 @pytest.mark.parametrize("name", ["simd_block(8)", "block_punched", "pattern", "dense", "depthwise"])
@@ -148,8 +165,8 @@ def test_avx512_kernel_keeps_its_tile_in_registers(name: str) -> None:
     fmas = grep(hot, r"^vfmadd\w+ps .*%[yz]mm\d+$")
     assert len(fmas) == group * taps * vectors, said
     spills = grep(hot, r"\(%rsp\).*%[xyz]mm|%[xyz]mm.*\(%rsp\)")
-    # Inputs that nine taps share are spilled a little where that is faster than smaller tiles (measured).
-    assert len(spills) <= (len(fmas) // 4 if group == 1 else 0), f"{said}: spills\n" + "\n".join(spills)
+    # Of nine weights some become memory operands, which is faster than smaller tiles (measured).
+    assert len(spills) <= (len(fmas) // 3 if group == 1 else 0), f"{said}: spills\n" + "\n".join(spills)
     stores = grep(hot, r"^vmov\w+ %[xyz]mm\d+, .*\(")
     assert set(stores) <= set(spills), f"{said}: stores among the FMAs\n" + "\n".join(stores)
 
@@ -173,7 +190,6 @@ def test_armv7a_kernel_keeps_its_tile_in_registers(name: str) -> None:
         "separate multiplication and addition": grep(hot, r"^v(mul|add|mla)\.f32"),
         "calls among the FMAs": grep(hot, r"^blx?\b"),
         "64-bit division": grep(everything, r"^bl \w*(div|mod)\w*$"),
-        "copies of registers": grep(hot, r"^v(orr|mov) "),
     }
     assert not any(offending.values()), f"{said}: { {what: lines for what, lines in offending.items() if lines} }"
     stores = grep(hot, "^vst")
@@ -181,3 +197,5 @@ def test_armv7a_kernel_keeps_its_tile_in_registers(name: str) -> None:
     allowed = 2 if case.workload.stride != (1, 1) else 0
     assert len(stores) <= allowed, f"{said}: spills or stores\n" + "\n".join(stores)
     assert len(grep(hot, "^vld")) <= taps * (vectors + group) + 2 * allowed, said
+    copies = grep(hot, r"^v(orr|mov) ")
+    assert len(copies) <= len(fmas) // 16, f"{said}: copies of registers\n" + "\n".join(copies)

@@ -1,0 +1,281 @@
+"""Instructions of 3x3 layers on ARM, without ARM hardware: `make bench-arm`, or python -m benchmarks.arm [--json FILE].
+
+For each layer, pconvgen's kernel of every structure and other engines' dense kernels run under qemu, which counts the
+instructions of one inference (vector FMAs beside them). Counts are exact and repeat; they are not times. The cycles
+next to them are static estimates by llvm-mca. One thread, float32, bias and ReLU included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tvm import relax
+
+from benchmarks import mca
+from benchmarks.arm_peers import PEERS, DenseLayer, Peer, count_peer
+from benchmarks.kernels import STRUCTURE_PARAMS, own_choice
+from pconvgen.devices.counts import Span
+from pconvgen.devices.device import Model
+from pconvgen.devices.emulated import EmulatedDevice
+from pconvgen.errors import PconvgenError
+from pconvgen.files import write_text
+from pconvgen.schedules import ISAS
+from pconvgen.sparsity import STRUCTURES, Candidate, encode
+from pconvgen.targets.linker import library_linker
+from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.target import Target
+from pconvgen.templates.instance import Instance, instantiate
+from pconvgen.tvm_compat import KernelCalls, build, constant, export_library
+from pconvgen.workload import RELU, ConvWorkload, Epilogue
+
+LAYERS = ((64, 112), (128, 56), (256, 28), (512, 14))
+"""Channels in and out, height and width: 462.4 million multiply-accumulates each."""
+TARGET = "cortex-a76"
+TOLERANCE = 1e-5
+
+# NEON has four lanes: blocks of 16 filters are for wider vectors.
+STRUCTURES_COUNTED = tuple(
+    (structure, density, params) for structure, density, params in STRUCTURE_PARAMS if params.get("n") != 16
+)
+
+PROMISED = {"simd_block(4)": 20.5e6, "pattern(4)": 28e6, "pattern(8)": 28e6}
+"""Instructions, packing included, on average of the layers; for pattern(4) and (8) see benchmarks/kernels.py."""
+PROMISED_AS_PEER = {"dense": "onnxruntime"}
+"""At most as many as this engine."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kernel or engine on one layer, for one inference.
+
+    Attributes
+    ----------
+    layer, name, density: such as 256@28, simd_block(4), 0.125.
+    kernel, pack, total: instructions of the kernel, of packing its input, and of both; an engine has a total only.
+    vector_fma: vector FMAs among them.
+    bound: surviving multiply-accumulates / 4 lanes.
+    classes: the instructions by coarse class.
+    cycles: estimates by llvm-mca for each core; empty without llvm-mca.
+    schedule: how the kernel was generated; None for an engine.
+    """
+
+    layer: str
+    name: str
+    density: float
+    kernel: int | None
+    pack: int | None
+    total: int
+    vector_fma: int
+    bound: int
+    classes: dict[str, int]
+    cycles: dict[str, float]
+    schedule: dict[str, Any] | None
+
+
+def random_layer(channels: int, size: int) -> DenseLayer:
+    """A dense layer with random data; always the same for the same shape."""
+    epilogue = Epilogue(bias=True, activation=RELU)
+    w = ConvWorkload(1, channels, size, size, channels, (3, 3), padding=(1, 1, 1, 1), epilogue=epilogue)
+    rng = np.random.default_rng(0)
+    # The weight first and as it is: patterns and blocks are those of `make bench`.
+    weight = rng.standard_normal(w.weight_shape).astype(np.float32)
+    data = rng.standard_normal((1, channels, size, size)).astype(np.float32)
+    bias = rng.standard_normal(channels).astype(np.float32)
+    return DenseLayer(w, weight, data, bias, _reference(w, weight, data, bias))
+
+
+def _reference(w: ConvWorkload, weight: Any, data: Any, bias: Any) -> NDArray[np.float32]:
+    tensors = (torch.from_numpy(array) for array in (data, weight, bias))
+    return torch.relu(torch.conv2d(*tensors, padding=w.padding[:2])).numpy()
+
+
+def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict[str, Any], cycles: bool) -> Row:
+    """Prunes the layer's weight and counts the default kernel of the structure.
+
+    Raises
+    ------
+    PconvgenError: the kernel computes something else than PyTorch.
+    """
+    w, target = layer.workload, get_target(TARGET)
+    isa = ISAS[target.isa]
+    weight = layer.weight
+    if structure != "dense":
+        weight = STRUCTURES[structure].project(weight, density, **params)
+    choice = own_choice(w, weight, structure, params, target)
+    instance = instantiate(w, encode(weight, choice.candidate, 1, choice.max_group), choice.schedule, isa)
+    expected = _reference(w, weight, layer.data, layer.bias)
+    span = _profile(layer, instance, target, expected)
+    pack = _profile(layer, instance, target, None).instructions if instance.pack else 0
+    return Row(
+        layer=f"{w.in_channels}@{w.height}",
+        name=_name(structure, choice.candidate),
+        density=float(np.count_nonzero(weight) / weight.size),
+        kernel=span.instructions - pack,
+        pack=pack,
+        total=span.instructions,
+        vector_fma=span.classes["vector_fma"],
+        bound=int(np.count_nonzero(weight)) * w.out_height * w.out_width // 4,
+        classes=dict(span.classes),
+        cycles=_cycles(span) if cycles else {},
+        schedule={"group": instance.kernel.group, **asdict(choice.schedule)},
+    )
+
+
+def _name(structure: str, candidate: Candidate) -> str:
+    # Which blocks a punched weight is stored in differs from layer to layer.
+    names = {"pattern": f"pattern({candidate.bodies})", "block_punched": structure}
+    return names.get(structure, str(candidate))
+
+
+def _profile(layer: DenseLayer, instance: Instance, target: Target, expected: NDArray[np.float32] | None) -> Span:
+    """What packing and kernel execute as a model of one layer, whose output is checked; without one, packing alone."""
+    w, calls = layer.workload, KernelCalls()
+    data = relax.Var("data", relax.TensorType(layer.data.shape, "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [data]):
+        with builder.dataflow():
+            value = data
+            if instance.pack:
+                value = builder.emit(calls.call(instance.pack, [data], (w.batch, instance.pack.layout.size)))
+            if expected is not None:
+                args = [value, *map(constant, instance.constants), constant(layer.bias)]
+                value = builder.emit(calls.call(instance.kernel, args, layer.expected.shape))
+            output = builder.emit_output(value)
+        builder.emit_func_output(output)
+    executable = build(calls.add_to(builder.get()), llvm_target(target), {})
+    with tempfile.TemporaryDirectory(prefix="pconvgen-arm-") as folder:
+        path = Path(folder) / "model.so"
+        export_library(executable, str(path), library_linker(target))
+        model = Model(path, (("data", layer.data.shape, "float32"),), ("output",), target.name)
+        outputs, span = EmulatedDevice().profile(model, {"data": layer.data})
+    if expected is not None:
+        error = float(np.abs(outputs["output"] - expected).max() / np.abs(expected).max())
+        if not error < TOLERANCE:
+            raise PconvgenError("the kernel computes another layer", found=f"error {error:.1e}", expected=TOLERANCE)
+    return span
+
+
+def count_engine(peer: Peer, layer: DenseLayer, cycles: bool) -> Row:
+    """Counts another engine's dense kernel."""
+    span, w = count_peer(peer, layer, TARGET), layer.workload
+    return Row(
+        layer=f"{w.in_channels}@{w.height}",
+        name=peer.name,
+        density=1.0,
+        kernel=None,
+        pack=None,
+        total=span.instructions,
+        vector_fma=span.classes["vector_fma"],
+        bound=layer.weight.size * w.out_height * w.out_width // 4,
+        classes=dict(span.classes),
+        cycles=_cycles(span) if cycles else {},
+        schedule=None,
+    )
+
+
+def _cycles(span: Span) -> dict[str, float]:
+    return {core: mca.estimate(span, model) for core, model in mca.CORES.items()}
+
+
+def averages(rows: list[Row]) -> dict[str, float]:
+    """Instructions of each name, averaged over the layers; only names that were counted on all of them."""
+    totals: dict[str, list[int]] = {}
+    for row in rows:
+        totals.setdefault(row.name, []).append(row.total)
+    return {name: sum(counts) / len(counts) for name, counts in totals.items() if len(counts) == len(LAYERS)}
+
+
+def promises(average: dict[str, float]) -> dict[str, float]:
+    """The most instructions that each promised name may take; one whose peer was not counted is left out."""
+    of_peers = {name: average[peer] for name, peer in PROMISED_AS_PEER.items() if peer in average}
+    return PROMISED | of_peers
+
+
+def _layer_table(rows: list[Row]) -> Table:
+    table = Table(title=f"3x3 layers, 462.4 M multiply-accumulates dense, {TARGET}: millions of instructions")
+    estimated = [f"{core} Mcycles, est." for core in mca.CORES]
+    for name in ("layer", "kernel or engine", "density", "kernel", "pack", "total", "FMA", "bound", *estimated):
+        table.add_column(name, justify="left" if name == "kernel or engine" else "right")
+    for row in rows:
+        counts = (row.kernel, row.pack, row.total, row.vector_fma, row.bound)
+        table.add_row(
+            row.layer,
+            row.name,
+            f"{row.density:.1%}",
+            *("" if count is None else f"{count / 1e6:.2f}" for count in counts),
+            *(f"{row.cycles[core] / 1e6:.1f}" if core in row.cycles else "?" for core in mca.CORES),
+        )
+    return table
+
+
+def _average_table(average: dict[str, float], promised: dict[str, float]) -> Table:
+    table = Table(title="Average of the layers, packing included: millions of instructions")
+    for name in ("kernel or engine", "average", "promised"):
+        table.add_column(name, justify="left" if name == "kernel or engine" else "right")
+    for name, count in average.items():
+        limit = promised.get(name)
+        verdict = "" if limit is None else f"<= {limit / 1e6:.1f} {'ok' if count <= limit else 'MISSED'}"
+        table.add_row(name, f"{count / 1e6:.2f}", verdict)
+    return table
+
+
+def main() -> None:
+    """Prints the tables, writes the JSON; exits with 1 when a promise is missed or cannot be checked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/arm.json"))
+    args = parser.parse_args()
+    console = Console(width=130, highlight=False)
+    if reason := EmulatedDevice().available():
+        raise SystemExit(f"nothing can be counted: {reason}")
+    missing: list[str] = []
+    try:
+        estimator = mca.version()
+    except PconvgenError as error:
+        estimator = ""
+        missing.append(f"cycle estimates: {error}")
+    rows: list[Row] = []
+    for channels, size in LAYERS:
+        layer = random_layer(channels, size)
+        with console.status(f"counting {channels}@{size}"):
+            rows += [count_kernel(layer, *structure, cycles=bool(estimator)) for structure in STRUCTURES_COUNTED]
+            for peer in PEERS:
+                try:
+                    rows.append(count_engine(peer, layer, cycles=bool(estimator)))
+                except PconvgenError as error:
+                    missing.append(f"{peer.name} on {channels}@{size}: {error}")
+    average = averages(rows)
+    promised = promises(average)
+    console.print(_layer_table(rows))
+    console.print(_average_table(average, promised))
+    console.print(f"Counted under qemu. Cycles: static estimates, {estimator or 'none'}; the A76 as Neoverse N1.")
+    for line in missing:
+        console.print(f"[bold red]MISSING[/] {line}")
+    results = {
+        "target": TARGET,
+        "estimator": estimator,
+        "peers": {peer.name: peer.requirements for peer in PEERS},
+        "missing": missing,
+        "promised": promised,
+        "average": average,
+        "rows": [asdict(row) for row in rows],
+    }
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    write_text(args.json, json.dumps(results, indent=1) + "\n")
+    expected = {*PROMISED, *PROMISED_AS_PEER}
+    failed = [name for name in sorted(expected) if not average.get(name, np.inf) <= promised.get(name, -np.inf)]
+    if failed:
+        raise SystemExit(f"promises missed or not checked: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
