@@ -187,7 +187,9 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
         # The weights of a body, and inputs; of more weights the rest comes from memory with every FMA.
         resident = min(shape.taps, 9) + 2
     else:
-        resident = min(shape.group, vectors) + 1
+        # Without memory operands LLVM loads the inputs and weights of the next tap early.
+        ahead = 2 if shape.taps > 1 and not isa.memory_operands else 0
+        resident = min(shape.group, vectors) + 1 + ahead
     code = shape.bodies * shape.taps * accumulators
     return accumulators + resident <= isa.registers and (code <= CODE_CAP or vectors == 1)
 
