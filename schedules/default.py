@@ -10,6 +10,7 @@ from pconvgen.schedules.cost import TLB_KIB, channel_cycles, pixel_cycles, tile_
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.sparsity.structure import Candidate, TapShape
+from pconvgen.templates.pixels import pixel_layout
 from pconvgen.templates.planes import min_pitch, used_phases
 from pconvgen.workload import ConvWorkload
 
@@ -120,6 +121,8 @@ def _pixel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: 
                     channels=0,
                     prefetch=prefetch,
                 )
+                if prefetch and pixel_layout(workload, tile).identity:
+                    tile = replace(tile, prefetch=False)  # its blocks do not lie together
                 yield tile
                 for channels in _channels(workload, shape, tile, isa):
                     yield replace(tile, filters_inside=True, channels=channels)

@@ -269,8 +269,8 @@ class _Emitter:
         steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups
         lines = -(-self.layout.block_size // (LINE * steps))
         first = T.Bind(start + step * (lines * LINE))
-        for line in range(lines):
-            prefetch(self.data, first + line * LINE)
+        with T.serial(0, lines) as line:
+            prefetch(self.data, first + T.Cast("int64", line) * LINE)
 
     def _accumulate(self, acc: list[list[Any]], row: Any, tile: _Tile) -> None:
         """The loops over the entries of a row of `indptr`, into accumulators [G][vectors]."""
@@ -282,12 +282,12 @@ class _Emitter:
             end = T.Bind(self.indptr[row * bodies + (b + 1)])
             anchors = self._anchors(body, tile.vectors)
             # One tap has few FMAs: several entries share loads of weights and offsets, and the branch.
-            several = ENTRIES if kernel.isa.by_element and len(body) == 1 else 1
-            rounds = T.Bind((end - begin) // several)
-            if several > 1:
+            if kernel.isa.by_element and len(body) == 1:
+                rounds = T.Bind((end - begin) // ENTRIES)
                 with T.serial(0, rounds) as r:
-                    self._entries(acc, tile, body, anchors, T.Bind(begin + r * several), several)
-            with T.serial(begin + rounds * several if several > 1 else begin, end) as e:
+                    self._entries(acc, tile, body, anchors, T.Bind(begin + r * ENTRIES), ENTRIES)
+                begin = T.Bind(begin + rounds * ENTRIES)
+            with T.serial(begin, end) as e:
                 self._entries(acc, tile, body, anchors, e, 1)
 
     def _entries(

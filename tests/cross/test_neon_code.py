@@ -193,8 +193,9 @@ def test_armv7a_kernel_keeps_its_tile_in_registers(name: str) -> None:
     }
     assert not any(offending.values()), f"{said}: { {what: lines for what, lines in offending.items() if lines} }"
     stores = grep(hot, "^vst")
-    # Addresses of four phases and nine taps are more than there are registers for; fewer accumulators cost more.
-    allowed = 2 if case.workload.stride != (1, 1) else 0
+    # Addresses of several planes and nine taps are more than there are registers for; fewer accumulators cost more.
+    planes = case.workload.stride != (1, 1) or getattr(choice.schedule, "own_columns", False)
+    allowed = len(fmas) // 16 if planes else 0
     assert len(stores) <= allowed, f"{said}: spills or stores\n" + "\n".join(stores)
     assert len(grep(hot, "^vld")) <= taps * (vectors + group) + 2 * allowed, said
     copies = grep(hot, r"^v(orr|mov) ")
