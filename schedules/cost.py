@@ -36,6 +36,8 @@ TLB_MISS = 1.15
 """How much longer lines take when the input of a block is larger than that."""
 OVERLAP = 0.95
 """Share of the shorter of arithmetic and fetching that hides behind the longer."""
+LOAD = 0.15
+"""Cycles of a load instruction that do not hide on a core that issues out of order."""
 IN_ORDER = 0.2
 """Share of the time to start instructions that an in-order core does not hide."""
 LINE = 64
@@ -91,7 +93,7 @@ def _entry(
         issue,
     )
     # The small cores among those that multiply by element issue in order: there, nothing hides entirely.
-    return cycles + IN_ORDER * issue if isa.by_element else cycles
+    return cycles + (IN_ORDER * issue if isa.by_element else LOAD * (loads + weights))
 
 
 @dataclass(frozen=True)
