@@ -7,7 +7,7 @@ that is offered must be right.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import is_single_pixel, schedules
-from pconvgen.schedules.schedule import Schedule
+from pconvgen.schedules.schedule import PixelSchedule, Schedule
 from pconvgen.sparsity import Candidate, candidates, encode
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.instance import Instance, instantiate
@@ -101,7 +101,16 @@ def _legal(
     candidate = found[rng.integers(len(found))]
     legal = list(schedules(w, candidate, ISAS[isa], l2_kib=int(rng.choice(L2_KIB))))
     max_group, _, schedule = legal[rng.integers(len(legal))]
-    return candidate, max_group, schedule
+    return candidate, max_group, _with_large_layers_choices(rng, w, schedule)
+
+
+def _with_large_layers_choices(rng: np.random.Generator, w: ConvWorkload, schedule: Schedule) -> Schedule:
+    """Sometimes with what only larger layers than these are offered: channels in parts, prefetch."""
+    if isinstance(schedule, PixelSchedule) and rng.random() < 0.3:
+        schedule = replace(schedule, filters_inside=True, channels=int(rng.integers(1, w.in_channels + 1)))
+    if isinstance(schedule, PixelSchedule) and rng.random() < 0.2:
+        schedule = replace(schedule, prefetch=not pixel_layout(w, schedule).identity)
+    return schedule
 
 
 def _run_layer(layer: Layer, instance: Instance, functions: Functions, at: At) -> str | None:
