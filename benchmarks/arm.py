@@ -23,14 +23,15 @@ from tvm import relax
 
 from benchmarks import mca
 from benchmarks.arm_peers import PEERS, DenseLayer, Peer, count_peer
-from benchmarks.kernels import STRUCTURE_PARAMS, own_choice
 from pconvgen.devices.counts import Span
 from pconvgen.devices.device import Model
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import PconvgenError
 from pconvgen.files import write_text
 from pconvgen.schedules import ISAS
+from pconvgen.schedules.default import rank
 from pconvgen.sparsity import STRUCTURES, Candidate, encode
+from pconvgen.sparsity.patterns import PCONV_PATTERNS
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
@@ -44,12 +45,19 @@ TARGET = "cortex-a76"
 TOLERANCE = 1e-5
 
 # NEON has four lanes: blocks of 16 filters are for wider vectors.
-STRUCTURES_COUNTED = tuple(
-    (structure, density, params) for structure, density, params in STRUCTURE_PARAMS if params.get("n") != 16
+STRUCTURES_COUNTED: tuple[tuple[str, float, dict[str, Any]], ...] = (
+    ("simd_block", 0.125, {"n": 4}),
+    ("simd_block", 0.125, {"n": 8}),
+    ("block_punched", 0.125, {}),
+    ("pattern", 0.125, {"balanced": False, "patterns": PCONV_PATTERNS}),
+    ("pattern", 0.125, {"balanced": False}),
+    ("unstructured", 0.125, {}),
+    ("dense", 1.0, {}),
 )
+"""(structure, density, params of `project`)."""
 
 PROMISED = {"simd_block(4)": 20.5e6, "pattern(4)": 28e6, "pattern(8)": 28e6}
-"""Instructions, packing included, on average of the layers; for pattern(4) and (8) see benchmarks/kernels.py."""
+"""Instructions, packing included, on average of the layers. pattern(4): PCONV's; pattern(8): best for random weights."""
 PROMISED_AS_PEER = {"dense": "onnxruntime"}
 """At most as many as this engine."""
 
@@ -111,7 +119,9 @@ def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict
     weight = layer.weight
     if structure != "dense":
         weight = STRUCTURES[structure].project(weight, density, **params)
-    choice = own_choice(w, weight, structure, params, target)
+    found = STRUCTURES[structure].detect(weight)
+    own = [c for c in found if c.params.get("n") == params.get("n") and not c.params.get("whole_kernel")]
+    choice = rank(w, own, isa, target.l2_kib)[0]
     instance = instantiate(w, encode(weight, choice.candidate, 1, choice.max_group), choice.schedule, isa)
     expected = _reference(w, weight, layer.data, layer.bias)
     span = _profile(layer, instance, target, expected)
