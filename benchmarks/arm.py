@@ -57,7 +57,7 @@ STRUCTURES_COUNTED: tuple[tuple[str, float, dict[str, Any]], ...] = (
 """(structure, density, params of `project`)."""
 
 PROMISED = {"simd_block(4)": 20.5e6, "pattern(4)": 28e6, "pattern(8)": 28e6}
-"""Instructions, packing included, on average of the layers. pattern(4): PCONV's; pattern(8): best for random weights."""
+"""Instructions, packing included, mean of the layers. pattern(4) is PCONV's, pattern(8) what suits random weights."""
 PROMISED_AS_PEER = {"dense": "onnxruntime"}
 """At most as many as this engine."""
 
