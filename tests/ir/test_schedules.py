@@ -160,7 +160,7 @@ def test_rank_is_deterministic_and_sorted(isa: Isa) -> None:
 def test_more_stored_weights_are_never_cheaper(isa: Isa) -> None:
     for name, w in LAYERS.items():
         for candidate in encodings(w):
-            steps = [replace(candidate, stored=int(candidate.stored * share)) for share in (0, 0.1, 0.5, 0.9, 1)]
+            steps = [replace(candidate, stored=int(candidate.stored * share)) for share in (0, 0.3, 1)]
             cycles = [rank(w, [step], isa, 512)[0].cycles for step in steps]
             assert cycles == sorted(cycles), f"{name} {candidate}"
 

@@ -17,7 +17,8 @@ from pconvgen.passes.transposed import RewriteTransposed, phase_axis, phase_weig
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.sparsity.structure import swap_channels
 from pconvgen.tvm_compat import main_bindings
-from pconvgen.workload import Epilogue
+from pconvgen.workload import RELU, Epilogue, X
+from tests.activations import clip
 from tests.references import transposed_convolution
 from tests.relax_modules import BIAS, HOST, NN, calls, kernels, module_of, weight
 
@@ -134,8 +135,8 @@ def clipped(emit: Any, x: Any) -> Any:
     [
         (lambda emit, x: up(x), Epilogue()),
         (biased, Epilogue(bias=True)),
-        (rectified, Epilogue(bias=True, low=0.0)),
-        (clipped, Epilogue(bias=True, low=-0.5, high=6.0)),
+        (rectified, Epilogue(bias=True, activation=RELU)),
+        (clipped, Epilogue(bias=True, activation=clip(X, -0.5, 6.0))),
     ],
 )
 def test_epilogues_move_into_the_convolution(body: Any, epilogue: Epilogue) -> None:
@@ -175,7 +176,7 @@ def by_pixel(emit: Any, x: Any) -> Any:
 )
 def test_what_does_not_commute_or_has_more_users_stays_behind(body: Any, left: str) -> None:
     assert calls(lower(body))[left] == 1
-    assert all(site.workload.epilogue.low is None for site in find_sites(rewrite(body)))
+    assert all(site.workload.epilogue.activation is None for site in find_sites(rewrite(body)))
 
 
 def test_without_a_stride_nothing_is_interleaved() -> None:
