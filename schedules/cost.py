@@ -83,7 +83,7 @@ def _entry(
     # Where loads come in pairs, each tap has its own address, or one for each row of the tile where those are not whole
     # vectors apart, and entries of one tap share what a round takes.
     addresses = shape.taps * (height if schedule.pitch % widths[0].lanes else 1) if isa.paired > 1 else 0
-    round_ = ENTRY / ENTRIES if isa.paired > 1 and shape.taps == 1 else ENTRY
+    round_ = ENTRY / ENTRIES if isa.by_element and shape.taps == 1 else ENTRY
     issue = (fmas + (loads + weights) / isa.paired + addresses + round_) / isa.issue
     cycles = max(
         shape.taps * shape.group * sum(1 / width.fma for width in widths),

@@ -132,11 +132,13 @@ def _channels(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, 
     """Sizes of the parts of the input channels when a tile is computed for all filters at a time."""
     yield 0
     # With many bodies, or blocks of filters that load an input once for all, there is too little in a part.
+    if not shape.group == shape.taps == workload.groups == 1:
+        return
     # Tiles narrower than a row touch few sets of the cache: pitches are often powers of two.
     row = schedule.lanes * (schedule.vectors // schedule.height) if schedule.height else schedule.pitch
     share = min(1, row / schedule.pitch)
     channels = int(share * PART_KIB * 1024 / tile_channel_bytes(workload, schedule, isa))
-    if shape.group == shape.taps == workload.groups == 1 and 0 < channels < workload.in_channels:
+    if 0 < channels < workload.in_channels:
         yield channels
 
 

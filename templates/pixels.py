@@ -115,7 +115,7 @@ def block_tiles(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa) -> tu
 
 
 def pixel_layout(workload: ConvWorkload, schedule: PixelSchedule) -> PlaneLayout:
-    """The input layout that the schedule asks for; vectors may run past the last pixel by one tile at most."""
+    """The input layout that the schedule asks for; vectors may run past the last pixel by less than one vector."""
     return plane_layout(
         workload,
         block=schedule.rows,
@@ -237,7 +237,9 @@ class _Emitter:
         """The outputs of one group of filters in one tile, or a part of their sums."""
         kernel = self.kernel
         if self.schedule.prefetch:
-            self._prefetch(next_block, tile.number * kernel.groups + g)
+            # Each part of the channels fetches a part of its own.
+            turn = tile.number if sums is None else tile.number * kernel.parts + sums.part
+            self._prefetch(next_block, turn * kernel.groups + g)
         # Each accumulator is a buffer of its own: LLVM keeps small ones in registers, TVM puts large ones on the heap.
         acc = [[T.alloc_buffer((v.lanes,), "float32") for v in tile.vectors] for _ in range(kernel.group)]
         if sums is None:
@@ -266,7 +268,7 @@ class _Emitter:
 
     def _prefetch(self, start: Any, step: Any) -> None:
         """Fetches the part of the next block whose turn it is: entries come in no order that hardware foresees."""
-        steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups
+        steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups * self.kernel.parts
         lines = -(-self.layout.block_size // (LINE * steps))
         first = T.Bind(start + step * (lines * LINE))
         with T.serial(0, lines) as line:
