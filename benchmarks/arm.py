@@ -36,6 +36,7 @@ from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, instantiate
+from pconvgen.templates.pack import PackKernel, input_pack
 from pconvgen.tvm_compat import KernelCalls, build, constant, export_library
 from pconvgen.workload import RELU, ConvWorkload, Epilogue
 
@@ -122,10 +123,11 @@ def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict
     found = STRUCTURES[structure].detect(weight)
     own = [c for c in found if c.params.get("n") == params.get("n") and not c.params.get("whole_kernel")]
     choice = rank(w, own, isa, target.l2_kib)[0]
-    instance = instantiate(w, encode(weight, choice.candidate, 1, choice.max_group), choice.schedule, isa)
+    instance = instantiate(w, encode(weight, choice.candidate, 1, choice.max_group), choice, isa)
+    packing = input_pack(w.batch, choice.places.source, isa.widths[0].lanes) if choice.places else None
     expected = _reference(w, weight, layer.data, layer.bias)
-    span = _profile(layer, instance, target, expected)
-    pack = _profile(layer, instance, target, None).instructions if instance.pack else 0
+    span = _profile(layer, instance, packing, target, expected)
+    pack = _profile(layer, instance, packing, target, None).instructions if packing else 0
     return Row(
         layer=f"{w.in_channels}@{w.height}",
         name=_name(structure, choice.candidate),
@@ -147,7 +149,13 @@ def _name(structure: str, candidate: Candidate) -> str:
     return names.get(structure, str(candidate))
 
 
-def _profile(layer: DenseLayer, instance: Instance, target: Target, expected: NDArray[np.float32] | None) -> Span:
+def _profile(
+    layer: DenseLayer,
+    instance: Instance,
+    pack: PackKernel | None,
+    target: Target,
+    expected: NDArray[np.float32] | None,
+) -> Span:
     """What packing and kernel execute as a model of one layer, whose output is checked; without one, packing alone."""
     w, calls = layer.workload, KernelCalls()
     data = relax.Var("data", relax.TensorType(layer.data.shape, "float32"))
@@ -155,8 +163,8 @@ def _profile(layer: DenseLayer, instance: Instance, target: Target, expected: ND
     with builder.function("main", [data]):
         with builder.dataflow():
             value = data
-            if instance.pack:
-                value = builder.emit(calls.call(instance.pack, [data], (w.batch, instance.pack.layout.size)))
+            if pack:
+                value = builder.emit(calls.call(pack, [data], (w.batch, pack.target.size)))
             if expected is not None:
                 args = [value, *map(constant, instance.constants), constant(layer.bias)]
                 value = builder.emit(calls.call(instance.kernel, args, layer.expected.shape))

@@ -36,6 +36,7 @@ from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import instantiate
+from pconvgen.templates.pack import input_pack
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 
@@ -214,14 +215,16 @@ def prepare(layer: Layer, pruning: Pruning, density: float, target: Target) -> K
     found = STRUCTURES[pruning.structure].detect(data.weight, w.groups)
     choice = rank(w, found, isa, target.l2_kib)[0]
     encoding = encode(data.weight, choice.candidate, w.groups, choice.max_group)
-    instance = instantiate(w, encoding, choice.schedule, isa)
-    functions = {"kernel": instance.kernel.build()} | ({"pack": instance.pack.build()} if instance.pack else {})
+    instance, pack = instantiate(w, encoding, choice, isa), None
+    if choice.places is not None:
+        pack = input_pack(w.batch, choice.places.source, isa.widths[0].lanes)
+    functions = {"kernel": instance.kernel.build()} | ({"pack": pack.build()} if pack else {})
     module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
     library = compile_module(module, llvm_target(target))
 
     source, arguments = tvm.runtime.tensor(data.data), {}
-    if instance.pack:
-        packed = tvm.runtime.tensor(np.zeros((1, instance.pack.layout.size), np.float32))
+    if pack:
+        packed = tvm.runtime.tensor(np.zeros((w.batch, pack.target.size), np.float32))
         arguments["pack"] = (source, packed)
         library["pack"](source, packed)
         source = packed
@@ -233,7 +236,7 @@ def prepare(layer: Layer, pruning: Pruning, density: float, target: Target) -> K
     return Kernel(
         data=data,
         encoding=str(choice.candidate),
-        schedule=asdict(choice.schedule),
+        schedule=asdict(choice.schedule) | ({"source": str(choice.places.source)} if choice.places else {}),
         index_bytes=sum(array.nbytes for array in instance.constants if array.dtype.kind == "i"),
         subjects={name: _timer(library, name, arguments[name]) for name in ("kernel", "pack") if name in arguments},
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.passes.lower import LowerLayers
-from pconvgen.passes.pools import LowerPools
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.transposed import RewriteTransposed
 from pconvgen.targets.target import Target
@@ -24,10 +23,8 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
         *([] if dense else [("shrink", RemoveDeadChannels())]),
         # Transposed convolutions become ordinary ones, whose outputs are interleaved.
         ("transposed", RewriteTransposed(target)),
-        # Convolution, bias, residual and activation become one call of a generated kernel.
+        # Convolution with bias, residual and activation, and pooling, become calls of generated kernels.
         ("lower", LowerLayers(target, dense)),
-        # Pooling of windows and of whole planes.
-        ("pools", LowerPools(target)),
         # What is left goes through TVM's own legalisation and fusion.
         ("legalise", legalise()),
     ]

@@ -196,6 +196,7 @@ def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any], *, typed: b
     another expression; a variable or constant takes the place of `var` everywhere after.
     `emit(expr, name)` binds a further expression before it and returns the variable.
     With `typed` false, `value` may have no type yet: for rules that change shapes, which do not fit before they ran.
+    Where it returns None, nothing is bound, for variables that nothing will use.
     A module whose "main" is not one dataflow block is returned as it is.
     """
     block = main_bindings(module)
@@ -214,6 +215,8 @@ def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any], *, typed: b
     for binding in block:
         value = substitute(binding.value, replaced)
         result = rule(binding.var, builder.normalize(value) if typed else value, emit)
+        if result is None:
+            continue
         leaf = isinstance(result, tvm.ir.GenericConst | relax.Var)
         if leaf and isinstance(binding.var, relax.DataflowVar):
             replaced[binding.var] = result
@@ -302,6 +305,34 @@ def is_dataflow_var(var: Any) -> bool:
     return isinstance(var, relax.DataflowVar)
 
 
+def tuple_item(expr: Any) -> tuple[Any, int] | None:
+    """(tuple, number) of the field that `expr` takes of a tuple; None when it takes none."""
+    return (expr.tuple_value, int(expr.index)) if isinstance(expr, relax.TupleGetItem) else None
+
+
+def split_indices(split: Any) -> list[int]:
+    """Where the parts of a relax.split begin and where the last one ends."""
+    size, parts = (shape_of(split.args[0]) or ())[int(split.attrs.axis)], split.attrs.indices_or_sections
+    if isinstance(parts, int | tvm.tirx.IntImm):
+        step = -(-size // int(parts))
+        return [min(size, step * i) for i in range(int(parts) + 1)]
+    return [0, *(int(index) for index in parts), size]
+
+
+def strided_slice_of(expr: Any) -> tuple[Any, int, int, int] | None:
+    """(tensor, axis, begin, end) of a relax.strided_slice of one axis with stride 1; None for anything else."""
+    if not is_op(expr, "relax.strided_slice"):
+        return None
+    tuples = [[scalar_value(field) for field in arg.fields] for arg in expr.args[1:] if hasattr(arg, "fields")]
+    axes, begins, ends, *strides = tuples
+    shape = shape_of(expr.args[0])
+    if shape is None or len(axes) != 1 or any(stride != 1 for stride in (strides or [[1]])[0]):
+        return None
+    axis = int(axes[0]) % len(shape)
+    begin, end = (int(v[0]) + (shape[axis] if v[0] < 0 else 0) for v in (begins, ends))
+    return expr.args[0], axis, max(0, begin), min(shape[axis], end)
+
+
 def eliminate_dead_code(module: Any) -> Any:
     """`module` without bindings that nothing uses."""
     return relax.transform.DeadCodeElimination()(module)
@@ -315,6 +346,14 @@ class KernelCalls:
 
     def call(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
         """call_tir of `kernel` (hashable, with `build()`) whose float32 output has `shape`."""
+        return relax.call_tir(self._function(kernel), args, relax.TensorType(shape, "float32"))
+
+    def call_inplace(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
+        """The same for a kernel that writes a part of its last argument, which has `shape` and is the result."""
+        out = relax.TensorType(shape, "float32")
+        return relax.call_tir_inplace(self._function(kernel), args, [len(args) - 1], out)
+
+    def _function(self, kernel: Any) -> Any:
         if kernel not in self._functions:
             function = kernel.build()
             number = sum(type(other) is type(kernel) for other in self._functions)
@@ -322,7 +361,7 @@ class KernelCalls:
             variable = tvm.ir.GlobalVar(name)
             relax.expr._update_type(variable, function.ty)
             self._functions[kernel] = variable, function.without_attr("global_symbol")
-        return relax.call_tir(self._functions[kernel][0], args, relax.TensorType(shape, "float32"))
+        return self._functions[kernel][0]
 
     def add_to(self, module: Any) -> Any:
         """`module` with the kernels that were called."""

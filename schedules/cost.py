@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pconvgen.schedules.isa import Isa, VectorWidth
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
-from pconvgen.templates.pixels import ENTRIES, block_tiles, pixel_layout
+from pconvgen.templates.pixels import ENTRIES, block_tiles
+from pconvgen.templates.planes import Places, PlaneLayout
 from pconvgen.templates.tiles import Vector
 from pconvgen.workload import ConvWorkload
 
@@ -20,10 +21,16 @@ FMA_LATENCY = 4.0
 """Cycles until an accumulator can be added to again."""
 ENTRY = 8
 """Instructions for index, address and branch of one entry, beside its taps."""
+STRIDED = 2.5
+"""What a load of every second element costs: two loads and a shuffle."""
 BODY = 10.0
 """Cycles to enter and leave the loop over a body's entries, whose exit is mispredicted."""
 STORE = 3.5
 """Cycles for the epilogue and store of one vector, or to pack one."""
+PLANE = 2.0
+"""Cycles to store a vector in a further plane, or split by the stride."""
+ZEROS = 1.5
+"""Cycles for the zeros beside a row of a plane."""
 L1_KIB = 32
 """What a tile's input may take of the first-level cache to stay there while filters go by."""
 L2_BYTES = 30.0
@@ -46,29 +53,59 @@ MEMORY_BYTES = 6.0
 """Bytes per cycle that one core reads from memory."""
 
 
-def pixel_cycles(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, l2_kib: int) -> float:
-    """Cycles of the `pixels` template, the packing of its input included."""
-    layout = pixel_layout(workload, schedule)
-    tiles = block_tiles(workload, schedule, isa)
-    fetch = _Fetch(workload, shape, schedule, l2_kib)
+def pixel_cycles(
+    workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, l2_kib: int, places: Places
+) -> float:
+    """Cycles of the `pixels` template."""
+    tiles = block_tiles(workload, schedule, isa, places.source)
+    fetch = _Fetch(workload, shape, schedule, places.source, l2_kib)
     cycles = fetch.per_block(sum(run.rows * run.columns for run in tiles))
+    store = STORE + store_cycles(places.target)
     for run in tiles:
-        compute = shape.entries * _entry(workload, shape, schedule, isa, run.vectors)
+        compute = shape.entries * _entry(workload, shape, schedule, isa, places.source, run.vectors)
         move = fetch.per_tile(run.vectors)
         parts = -(-workload.in_channels // schedule.channels) if schedule.channels else 1
-        stores = shape.groups * (parts * shape.bodies * BODY + parts * shape.group * len(run.vectors) * STORE)
+        stores = shape.groups * (parts * shape.bodies * BODY + parts * shape.group * len(run.vectors) * store)
         hidden = OVERLAP * min(compute, move)
         cycles += run.rows * run.columns * (compute + move - hidden + stores)
-    pack = 0.0 if layout.identity else layout.size / schedule.lanes * STORE
-    return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + pack)
+    cycles += workload.out_channels * schedule.rows * zeros_cycles(places.target)
+    return workload.batch * -(-workload.out_height // schedule.rows) * cycles
+
+
+def store_cycles(target: PlaneLayout) -> float:
+    """Cycles to store a vector beyond those of storing it once."""
+    planes = len(target.phases) // target.stride[0]
+    return PLANE * (planes - 1)
+
+
+def zeros_cycles(target: PlaneLayout) -> float:
+    """Cycles for the zeros beside a row of outputs."""
+    planes = len(target.phases) // target.stride[0]
+    return 0.0 if target.pitch * target.stride[1] == target.width and planes == 1 else planes * ZEROS
+
+
+def plane_cycles(target: PlaneLayout, lanes: int) -> float:
+    """Cycles to store the planes of a channel of which one element after the other is known."""
+    vectors = target.height * -(-target.width // lanes)
+    return vectors * (STORE + store_cycles(target)) + target.height * zeros_cycles(target)
+
+
+def pack_cycles(target: PlaneLayout, lanes: int) -> float:
+    """Cycles to pack an image."""
+    return target.size / lanes * STORE
 
 
 def _entry(
-    workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, vectors: tuple[Vector, ...]
+    workload: ConvWorkload,
+    shape: TapShape,
+    schedule: PixelSchedule,
+    isa: Isa,
+    source: PlaneLayout,
+    vectors: tuple[Vector, ...],
 ) -> float:
     """Cycles that an entry's instructions need in one tile: what the busiest of the core's units starts."""
     widths = [_width(isa, vector.lanes) for vector in vectors]
-    aligned = _aligned_share(workload, shape, schedule)
+    aligned = _aligned_share(workload, shape, schedule, source)
     height = max(vector.row for vector in vectors) + 1
     # Input vectors for one output vector: the taps of a column share those of the rows that they have in common.
     inputs = shape.taps
@@ -79,10 +116,12 @@ def _entry(
         weights = -(-weights // widths[0].lanes)
     fmas = shape.taps * shape.group * len(vectors)
     # An input that is used once is a memory operand of its FMA where the ISA has those.
+    if source.step(workload)[1] > 1:
+        inputs *= STRIDED
     loads = 0.0 if inputs == shape.taps and shape.group == 1 and isa.memory_operands else inputs * len(vectors)
     # Where loads come in pairs, each tap has its own address, or one for each row of the tile where those are not whole
     # vectors apart, and entries of one tap share what a round takes.
-    addresses = shape.taps * (height if schedule.pitch % widths[0].lanes else 1) if isa.paired > 1 else 0
+    addresses = shape.taps * (height if source.line % widths[0].lanes else 1) if isa.paired > 1 else 0
     round_ = ENTRY / ENTRIES if isa.by_element and shape.taps == 1 else ENTRY
     issue = (fmas + (loads + weights) / isa.paired + addresses + round_) / isa.issue
     cycles = max(
@@ -103,6 +142,7 @@ class _Fetch:
     workload: ConvWorkload
     shape: TapShape
     schedule: PixelSchedule
+    source: PlaneLayout
     l2_kib: int
 
     @property
@@ -113,9 +153,8 @@ class _Fetch:
     @property
     def block(self) -> int:
         """Bytes of a row block of the input."""
-        w, planes = self.workload, self.workload.kernel[1] if self.schedule.own_columns else 1
-        halo = (w.kernel[0] - 1) * w.dilation[0] // w.stride[0]
-        return 4 * w.in_channels * planes * (self.schedule.rows + halo) * self.schedule.pitch
+        planes = _planes(self.workload, self.source)
+        return 4 * self.workload.in_channels * planes * (self.schedule.rows + halo(self.workload)) * self.source.pitch
 
     def per_block(self, tiles: int) -> float:
         """Cycles for the weights of a block."""
@@ -129,17 +168,17 @@ class _Fetch:
     def per_tile(self, vectors: tuple[Vector, ...]) -> float:
         """Cycles for the input that all groups read in one tile."""
         shape, schedule, w = self.shape, self.schedule, self.workload
-        channel = _channel_bytes(w, schedule, vectors)
+        channel = _channel_bytes(w, schedule, self.source, vectors)
         miss = TLB_MISS if self.block > TLB_KIB * 1024 else 1.0
         if schedule.channels:
             parts = -(-w.in_channels // schedule.channels)
             sums = 2 * (parts - 1) * shape.groups * shape.group * 4 * sum(vector.lanes for vector in vectors)
             return (w.in_channels * channel * miss + sums) / L2_BYTES
         height = max(vector.row for vector in vectors) + 1
-        row = _row_bytes(w, schedule, vectors)
+        row = _row_bytes(w, self.source, vectors)
         if schedule.height:
             taps_of_column = shape.taps / shape.columns
-            columns = shape.columns if schedule.own_columns else 1
+            columns = shape.columns if self.source.own_columns else 1
             entry = min(channel, columns * (height + taps_of_column - 1) * row)
         else:
             entry = min(channel, shape.taps * row)
@@ -151,24 +190,34 @@ class _Fetch:
         return read * miss / L2_BYTES
 
 
-def tile_channel_bytes(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa) -> float:
+def tile_channel_bytes(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa, source: PlaneLayout) -> float:
     """Bytes of an input channel that the largest tile reads."""
-    return max(_channel_bytes(workload, schedule, run.vectors) for run in block_tiles(workload, schedule, isa))
+    tiles = block_tiles(workload, schedule, isa, source)
+    return max(_channel_bytes(workload, schedule, source, run.vectors) for run in tiles)
 
 
-def _channel_bytes(workload: ConvWorkload, schedule: PixelSchedule, vectors: tuple[Vector, ...]) -> float:
-    planes = workload.kernel[1] if schedule.own_columns else 1
-    halo = (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
-    row = _row_bytes(workload, schedule, vectors)
+def halo(workload: ConvWorkload) -> int:
+    """Rows of a plane that a row of outputs reads beyond its own."""
+    return (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
+
+
+def _planes(workload: ConvWorkload, source: PlaneLayout) -> int:
+    return workload.kernel[1] if source.own_columns else 1
+
+
+def _channel_bytes(
+    workload: ConvWorkload, schedule: PixelSchedule, source: PlaneLayout, vectors: tuple[Vector, ...]
+) -> float:
+    row = _row_bytes(workload, source, vectors)
     if not schedule.height:
-        return planes * (row + 4 * halo * schedule.pitch)
-    return planes * (max(vector.row for vector in vectors) + 1 + halo) * row
+        return _planes(workload, source) * (row + 4 * halo(workload) * source.pitch)
+    return _planes(workload, source) * (max(vector.row for vector in vectors) + 1 + halo(workload)) * row
 
 
-def _row_bytes(workload: ConvWorkload, schedule: PixelSchedule, vectors: tuple[Vector, ...]) -> float:
+def _row_bytes(workload: ConvWorkload, source: PlaneLayout, vectors: tuple[Vector, ...]) -> float:
     """Bytes that a row of a tile reads; columns that share planes reach into the next line."""
-    beyond = 0 if schedule.own_columns or workload.kernel[1] == 1 else LINE
-    return 4 * sum(vector.lanes for vector in vectors if vector.row == 0) + beyond
+    beyond = 0 if source.own_columns or workload.kernel[1] == 1 else LINE
+    return 4 * source.step(workload)[1] * sum(vector.lanes for vector in vectors if vector.row == 0) + beyond
 
 
 def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSchedule, isa: Isa) -> float:
@@ -197,18 +246,18 @@ def _channels_read(workload: ConvWorkload, shape: TapShape) -> float:
     return shape.groups * max(min(touched, entries), min(per_group, channels))
 
 
-def _aligned_share(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule) -> float:
+def _aligned_share(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, source: PlaneLayout) -> float:
     """Share of the loads that start at a multiple of the vector's size."""
-    if schedule.own_columns:
+    if source.own_columns and workload.kernel[1] > 1:
         # A tap is aligned where its row is: the first always, the others when so many rows are whole vectors.
         dh, sh = workload.dilation[0], workload.stride[0]
-        offsets = [row * dh // sh * schedule.pitch for row in range(workload.kernel[0])]
+        offsets = [row * dh // sh * source.line for row in range(workload.kernel[0])]
         return sum(offset % schedule.lanes == 0 for offset in offsets) / len(offsets)
-    if schedule.pitch % schedule.lanes:
+    if source.line % schedule.lanes:
         return 0.0
     if workload.kernel[1] == 1:
         return 1.0
-    if schedule.align == 1:
+    if source.align % schedule.lanes:
         return 0.0
     # The centre column is aligned. Patterns keep the centre and half of their positions lie in its column.
     return 0.5 if shape.bodies > 1 else 1 / workload.kernel[1]

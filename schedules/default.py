@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
-from pconvgen.schedules.cost import TLB_KIB, channel_cycles, pixel_cycles, tile_channel_bytes
+from pconvgen.schedules.cost import TLB_KIB, channel_cycles, halo, pack_cycles, pixel_cycles, tile_channel_bytes
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.sparsity.structure import Candidate, TapShape
-from pconvgen.templates.pixels import pixel_layout
-from pconvgen.templates.planes import min_pitch, used_phases
+from pconvgen.templates.planes import Places, PlaneLayout, plain_layout, plane_layout
 from pconvgen.workload import ConvWorkload
 
 CODE_CAP = 1024
@@ -39,24 +39,96 @@ class Choice:
     max_group: filters per group at most; an argument of `encode`.
     schedule: how it is computed.
     cycles: what the analytic model predicts on one core.
+    places: where the layer's tensors lie; None for a product of matrices.
     """
 
     candidate: Candidate
     max_group: int
     schedule: Schedule
     cycles: float
+    places: Places | None
 
 
-def rank(workload: ConvWorkload, candidates: Iterable[Candidate], isa: Isa, l2_kib: int) -> list[Choice]:
-    """The best choice of every candidate, the fastest first."""
+def rank(
+    workload: ConvWorkload, candidates: Iterable[Candidate], isa: Isa, l2_kib: int, places: Places | None = None
+) -> list[Choice]:
+    """The best choice of every candidate, the fastest first.
+
+    Without `places`, the input is packed for this layer, which counts, and the output is NCHW; a product of matrices
+    has none.
+    """
+    options = [(0.0, places)]
+    if places is None and not is_single_pixel(workload):
+        options = list(_alone(workload, isa))
     best = []
     for candidate in candidates:
-        choices = (
-            Choice(candidate, max_group, schedule, _cycles(workload, shape, schedule, isa, l2_kib))
-            for max_group, shape, schedule in schedules(workload, candidate, isa, l2_kib)
-        )
+        choices = [
+            Choice(candidate, max_group, schedule, pack + cycles, where)
+            for max_group, shape in _shapes(workload, candidate, isa)
+            for pack, where in options
+            for cycles, schedule in [best_schedule(workload, shape, isa, l2_kib, where)]
+        ]
         best.append(min(choices, key=lambda choice: choice.cycles))
     return sorted(best, key=lambda choice: choice.cycles)
+
+
+def _alone(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[float, Places]]:
+    """(cycles to pack the input, layouts) of a layer by itself."""
+    target = plain_layout(workload.out_channels, workload.out_height, workload.out_width)
+    residual = target if workload.epilogue.residual else None
+    plain = plain_layout(workload.in_channels, workload.height, workload.width)
+    if plain.readable(workload):
+        yield 0.0, Places(plain, target, residual)
+    for source in layouts(workload, isa):
+        pack = workload.batch * pack_cycles(source, isa.widths[0].lanes)
+        yield pack, Places(source, target, residual)
+
+
+@lru_cache(maxsize=65536)  # networks repeat their layers
+def best_schedule(
+    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places | None
+) -> tuple[float, Schedule]:
+    """(cycles, schedule) of the fastest legal schedule of an encoding of that shape."""
+    found = (
+        (_cycles(workload, shape, schedule, isa, l2_kib, places), schedule)
+        for schedule in _schedules(workload, shape, isa, l2_kib, places)
+    )
+    return min(found, key=lambda pair: pair[0])
+
+
+def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
+    """Layouts of the input among which the fastest is worth looking for."""
+    slack = 2 * isa.widths[0].lanes
+    found = {}
+    if workload.kernel == (1, 1) and not any(workload.padding):
+        # Strides are taken when the input is loaded: other readers want every element.
+        plain = plain_layout(workload.in_channels, workload.height, workload.width)
+        found[replace(plain, slack=slack * workload.stride[1])] = None
+        return tuple(found)
+    for interleaved in (False, True):
+        found[
+            plane_layout(workload, align=1, aligned_rows=False, own_columns=False, interleaved=interleaved, slack=slack)
+        ] = None
+    for lanes in sorted({width.lanes for width in isa.widths}) if workload.kernel[1] > 1 else ():
+        for own_columns, aligned_rows, interleaved in (
+            (False, True, False),
+            (False, True, True),
+            (True, False, False),
+            (True, True, False),
+        ):
+            # With loads of whole vectors in pairs, alignment of the rows gives nothing.
+            if isa.by_element and aligned_rows and not own_columns:
+                continue
+            layout = plane_layout(
+                workload,
+                align=lanes,
+                aligned_rows=aligned_rows,
+                own_columns=own_columns,
+                interleaved=interleaved,
+                slack=slack,
+            )
+            found[layout] = None
+    return tuple(found)
 
 
 def is_single_pixel(workload: ConvWorkload) -> bool:
@@ -66,78 +138,75 @@ def is_single_pixel(workload: ConvWorkload) -> bool:
 
 
 def schedules(
-    workload: ConvWorkload, candidate: Candidate, isa: Isa, l2_kib: int
+    workload: ConvWorkload, candidate: Candidate, isa: Isa, l2_kib: int, places: Places | None = None
 ) -> Iterator[tuple[int, TapShape, Schedule]]:
     """All legal schedules of one encoding: (max_group of the encoding, its sizes, schedule)."""
-    if is_single_pixel(workload):
-        for max_group, shape in _shapes(workload, candidate, [isa.widths[0].lanes * n for n in (1, 2, 4)]):
-            for channel in _channel_schedules(workload, shape, isa):
-                yield max_group, shape, channel
-        return
-    for max_group, shape in _shapes(workload, candidate, [4, 8]):
-        for pixel in _pixel_schedules(workload, shape, isa, l2_kib):
-            yield max_group, shape, pixel
+    for max_group, shape in _shapes(workload, candidate, isa):
+        for schedule in _schedules(workload, shape, isa, l2_kib, places):
+            yield max_group, shape, schedule
 
 
-def _cycles(workload: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa, l2_kib: int) -> float:
-    if isinstance(schedule, ChannelSchedule):
+def _schedules(
+    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places | None
+) -> Iterator[Schedule]:
+    return (
+        _channel_schedules(workload, shape, isa)
+        if places is None
+        else _pixel_schedules(workload, shape, isa, l2_kib, places)
+    )
+
+
+def _cycles(
+    workload: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa, l2_kib: int, places: Places | None
+) -> float:
+    if isinstance(schedule, ChannelSchedule) or places is None:
         return channel_cycles(workload, shape, schedule, isa)
-    return pixel_cycles(workload, shape, schedule, isa, l2_kib)
+    return pixel_cycles(workload, shape, schedule, isa, l2_kib, places)
 
 
-def _shapes(workload: ConvWorkload, candidate: Candidate, sizes: list[int]) -> Iterator[tuple[int, TapShape]]:
+def _shapes(workload: ConvWorkload, candidate: Candidate, isa: Isa) -> Iterator[tuple[int, TapShape]]:
     """The encodings' sizes for each largest group, without repetition."""
     seen: set[TapShape] = set()
-    for max_group in sizes:
+    for max_group in [isa.widths[0].lanes * n for n in (1, 2, 4)] if is_single_pixel(workload) else [4, 8]:
         shape = candidate.shape(workload.out_channels, workload.groups, max_group)
         if shape not in seen:
             seen.add(shape)
             yield max_group, shape
 
 
-def _pixel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int) -> Iterator[PixelSchedule]:
+def _pixel_schedules(
+    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places
+) -> Iterator[PixelSchedule]:
     """Legal schedules: accumulators, inputs and weights fit into the registers, the code into the cap."""
     most = max((n for n in range(1, isa.registers) if _fits(shape, n, isa)), default=1)
-    for width, (pitch, aligned, own_columns) in itertools.product(isa.widths, _layouts(workload, isa)):
-        row_pitch = -(-pitch // width.lanes) * width.lanes if aligned else pitch
-        row = 4 * workload.in_channels * len(used_phases(workload, own_columns=own_columns)) * row_pitch
-        for rows in _rows(workload, row, l2_kib):
-            prefetch = rows < workload.out_height and workload.out_height * row > l2_kib * 1024
-            across = row_pitch == workload.out_width
-            lanes = width.lanes
-            while lanes // 2 >= max(workload.out_width * (rows if across else 1), isa.widths[-1].lanes):
-                lanes //= 2
-            align = lanes if aligned or own_columns else 1
-            for height, vectors in _tiles(workload, shape, isa, rows, lanes, most, across=across):
-                tile = PixelSchedule(
-                    lanes,
-                    vectors,
-                    height,
-                    row_pitch,
-                    align,
-                    rows,
-                    own_columns,
-                    filters_inside=False,
-                    channels=0,
-                    prefetch=prefetch,
-                )
-                if prefetch and pixel_layout(workload, tile).identity:
-                    tile = replace(tile, prefetch=False)  # its blocks do not lie together
-                yield tile
-                for channels in _channels(workload, shape, tile, isa):
-                    yield replace(tile, filters_inside=True, channels=channels)
+    source = places.source
+    row = 4 * workload.in_channels * len(source.phases) * source.pitch
+    contiguous = source.line == workload.out_width and source.step(workload) == (1, 1)
+    across = contiguous and places.seamless
+    for width, rows in itertools.product(isa.widths, _rows(workload, row, l2_kib)):
+        prefetch = source.interleaved and rows < workload.out_height and workload.out_height * row > l2_kib * 1024
+        lanes = width.lanes
+        while lanes // 2 >= max(workload.out_width * (rows if across else 1), isa.widths[-1].lanes):
+            lanes //= 2
+        for height, vectors in _tiles(workload, shape, isa, rows, lanes, most, across=across):
+            tile = PixelSchedule(lanes, vectors, height, rows, filters_inside=False, channels=0, prefetch=prefetch)
+            yield tile
+            for channels in _channels(workload, shape, tile, isa, source):
+                yield replace(tile, filters_inside=True, channels=channels)
 
 
-def _channels(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa) -> Iterator[int]:
+def _channels(
+    workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, source: PlaneLayout
+) -> Iterator[int]:
     """Sizes of the parts of the input channels when a tile is computed for all filters at a time."""
     yield 0
     # With many bodies, or blocks of filters that load an input once for all, there is too little in a part.
     if not shape.group == shape.taps == workload.groups == 1:
         return
     # Tiles narrower than a row touch few sets of the cache: pitches are often powers of two.
-    row = schedule.lanes * (schedule.vectors // schedule.height) if schedule.height else schedule.pitch
-    share = min(1, row / schedule.pitch)
-    channels = int(share * PART_KIB * 1024 / tile_channel_bytes(workload, schedule, isa))
+    row = schedule.lanes * (schedule.vectors // schedule.height) if schedule.height else source.pitch
+    share = min(1, row / source.pitch)
+    channels = int(share * PART_KIB * 1024 / tile_channel_bytes(workload, schedule, isa, source))
     if 0 < channels < workload.in_channels:
         yield channels
 
@@ -168,18 +237,6 @@ def _may_be_tall(shape: TapShape, isa: Isa) -> bool:
     return isa.memory_operands or shape.columns < shape.taps <= WEIGHTS
 
 
-def _layouts(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[int, bool, bool]]:
-    """(smallest pitch, whether it is rounded up to whole vectors, whether columns have their own planes)."""
-    pitch = min_pitch(workload)
-    yield pitch, False, False
-    if workload.kernel[1] == 1:
-        return
-    if not isa.by_element:
-        yield pitch, True, False
-    for aligned in (False, True):
-        yield workload.out_width, aligned, True
-
-
 def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     accumulators = shape.group * vectors
     if isa.by_element:
@@ -204,10 +261,9 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
 
 def _rows(workload: ConvWorkload, bytes_per_row: int, l2_kib: int) -> list[int]:
     """Output rows per block, whose input, which all filters read, is to fit into a cache or the TLB."""
-    halo = (workload.kernel[0] - 1) * workload.dilation[0] // workload.stride[0]
     options = set()
     for kib in (l2_kib * 3 // 4, min(TLB_KIB, l2_kib // 2)):
-        fit = min(workload.out_height, max(1, kib * 1024 // bytes_per_row - halo))
+        fit = min(workload.out_height, max(1, kib * 1024 // bytes_per_row - halo(workload)))
         options.add(-(-workload.out_height // -(-workload.out_height // fit)))
         # The last block overlaps the one before it unless rows divide.
         options.add(max(rows for rows in range(1, fit + 1) if workload.out_height % rows == 0))

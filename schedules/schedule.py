@@ -13,11 +13,8 @@ class PixelSchedule:
     ----------
     lanes: pixels of a vector.
     vectors: at most this many vectors per filter are accumulated in registers.
-    height: at most so many rows of a tile; 0 for tiles that run across rows, which needs a pitch of the output's width.
-    pitch: distance of input rows in elements.
-    align: lanes that planes and, unless columns have their own, the input's centre column are aligned to; 1 for none.
+    height: at most so many rows of a tile; 0 for tiles that run across rows, which needs rows without gaps.
     rows: output rows that are computed for all filters before the next ones (cache blocking).
-    own_columns: whether every column of the kernel reads planes of its own (templates/planes.py).
     filters_inside: whether a tile is computed for all filters before the next tile, so that its input stays near,
         rather than a group of filters for all tiles of a block, so that its weights do.
     channels: input channels that are added up for all filters before the next ones, so that a tile's input stays in
@@ -28,10 +25,7 @@ class PixelSchedule:
     lanes: int
     vectors: int
     height: int
-    pitch: int
-    align: int
     rows: int
-    own_columns: bool
     filters_inside: bool
     channels: int
     prefetch: bool

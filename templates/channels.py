@@ -137,7 +137,8 @@ class _Emitter:
             for v, value in enumerate(sums):
                 bias = None if self.bias is None else self.bias[ramp(first + v * lanes, lanes)]
                 at = ramp(row + first + v * lanes, lanes)
-                T.buffer_store(self.output, finish(epilogue, value, lanes, bias, self.residual, at), [at])
+                other = None if self.residual is None else self.residual[at]
+                T.buffer_store(self.output, finish(epilogue, value, lanes, bias, other), [at])
             return
         scratch = T.alloc_buffer((group,), "float32")
         for v, value in enumerate(sums):
@@ -146,4 +147,5 @@ class _Emitter:
             f = T.Bind(T.Cast("int64", self.order[g * group + j]))
             with T.If(f >= 0), T.Then():
                 bias = None if self.bias is None else self.bias[f]
-                T.buffer_store(self.output, finish(epilogue, scratch[j], 1, bias, self.residual, row + f), [row + f])
+                other = None if self.residual is None else self.residual[row + f]
+                T.buffer_store(self.output, finish(epilogue, scratch[j], 1, bias, other), [row + f])

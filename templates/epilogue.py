@@ -9,17 +9,13 @@ from pconvgen.tvm_compat import T
 from pconvgen.workload import Epilogue
 
 
-def finish(epilogue: Epilogue, value: Any, lanes: int, bias: Any, residual: Any, at: Any) -> Any:
-    """`value` + bias + residual[at] and the activation of it, as the epilogue says.
+def finish(epilogue: Epilogue, value: Any, lanes: int, bias: Any, residual: Any) -> Any:
+    """`value` + bias + residual and the activation of it, as the epilogue says.
 
-    Parameters
-    ----------
-    value, bias: vectors of `lanes`; bias is None when the epilogue has none.
-    residual: flat buffer of the output's size or None.
-    at: index of the vector in the flat output.
+    `value`, `bias` and `residual` are vectors of `lanes`; the latter two are None when the epilogue has none.
     """
     if epilogue.bias:
         value = value + bias
     if epilogue.residual:
-        value = value + residual[at]
+        value = value + residual
     return value if epilogue.activation is None else activate(epilogue.activation, T.Bind(value), lanes)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pconvgen.schedules.default import Choice
 from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.taps import TapEncoding, by_channels
 from pconvgen.templates.channels import ChannelKernel
-from pconvgen.templates.pack import PackKernel
-from pconvgen.templates.pixels import PixelKernel, pixel_layout
+from pconvgen.templates.pixels import PixelKernel
+from pconvgen.templates.planes import Places
 from pconvgen.workload import ConvWorkload
 
 CHUNKS = 8
@@ -26,12 +27,10 @@ class Instance:
     Attributes
     ----------
     kernel: the template instance.
-    pack: what brings the input into the kernel's layout, None when it reads NCHW.
     constants: the kernel's arguments between the data and the bias: offsets, values, indptr, order, chunks.
     """
 
     kernel: PixelKernel | ChannelKernel
-    pack: PackKernel | None
     constants: tuple[NDArray[np.int32] | NDArray[np.float32], ...]
 
     @property
@@ -40,39 +39,16 @@ class Instance:
         return sum(array.nbytes for array in self.constants)
 
 
-def instantiate(workload: ConvWorkload, encoding: TapEncoding, schedule: Schedule, isa: Isa) -> Instance:
-    """The kernel of `workload` for weights in `encoding`, with its arrays."""
-    if isinstance(schedule, ChannelSchedule):
-        return _channels(workload, encoding, schedule)
-    return _pixels(workload, encoding, schedule, isa)
+def instantiate(workload: ConvWorkload, encoding: TapEncoding, choice: Choice, isa: Isa) -> Instance:
+    """The kernel that was chosen for a layer by itself, with its arrays."""
+    if isinstance(choice.schedule, ChannelSchedule) or choice.places is None:
+        assert isinstance(choice.schedule, ChannelSchedule)
+        return matrix_product(workload, encoding, choice.schedule)
+    return convolution(workload, encoding, choice.schedule, isa, choice.places)
 
 
-def _pixels(workload: ConvWorkload, encoding: TapEncoding, schedule: PixelSchedule, isa: Isa) -> Instance:
-    layout = pixel_layout(workload, schedule)
-    bodies = tuple(
-        tuple(channel * layout.channel + layout.tap_offset(row, column) for channel, row, column in body)
-        for body in encoding.bodies
-    )
-    # Many row blocks or images are tasks enough; otherwise threads share the filters.
-    blocks = workload.batch * -(-workload.out_height // schedule.rows)
-    chunks = _chunks(encoding, 1 if blocks >= CHUNKS else CHUNKS)
-    kernel = PixelKernel(
-        workload=workload,
-        schedule=schedule,
-        isa=isa,
-        group=encoding.group,
-        groups=encoding.groups,
-        bodies=bodies,
-        padded_groups=bool((encoding.order < 0).any()),
-        chunks=len(chunks) - 1,
-    )
-    if schedule.channels:
-        encoding = by_channels(encoding, schedule.channels, workload.in_channels)
-    pack = None if layout.identity else PackKernel(layout, schedule.lanes)
-    return Instance(kernel, pack, _arrays(encoding, layout.entry_offsets(encoding.entries), chunks))
-
-
-def _channels(workload: ConvWorkload, encoding: TapEncoding, schedule: ChannelSchedule) -> Instance:
+def matrix_product(workload: ConvWorkload, encoding: TapEncoding, schedule: ChannelSchedule) -> Instance:
+    """The kernel of a `workload` of one pixel for weights in `encoding`, with its arrays."""
     chunks = _chunks(encoding, CHUNKS)
     steps = np.diff(encoding.order, axis=1)
     kernel = ChannelKernel(
@@ -84,7 +60,57 @@ def _channels(workload: ConvWorkload, encoding: TapEncoding, schedule: ChannelSc
         consecutive=bool((steps == 1).all() and (encoding.order >= 0).all()),
         chunks=len(chunks) - 1,
     )
-    return Instance(kernel, None, _arrays(encoding, np.ascontiguousarray(encoding.entries[:, 0]), chunks))
+    return Instance(kernel, _arrays(encoding, np.ascontiguousarray(encoding.entries[:, 0]), chunks))
+
+
+def convolution(
+    workload: ConvWorkload,
+    encoding: TapEncoding,
+    schedule: PixelSchedule,
+    isa: Isa,
+    places: Places,
+    *,
+    slots: NDArray[np.int64] | None = None,
+    first: tuple[int, int] = (0, 0),
+) -> Instance:
+    """The kernel of `workload` for weights in `encoding`, with its arrays.
+
+    Parameters
+    ----------
+    places: where input, output and residual lie.
+    slots: int64 [in_channels], the places of the input's channels among those of its layout; None for the first ones.
+        Bodies of several channels need neighbours.
+    first: places of the first channels of output and residual.
+    """
+    source = places.source
+    slots = np.arange(workload.in_channels) if slots is None else slots
+    bodies = tuple(
+        tuple(channel * source.channel + source.tap_offset(workload, row, column) for channel, row, column in body)
+        for body in encoding.bodies
+    )
+    # Positions of a body count from those of the kernel's first one.
+    origin = source.tap_offset(workload, 0, 0)
+    bodies = tuple(tuple(tap - origin for tap in body) for body in bodies)
+    # Many row blocks or images are tasks enough; otherwise threads share the filters.
+    blocks = workload.batch * -(-workload.out_height // schedule.rows)
+    chunks = _chunks(encoding, 1 if blocks >= CHUNKS else CHUNKS)
+    kernel = PixelKernel(
+        workload=workload,
+        schedule=schedule,
+        isa=isa,
+        source=source,
+        target=places.target,
+        residual=places.residual,
+        slots=first,
+        group=encoding.group,
+        groups=encoding.groups,
+        bodies=bodies,
+        padded_groups=bool((encoding.order < 0).any()),
+        chunks=len(chunks) - 1,
+    )
+    if schedule.channels:
+        encoding = by_channels(encoding, schedule.channels, workload.in_channels)
+    return Instance(kernel, _arrays(encoding, source.entry_offsets(workload, encoding.entries, slots), chunks))
 
 
 def _arrays(encoding: TapEncoding, offsets: NDArray[np.int32], chunks: NDArray[np.int32]) -> tuple:

@@ -1,99 +1,108 @@
-"""Packing: NCHW activations into the padded, pitched planes that direct convolution reads."""
+"""Packing: a tensor from one layout to another, its padding included.
+
+Between generated kernels this is not needed, as each writes what its readers want; it is what happens to the
+network's inputs and outputs, and around operators that nobody generates a kernel for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from pconvgen.templates.planes import PlaneLayout
+from pconvgen.templates.planes import PlaneLayout, plain_layout
+from pconvgen.templates.store import tensor_shape
 from pconvgen.templates.tiles import for_each_piece
 from pconvgen.tvm_compat import PrimFunc, T, broadcast, load_strided, prim_func, ramp
 
 
+def input_pack(batch: int, target: PlaneLayout, lanes: int) -> PackKernel | None:
+    """What brings a tensor from NCHW into a layout of its own; None when that is NCHW."""
+    if target.plain:
+        return None
+    plain = plain_layout(target.channels, target.height, target.width)
+    return PackKernel(batch, plain, target, target.channels, (0, 0), lanes)
+
+
 @dataclass(frozen=True)
 class PackKernel:
-    """One instance: data float32 NCHW -> packed float32 [batch, layout.size], padding included.
+    """One instance: data float32 [batch, source.size] -> packed float32 [batch, target.size], padding included.
 
     Attributes
     ----------
-    layout: the layout that is written.
+    batch: images.
+    source: a layout whose `main` plane is read.
+    target: the layout that is written.
+    channels: how many are packed.
+    slots: the first of them in source and target.
     lanes: float32 lanes of a vector.
     """
 
-    layout: PlaneLayout
+    batch: int
+    source: PlaneLayout
+    target: PlaneLayout
+    channels: int
+    slots: tuple[int, int]
     lanes: int
 
     def build(self) -> PrimFunc:
-        """The kernel as a TIR function with arguments (data, packed)."""
-        layout, lanes = self.layout, self.lanes
-        w = layout.workload
-        shape = (w.batch, w.in_channels, w.height, w.width)
+        """The kernel as a TIR function with arguments (data, packed); plain layouts have the shape NCHW."""
+        source, target = self.source, self.target
+        shape_in, shape_out = tensor_shape(source, self.batch), tensor_shape(target, self.batch)
         with prim_func("pack") as func:
-            data = T.arg("data", T.buffer(shape, "float32"))
-            packed = T.arg("packed", T.buffer((w.batch, layout.size), "float32"))
+            data = T.arg("data", T.buffer(shape_in, "float32"))
+            packed = T.arg("packed", T.buffer(shape_out, "float32"))
             # Relax takes a function of one tensor without a block for a reshape.
             with T.sblock("pack"):
-                T.reads(data[0 : w.batch, 0 : w.in_channels, 0 : w.height, 0 : w.width])
-                T.writes(packed[0 : w.batch, 0 : layout.size])
-                source = T.decl_buffer((w.batch * w.in_channels * w.height * w.width,), "float32", data=data.data)
-                target = T.decl_buffer((w.batch * layout.size,), "float32", data=packed.data)
-                with T.serial(0, w.batch) as n:
-                    image = T.Bind(T.Cast("int64", n) * layout.size)
-                    _zero(target, image, layout.lead, lanes)
-                    tail = layout.lead + layout.blocks * layout.block_size
-                    _zero(target, image + tail, layout.size - tail, lanes)
-                with T.parallel(0, w.batch * layout.blocks * w.in_channels) as task:
-                    c = T.Bind(T.Cast("int64", task % w.in_channels))
-                    block = T.Bind(T.Cast("int64", task // w.in_channels % layout.blocks))
-                    n = T.Bind(T.Cast("int64", task // (w.in_channels * layout.blocks)))
-                    plane_in = T.Bind((n * w.in_channels + c) * (w.height * w.width))
-                    start = block * layout.block_size + c * layout.channel
-                    plane_out = T.Bind(n * layout.size + start + layout.lead)
-                    first_row = T.Bind(T.min(block * layout.block, w.out_height - layout.block) * w.stride[0])
-                    for index, phase in enumerate(layout.phases):
-                        self._pack_plane(source, target, plane_in, plane_out + index * layout.plane, first_row, phase)
+                T.reads(data[tuple(slice(0, size) for size in shape_in)])
+                T.writes(packed[tuple(slice(0, size) for size in shape_out)])
+                flat_in = T.decl_buffer((self.batch * source.size,), "float32", data=data.data)
+                flat_out = T.decl_buffer((self.batch * target.size,), "float32", data=packed.data)
+                with T.parallel(0, self.batch * self.channels) as task:
+                    c = T.Bind(T.Cast("int64", task % self.channels))
+                    n = T.Bind(T.Cast("int64", task // self.channels))
+                    read = T.Bind(n * source.size + (c + self.slots[0]) * source.channel + (source.main or 0))
+                    write = T.Bind(n * target.size + (c + self.slots[1]) * target.channel + target.lead)
+                    for index, phase in enumerate(target.phases):
+                        self._plane(flat_in, flat_out, read, write + index * target.plane, phase)
         return func()
 
-    def _pack_plane(
-        self, source: Any, target: Any, base_in: Any, base_out: Any, first_row: Any, phase: tuple[int, int]
-    ) -> None:
-        """One plane; `first_row` is the row of the padded input that phase row 0 of the block begins with."""
-        layout, lanes, w = self.layout, self.lanes, self.layout.workload
-        (p, q), (sh, sw), (top, left) = phase, w.stride, w.padding[:2]
-        c0, c1 = layout.real_columns(q)
-        last_row = (w.out_height - layout.block + layout.rows - 1) * sh + p - top
-        with T.serial(0, layout.rows) as r:
-            y = T.Bind(first_row + (T.Cast("int64", r) * sh + (p - top)))
-            dst = T.Bind(base_out + T.Cast("int64", r) * layout.pitch)
+    def _plane(self, data: Any, packed: Any, read: Any, write: Any, phase: tuple[int, int]) -> None:
+        """One plane of the target, whose channel begins at `read` in the source."""
+        source, target = self.source, self.target
+        (p, q), (sh, sw), (top, left) = phase, target.stride, target.before
+        (r0, r1), (c0, c1) = target.real_rows(p), target.real_columns(q)
 
-            def row(y: Any = y, dst: Any = dst) -> None:
-                src = T.Bind(base_in + y * w.width + (c0 * sw + q - left))
+        def row(r: Any, y: Any) -> None:
+            begin = T.Bind(read + y * source.line + (c0 * sw + q - left))
+            dst = T.Bind(write + r * target.line)
 
-                def copy(x: Any, width: int) -> None:
-                    T.buffer_store(target, load_strided(source, src + x * sw, sw, width), [ramp(dst + (x + c0), width)])
+            def copy(x: Any, lanes: int) -> None:
+                at = ramp(dst + (x + c0), lanes)
+                T.buffer_store(packed, load_strided(data, begin + x * sw, sw, lanes), [at])
 
-                _zero(target, dst, c0, lanes)
-                for_each_piece(c1 - c0, lanes, copy)
-                _zero(target, dst + c1, layout.pitch - c1, lanes)
+            self._zero(packed, dst, c0)
+            if c1 > c0:
+                for_each_piece(c1 - c0, self.lanes, copy)
+            self._zero(packed, dst + c1, target.pitch - c1)
 
-            if c1 <= c0:
-                _zero(target, dst, layout.pitch, lanes)
-            elif p >= top and last_row < w.height:
-                row()
-            else:
-                with T.If(T.And(y >= 0, y < w.height)):
-                    with T.Then():
-                        row()
-                    with T.Else():
-                        _zero(target, dst, layout.pitch, lanes)
-        _zero(target, base_out + layout.rows * layout.pitch, layout.plane - layout.rows * layout.pitch, lanes)
+        for first, last in ((0, r0), (r0, r1), (r1, target.rows)):
+            if last <= first:
+                continue
+            with T.serial(0, last - first) as i:
+                r = T.Bind(T.Cast("int64", i) + first)
+                if first == r0 and last == r1:
+                    row(r, T.Bind(r * sh + (p - top)))
+                else:
+                    self._zero(packed, T.Bind(write + r * target.line), target.pitch)
+        if not target.interleaved:
+            rows = target.rows * target.pitch
+            self._zero(packed, write + rows, target.plane - rows)
 
+    def _zero(self, packed: Any, start: Any, count: int) -> None:
+        """Stores `count` zeros from `start`."""
 
-def _zero(target: Any, start: Any, count: int, lanes: int) -> None:
-    """Stores `count` zeros from `start`."""
+        def store(x: Any, lanes: int) -> None:
+            T.buffer_store(packed, broadcast(T.float32(0), lanes), [ramp(start + x, lanes)])
 
-    def store(x: Any, width: int) -> None:
-        T.buffer_store(target, broadcast(T.float32(0), width), [ramp(start + x, width)])
-
-    if count > 0:
-        for_each_piece(count, lanes, store)
+        if count > 0:
+            for_each_piece(count, self.lanes, store)

@@ -28,13 +28,11 @@ from typing import Any
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import PixelSchedule
 from pconvgen.templates.epilogue import finish
-from pconvgen.templates.planes import PlaneLayout, plane_layout
+from pconvgen.templates.planes import LINE, PlaneLayout
+from pconvgen.templates.store import PlaneWriter, tensor_shape
 from pconvgen.templates.tiles import TileRun, Vector, cut, pieces
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, lane, part, prefetch, prim_func, ramp
+from pconvgen.tvm_compat import PrimFunc, T, broadcast, lane, load_strided, part, prefetch, prim_func, ramp
 from pconvgen.workload import ConvWorkload
-
-LINE = 16
-"""float32 elements of a cache line, of 64 bytes on all targets."""
 
 _WeightAt = Callable[[int, int], Any]
 """(number of a weight, lanes) -> the weight, broadcast."""
@@ -56,6 +54,9 @@ class PixelKernel:
     Attributes
     ----------
     workload, schedule, isa: what is computed, how, and for which instruction set.
+    source, target: where input and output lie.
+    residual: where the tensor lies that is added; None when there is none.
+    slots: first channels of output and residual among those of their layouts.
     group: filters per group, G.
     groups: number of groups.
     bodies: tap offsets of each body in elements of the input layout.
@@ -66,16 +67,15 @@ class PixelKernel:
     workload: ConvWorkload
     schedule: PixelSchedule
     isa: Isa
+    source: PlaneLayout
+    target: PlaneLayout
+    residual: PlaneLayout | None
+    slots: tuple[int, int]
     group: int
     groups: int
     bodies: tuple[tuple[int, ...], ...]
     padded_groups: bool
     chunks: int
-
-    @property
-    def layout(self) -> PlaneLayout:
-        """The layout in which the input is read."""
-        return pixel_layout(self.workload, self.schedule)
 
     @property
     def parts(self) -> int:
@@ -91,15 +91,15 @@ class PixelKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data float32 [batch, layout.size] (NCHW when `layout.identity`), offsets int32
-        [entries], values float32 [entries * K * G], indptr int32 [parts * groups * bodies + 1], order int32
-        [groups * G], chunks int32 [chunks + 1], then bias float32 [out_channels] and residual (NCHW) when the epilogue
-        has them, then the output, NCHW. `entries` is symbolic: layers of equal shape and schedule share their code.
+        Arguments, in order: data float32 [batch, source.size] (NCHW when it is plain), offsets int32 [entries], values
+        float32 [entries * K * G], indptr int32 [parts * groups * bodies + 1], order int32 [groups * G], chunks int32
+        [chunks + 1], then bias float32 [out_channels] and residual when the epilogue has them, then the output.
+        `entries` is symbolic: layers of equal shape and schedule share their code.
         """
         return _Emitter(self).function()
 
 
-def block_tiles(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa) -> tuple[TileRun, ...]:
+def block_tiles(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa, source: PlaneLayout) -> tuple[TileRun, ...]:
     """The register tiles of a row block."""
     across = schedule.height == 0
     return cut(
@@ -109,31 +109,29 @@ def block_tiles(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa) -> tu
         narrow=min(width.lanes for width in isa.widths),
         vectors=schedule.vectors,
         height=max(1, schedule.height),
-        # The input's own tensor has no slack that vectors may run into.
-        clamp=pixel_layout(workload, schedule).identity,
-    )
-
-
-def pixel_layout(workload: ConvWorkload, schedule: PixelSchedule) -> PlaneLayout:
-    """The input layout that the schedule asks for; vectors may run past the last pixel by less than one vector."""
-    return plane_layout(
-        workload,
-        block=schedule.rows,
-        pitch=schedule.pitch,
-        align=schedule.align,
-        own_columns=schedule.own_columns,
-        slack=schedule.lanes if schedule.align == 1 else 2 * schedule.lanes,
+        # Without slack behind the input, vectors must not run past its end.
+        clamp=source.slack < schedule.lanes * source.step(workload)[1],
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Tile:
-    """A tile that the open loops are at: its vectors, number in the block, first input and first output."""
+    """A tile that the open loops are at.
+
+    Attributes
+    ----------
+    vectors: relative to the tile.
+    number: of the tile in the block.
+    source: offset of its first input.
+    row: of its first output in the image.
+    column: of its first output, as a sum: a multiple of the columns between tiles, and a number.
+    """
 
     vectors: tuple[Vector, ...]
     number: Any
     source: Any
-    target: Any
+    row: Any
+    column: tuple[Any, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,11 +162,12 @@ class _Emitter:
 
     def __init__(self, kernel: PixelKernel) -> None:
         self.kernel, self.workload, self.schedule = kernel, kernel.workload, kernel.schedule
-        self.layout, self.tiles = kernel.layout, block_tiles(kernel.workload, kernel.schedule, kernel.isa)
-        self.plane_out = self.workload.out_height * self.workload.out_width
+        self.tiles = block_tiles(kernel.workload, kernel.schedule, kernel.isa, kernel.source)
+        self.down, self.across = kernel.source.step(kernel.workload)
 
     def function(self) -> PrimFunc:
         kernel, w, s = self.kernel, self.workload, self.schedule
+        source, target, residual = kernel.source, kernel.target, kernel.residual
         with prim_func("pixels") as func:
             self._arguments()
             tasks = w.batch * kernel.row_blocks * kernel.chunks
@@ -178,40 +177,47 @@ class _Emitter:
                 image = T.Bind(T.Cast("int64", task // (kernel.chunks * kernel.row_blocks)))
                 begin, end = T.Bind(self.chunks[chunk]), T.Bind(self.chunks[chunk + 1])
                 row = T.Bind(T.min(block * s.rows, w.out_height - s.rows))
-                source = T.Bind(image * self.layout.size + self.layout.block_start(block, row))
-                target = T.Bind(image * (w.out_channels * self.plane_out) + row * w.out_width)
-                next_block = source + self.layout.block_size
+                first = T.Bind(image * source.size + row * (self.down * source.line))
+                self.image_out = T.Bind(image * target.size + kernel.slots[0] * target.channel)
+                if residual is not None:
+                    self.image_add = T.Bind(
+                        image * residual.size + (kernel.slots[1] * residual.channel + (residual.main or 0))
+                    )
+                next_block = first + s.rows * self.down * source.line
                 if s.filters_inside:
                     sums = T.alloc_buffer((kernel.groups * self.sums,), "float32") if kernel.parts > 1 else None
-                    for tile in self._tiles(source, target):
+                    for tile in self._tiles(first, row):
                         with T.serial(0, kernel.parts) as part_, T.serial(begin, end) as g:
                             kept = None if sums is None else _Sums(sums, part_, T.Bind((g - begin) * self.sums))
                             self._group(g, tile, kept, next_block)
                 else:
                     with T.serial(begin, end) as g:
-                        for tile in self._tiles(source, target):
+                        for tile in self._tiles(first, row):
                             self._group(g, tile, None, next_block)
+                self._zeros(begin, end, row)
         return func()
 
     def _arguments(self) -> None:
-        kernel, w, layout = self.kernel, self.workload, self.layout
+        kernel, w = self.kernel, self.workload
         bodies, taps = len(kernel.bodies), len(kernel.bodies[0])
         entries = T.int64()
-        data_shape = (w.batch, w.in_channels, w.height, w.width) if layout.identity else (w.batch, layout.size)
-        out_shape = (w.batch, w.out_channels, w.out_height, w.out_width)
-        data = T.arg("data", T.buffer(data_shape, "float32"))
+        data = T.arg("data", T.buffer(tensor_shape(kernel.source, w.batch), "float32"))
         self.offsets = T.arg("offsets", T.buffer((entries,), "int32"))
         self.values = T.arg("values", T.buffer((entries * (taps * kernel.group),), "float32"))
         self.indptr = T.arg("indptr", T.buffer((kernel.parts * kernel.groups * bodies + 1,), "int32"))
         self.order = T.arg("order", T.buffer((kernel.groups * kernel.group,), "int32"))
         self.chunks = T.arg("chunks", T.buffer((kernel.chunks + 1,), "int32"))
         self.bias = T.arg("bias", T.buffer((w.out_channels,), "float32")) if w.epilogue.bias else None
-        residual = T.arg("residual", T.buffer(out_shape, "float32")) if w.epilogue.residual else None
-        output = T.arg("output", T.buffer(out_shape, "float32"))
-        out_size = w.batch * w.out_channels * self.plane_out
-        self.data = T.decl_buffer((w.batch * layout.size,), "float32", data=data.data)
-        self.output = T.decl_buffer((out_size,), "float32", data=output.data)
-        self.residual = None if residual is None else T.decl_buffer((out_size,), "float32", data=residual.data)
+        residual = None
+        if kernel.residual is not None:
+            residual = T.arg("residual", T.buffer(tensor_shape(kernel.residual, w.batch), "float32"))
+        output = T.arg("output", T.buffer(tensor_shape(kernel.target, w.batch), "float32"))
+        self.data = T.decl_buffer((w.batch * kernel.source.size,), "float32", data=data.data)
+        self.residual = None
+        if residual is not None:
+            self.residual = T.decl_buffer((w.batch * kernel.residual.size,), "float32", data=residual.data)
+        flat = T.decl_buffer((w.batch * kernel.target.size,), "float32", data=output.data)
+        self.writer = PlaneWriter(kernel.target, flat, kernel.isa.widths[0].lanes)
 
     @property
     def sums(self) -> int:
@@ -219,18 +225,18 @@ class _Emitter:
         lanes = max(sum(vector.lanes for vector in run.vectors) for run in self.tiles)
         return -(-self.kernel.group * lanes // LINE) * LINE
 
-    def _tiles(self, source: Any, target: Any) -> Iterator[_Tile]:
+    def _tiles(self, source: Any, first_row: Any) -> Iterator[_Tile]:
         """Opens the loops over the tiles of a block."""
-        w, s = self.workload, self.schedule
+        line = self.kernel.source.line
         before = 0
         for run in self.tiles:
             with T.serial(0, run.rows) as y, T.serial(0, run.columns) as x:
                 number = T.Bind(T.Cast("int64", y) * run.columns + x + before)
                 row = T.Cast("int64", y) * run.row_step + run.first_row
-                column = T.Cast("int64", x) * run.column_step + run.first_column
-                tile_in = T.Bind(source + self._hidden(row * s.pitch + column))
-                tile_out = T.Bind(target + row * w.out_width + column)
-                yield _Tile(run.vectors, number, tile_in, tile_out)
+                column = T.Cast("int64", x) * run.column_step
+                inputs = row * (self.down * line) + (column + run.first_column) * self.across
+                tile_in = T.Bind(source + self._hidden(inputs))
+                yield _Tile(run.vectors, number, tile_in, T.Bind(first_row + row), (column, run.first_column))
             before += run.rows * run.columns
 
     def _group(self, g: Any, tile: _Tile, sums: _Sums | None, next_block: Any) -> None:
@@ -260,16 +266,35 @@ class _Emitter:
                 sums.store(acc)
 
     def _finish(self, acc: list[list[Any]], g: Any, tile: _Tile) -> None:
-        for j, row in enumerate(acc):
+        target, residual = self.kernel.target, self.kernel.residual
+        rows = {vector.row: T.Bind(self.writer.row(tile.row + vector.row)) for vector in tile.vectors}
+        for j, accumulators in enumerate(acc):
             filter_ = T.Bind(self.order[g * self.kernel.group + j])
-            first = T.Bind(tile.target + T.Cast("int64", filter_) * self.plane_out)
-            for a, vector in zip(row, tile.vectors, strict=True):
-                self._store(filter_, first + (vector.row * self.workload.out_width + vector.column), vector, a)
+            channel = T.Cast("int64", filter_)
+            first = T.Bind(self.image_out + channel * target.channel)
+            add = None
+            if residual is not None:
+                place = tile.row * residual.line + (tile.column[0] + tile.column[1])
+                add = T.Bind(self.image_add + channel * residual.channel + place)
+            for a, vector in zip(accumulators, tile.vectors, strict=True):
+                self._store(filter_, first + rows[vector.row], add, tile, vector, a)
+
+    def _zeros(self, begin: Any, end: Any, row: Any) -> None:
+        """The zeros around the outputs of the filters of groups [begin, end) in the rows of a block."""
+        kernel = self.kernel
+        with T.serial(begin * kernel.group, end * kernel.group) as n:
+            filter_ = T.Bind(self.order[n])
+
+            def zeros() -> None:
+                channel = T.Bind(self.image_out + T.Cast("int64", filter_) * kernel.target.channel)
+                self.writer.zeros(channel, row, T.Bind(row + self.schedule.rows))
+
+            self._unless_padding(filter_, zeros)
 
     def _prefetch(self, start: Any, step: Any) -> None:
         """Fetches the part of the next block whose turn it is: entries come in no order that hardware foresees."""
         steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups * self.kernel.parts
-        lines = -(-self.layout.block_size // (LINE * steps))
+        lines = -(-self.schedule.rows * self.down * self.kernel.source.line // (LINE * steps))
         first = T.Bind(start + step * (lines * LINE))
         with T.serial(0, lines) as line:
             prefetch(self.data, first + T.Cast("int64", line) * LINE)
@@ -310,10 +335,10 @@ class _Emitter:
 
     def _anchors(self, body: tuple[int, ...], vectors: tuple[Vector, ...]) -> _Anchors:
         """For each tap and row of a tile an address near its first vector: its value, and the same hidden."""
-        pitch, lanes = self.schedule.pitch, self.kernel.isa.widths[0].lanes
-        width = max(vector.column + vector.lanes for vector in vectors)
+        lanes = self.kernel.isa.widths[0].lanes
+        width = max(vector.column + vector.lanes for vector in vectors) * self.across
         hidden: dict[int, Any] = {0: T.int64(0)}
-        starts = {tap + row * pitch for tap in body for row in {vector.row for vector in vectors}}
+        starts = {tap + self._row(vector) for tap in body for vector in vectors}
         if self.kernel.isa.paired == 1:
             return dict.fromkeys(starts, (0, hidden[0]))
         anchors = {}
@@ -335,6 +360,13 @@ class _Emitter:
         # What LLVM does not know: indptr begins with 0.
         return offset if self.kernel.isa.paired == 1 else T.shift_left(offset, T.Cast("int64", self.indptr[0]))
 
+    def _row(self, vector: Vector) -> int:
+        """Distance of the vector's row of inputs from that of the tile."""
+        return vector.row * self.down * self.kernel.source.line
+
+    def _load(self, start: Any, lanes: int) -> Any:
+        return T.Bind(load_strided(self.data, start, self.across, lanes))
+
     def _by_input(
         self, acc: list[Any], vectors: tuple[Vector, ...], body: tuple[int, ...], anchors: _Anchors, origin: Any,
         weight: _WeightAt,
@@ -343,11 +375,11 @@ class _Emitter:
         addresses = dict(anchors.values())
         uses: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
         for (k, tap), (i, vector) in product(enumerate(body), enumerate(vectors)):
-            start = tap + vector.row * self.schedule.pitch
+            start = tap + self._row(vector)
             at, _ = anchors[start]
-            uses.setdefault((at, start - at + vector.column, vector.lanes), []).append((k, i))
+            uses.setdefault((at, start - at + vector.column * self.across, vector.lanes), []).append((k, i))
         for (at, offset, lanes), pairs in sorted(uses.items()):
-            x = T.Bind(self.data[ramp(origin + addresses[at] + offset, lanes)])
+            x = self._load(origin + addresses[at] + offset, lanes)
             for k, i in pairs:
                 _fma(acc[i], weight(k, lanes), x, lanes)
 
@@ -359,9 +391,9 @@ class _Emitter:
         group = self.kernel.group
 
         def load(vector: Vector) -> Any:
-            start = tap + vector.row * self.schedule.pitch
+            start = tap + self._row(vector)
             at, address = anchors[start]
-            return T.Bind(self.data[ramp(origin + address + (start - at + vector.column), vector.lanes)])
+            return self._load(origin + address + (start - at + vector.column * self.across), vector.lanes)
 
         # Of weights and inputs, the fewer stay in registers while the others stream by.
         if len(vectors) < group and not self.kernel.isa.by_element:
@@ -398,24 +430,36 @@ class _Emitter:
 
         return weight
 
-    def _store(self, filter_: Any, at: Any, vector: Vector, acc: Any) -> None:
-        """Finishes a vector of outputs of one filter and stores it, unless the lane of the group pads it."""
+    def _store(self, filter_: Any, row: Any, add: Any, tile: _Tile, vector: Vector, acc: Any) -> None:
+        """Finishes a vector of outputs of one filter and stores it, unless the lane of the group pads it.
+
+        `row` is where the vector's row begins in the output, `add` where the tile begins in the residual.
+        """
+        residual, value = self.kernel.residual, acc[ramp(0, vector.lanes)]
+        # What runs over the end of a row may fall on its zeros, which are written afterwards.
+        whole = residual is None and vector.lanes - vector.valid <= self.writer.overrun()
 
         def store() -> None:
-            lanes, starts = pieces(vector.valid, vector.lanes)
-            value = acc[ramp(0, vector.lanes)]
+            lanes, starts = pieces(vector.lanes if whole else vector.valid, vector.lanes)
             for start in starts:
                 bias = None if self.bias is None else broadcast(self.bias[filter_], lanes)
-                index = ramp(at + start, lanes)
                 outputs = value if lanes == vector.lanes else part(value, start, lanes)
-                outputs = finish(self.workload.epilogue, outputs, lanes, bias, self.residual, index)
-                T.buffer_store(self.output, outputs, [index])
+                other = None
+                if residual is not None and self.residual is not None:
+                    place = vector.row * residual.line + vector.column + start
+                    other = self.residual[ramp(add + place, lanes)]
+                outputs = T.Bind(finish(self.workload.epilogue, outputs, lanes, bias, other))
+                column, fixed = tile.column
+                self.writer.store(row, column, fixed + vector.column + start, outputs, lanes)
 
+        self._unless_padding(filter_, store)
+
+    def _unless_padding(self, filter_: Any, act: Callable[[], None]) -> None:
         if self.kernel.padded_groups:
             with T.If(filter_ >= 0), T.Then():
-                store()
+                act()
         else:
-            store()
+            act()
 
 
 def _fma(acc: Any, weight: Any, x: Any, lanes: int) -> None:

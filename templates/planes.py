@@ -1,122 +1,243 @@
-"""Padded, pitched planes: the layout in which direct convolution reads its input.
+"""Padded, pitched planes: the layout of activations between kernels.
 
-Every input channel is stored as one plane per *phase* (sh, sw) of the stride: phase (p, q) holds the padded
-input's elements [y * sh + p][x * sw + q]. A convolution of any stride then reads all its taps with stride 1,
-and a tap is one address offset. Rows are `pitch` elements apart; where the padding allows it, the zeros on the
-right of a row are the zeros on the left of the next one. Or every *column* of the kernel has planes of its own,
-shifted by it: more to write and to keep in the cache, but rows need no padding, so that vectors waste no lanes on it:
+Every channel is stored as one plane per *phase* (p, q) of its reader's stride: the plane holds the padded tensor's
+elements [y * sh + p][x * sw + q]. A convolution of any stride then reads all its taps with stride 1, and a tap is one
+address offset. Rows are `pitch` elements apart; the zeros on the right of a row are the zeros on the left of the next
+one. Or every *column* of the reader's kernel has planes of its own, shifted by it: more to write and to keep in the
+cache, but rows need no padding, so that vectors waste no lanes on it:
 
     3x3, padding 1, W = 4, pitch 5        0 0 0 0 0        own columns,     0 0 0 0     0 0 0 0     0 0 0 0
                                           0 a b c d        pitch 4          0 a b c     a b c d     b c d 0
                                           0 e f g h                         0 e f g     e f g h     f g h 0
                                           0 ...                             ...         ...         ...
 
-Planes hold the rows that one *block* of output rows reads. The planes of all channels of a block lie together, so that
-what a kernel reads at a time covers few pages; rows that two blocks read are stored twice.
+The planes of a channel lie together, or, *interleaved*, the rows of all channels do, so that what a kernel reads of a
+large image at a time covers few pages. Either way the address of an element is affine in channel, row and column.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from math import ceil
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.workload import ConvWorkload
+
+SAME_SETS = 256
+"""Rows that are a multiple of so many elements (1 KiB) apart compete for the same places of a cache."""
+LINE = 16
+"""float32 elements of a cache line, of 64 bytes on all targets."""
 
 
 @dataclass(frozen=True)
 class PlaneLayout:
-    """Where the elements of a workload's input lie, in float32 elements.
+    """Where the elements of a tensor of `channels` x `height` x `width` lie, in float32 elements.
 
     Attributes
     ----------
-    workload: a convolution that reads it; its filters, groups and epilogue say nothing.
-    block: output rows of a block; the last block overlaps the one before it when rows do not divide.
-    pitch: distance of rows.
-    lead: elements before the first plane, so that the kernel's centre column is aligned.
-    rows: rows of a plane.
-    phases: (p, q) of the planes of a channel: that of an element's position modulo the stride, or, with own columns,
-        q is the offset of a kernel column. Only those that some tap reads are stored.
-    plane: distance of planes; a channel has one plane per phase.
-    size: elements of one image, including the slack that whole vectors may read behind the last plane.
+    channels, height, width: of the tensor.
+    stride: (sh, sw) of the phases.
+    before: zeros in front: (top, left) of the padded tensor.
+    rows: of a plane.
+    pitch: distance of a plane's rows, or of the planes of a row if they are interleaved.
+    phases: (p, q) of a channel's planes. With own columns q is the offset of a kernel column.
+    align: elements that planes are aligned to.
+    lead: elements before the first plane.
+    gap: elements behind the last row of a plane, which are zero.
+    slack: elements behind the last plane, which vectors may read.
+    interleaved: whether the rows of all channels lie together.
     """
 
-    workload: ConvWorkload
-    block: int
-    pitch: int
-    lead: int
-    rows: int
-    phases: tuple[tuple[int, int], ...]
-    plane: int
-    size: int
+    channels: int
+    height: int
+    width: int
+    stride: tuple[int, int] = (1, 1)
+    before: tuple[int, int] = (0, 0)
+    rows: int = 0
+    pitch: int = 0
+    phases: tuple[tuple[int, int], ...] = ((0, 0),)
+    align: int = 1
+    lead: int = 0
+    gap: int = 0
+    slack: int = 0
+    interleaved: bool = False
 
-    @property
+    def __str__(self) -> str:
+        if self.plain:
+            return "NCHW"
+        columns = "own columns, " if self.own_columns else ""
+        stride = "" if self.stride == (1, 1) else f"phases of {self.stride[0]}x{self.stride[1]}, "
+        order = "rows" if self.interleaved else "planes"
+        return f"{order} of pitch {self.pitch}, {columns}{stride}{self.channels} channels"
+
+    @cached_property
+    def plane(self) -> int:
+        """Distance of the planes of a channel."""
+        return self.pitch if self.interleaved else -(-(self.rows * self.pitch + self.gap) // self.align) * self.align
+
+    @cached_property
     def channel(self) -> int:
         """Distance of channels."""
         return self.plane * len(self.phases)
 
-    @property
-    def blocks(self) -> int:
-        """Row blocks of an image."""
-        return -(-self.workload.out_height // self.block)
+    @cached_property
+    def line(self) -> int:
+        """Distance of the rows of a plane."""
+        if not self.interleaved:
+            return self.pitch
+        line = self.channels * self.channel
+        return line if line % SAME_SETS else line + LINE
 
-    @property
-    def block_size(self) -> int:
-        """Distance of blocks."""
-        return self.workload.in_channels * self.channel
+    @cached_property
+    def size(self) -> int:
+        """Elements of one image."""
+        body = self.rows * self.line if self.interleaved else self.channels * self.channel
+        return self.lead + body + self.slack
 
-    @property
-    def identity(self) -> bool:
-        """Whether NCHW itself is this layout, so that nothing has to be packed."""
-        return _is_nchw(self.workload, self.phases, self.pitch, self.lead)
+    @cached_property
+    def plain(self) -> bool:
+        """Whether this is NCHW without anything else, the layout of other operators."""
+        return self == plain_layout(self.channels, self.height, self.width)
 
-    def block_start(self, block: Any, row: Any) -> Any:
-        """Offset from the image's start of the block that begins with output row `row`."""
-        return row * self.pitch if self.identity else block * self.block_size
+    @cached_property
+    def own_columns(self) -> bool:
+        """Whether kernel columns have planes of their own."""
+        return any(q >= self.stride[1] for _, q in self.phases)
 
-    def tap_offset(self, row: int, column: int) -> int:
-        """Offset of kernel position (row, column) from the first element of its channel."""
-        (sh, sw), (dh, dw) = self.workload.stride, self.workload.dilation
-        p, y, q = row * dh % sh, row * dh // sh, column * dw
-        if (p, q) in self.phases:
-            return self.phases.index((p, q)) * self.plane + y * self.pitch
-        return self.phases.index((p, q % sw)) * self.plane + y * self.pitch + q // sw
+    @cached_property
+    def main(self) -> int | None:
+        """Offset of element (0, 0, 0) where whole rows lie as they are, pitch `line`; None where they do not."""
+        if self.stride != (1, 1):
+            return None
+        top, left = self.before
+        if (0, left) in self.phases:
+            return self.lead + self.phases.index((0, left)) * self.plane + top * self.line
+        return None if self.own_columns else self.lead + top * self.line + left
 
-    def entry_offsets(self, entries: NDArray[np.int32]) -> NDArray[np.int32]:
-        """Offsets (int32 [entries]) of (channel, row, column) entries (int32 [entries, 3]) from the block's start."""
-        if self.block_size + self.lead > np.iinfo(np.int32).max:
+    @cached_property
+    def seamless(self) -> bool:
+        """Whether the rows of the tensor follow each other without a gap in the main plane."""
+        return self.main is not None and self.line == self.width
+
+    def real_columns(self, q: int) -> tuple[int, int]:
+        """Columns [first, last) of a plane of phase column q that hold elements rather than padding."""
+        first, last = _real(self.width, self.before[1], self.stride[1], q)
+        return min(first, self.pitch), min(last, self.pitch)
+
+    def real_rows(self, p: int) -> tuple[int, int]:
+        """Rows [first, last) of a plane of phase row p that hold elements rather than padding."""
+        first, last = _real(self.height, self.before[0], self.stride[0], p)
+        return min(first, self.rows), min(last, self.rows)
+
+    def step(self, workload: ConvWorkload) -> tuple[int, int]:
+        """Rows and columns of a plane between two outputs of a reader."""
+        return workload.stride[0] // self.stride[0], workload.stride[1] // self.stride[1]
+
+    def readable(self, workload: ConvWorkload) -> bool:
+        """Whether a convolution finds all that it reads, its padding included."""
+        (kh, kw), (dh, dw), (down, across) = workload.kernel, workload.dilation, self.step(workload)
+        if (down * self.stride[0], across * self.stride[1]) != workload.stride:
+            return False
+        if self.stride != (1, 1) and (down, across) != (1, 1):
+            return False
+        if workload.padding[0] > self.before[0] or workload.padding[1] > self.before[1]:
+            return False
+        for row in {0, kh - 1}:
+            y = row * dh - workload.padding[0] + self.before[0]
+            if y // self.stride[0] + (workload.out_height - 1) * down >= self.rows:
+                return False
+        positions = {(p * dh, q * dw) for p in range(kh) for q in range(kw)}
+        for dy, dx in positions:
+            p = (dy - workload.padding[0] + self.before[0]) % self.stride[0]
+            x = dx - workload.padding[1] + self.before[1]
+            own = (p, x) in self.phases
+            q, first = (x, 0) if own else (x % self.stride[1], x // self.stride[1])
+            if (p, q) not in self.phases or (self.own_columns and not own):
+                return False
+            shared = 0 if self.interleaved or self.own_columns else min(self.real_columns(q)[0], self.gap)
+            if first + (workload.out_width - 1) * across >= self.pitch + shared:
+                return False
+        return True
+
+    @cached_property
+    def writable(self) -> bool:
+        """Whether a producer can store whole vectors: what lands beside a plane's elements lands on its padding."""
+        (sh, sw), (top, left) = self.stride, self.before
+        if max(sh, sw) > 2 or {(p, q % sw) for p, q in self.phases} != {(p, q) for p in range(sh) for q in range(sw)}:
+            return False
+        fits = all(_real(self.height, top, sh, p)[1] <= self.rows for p in range(sh))
+        for _, q in self.phases:
+            first, last = self.real_columns(q)
+            ends = self.pitch + (0 if self.interleaved else min(first, self.gap))
+            lowest, behind = -((q - left) // sw), -(-(self.width + left - q) // sw)
+            fits &= behind <= ends and lowest >= (0 if self.interleaved else max(last - self.pitch, -self.lead))
+        return fits
+
+    def tap_offset(self, workload: ConvWorkload, row: int, column: int) -> int:
+        """Offset of a reader's kernel position (row, column) from the start of a channel's planes."""
+        y = row * workload.dilation[0] - workload.padding[0] + self.before[0]
+        x = column * workload.dilation[1] - workload.padding[1] + self.before[1]
+        (p, r), q, c = (y % self.stride[0], y // self.stride[0]), x, 0
+        if (p, q) not in self.phases:
+            q, c = x % self.stride[1], x // self.stride[1]
+        return self.phases.index((p, q)) * self.plane + r * self.line + c
+
+    def entry_offsets(
+        self, workload: ConvWorkload, entries: NDArray[np.int32], slots: NDArray[np.int64]
+    ) -> NDArray[np.int32]:
+        """Offsets (int32 [entries]) of a reader's entries (int32 [entries, 3]: channel, row, column).
+
+        `slots` int64 [channels of the reader] are the places of its channels among those of the layout.
+        """
+        if self.size > np.iinfo(np.int32).max:
             raise UsageError(
                 "an image is too large for the offsets of a kernel",
-                found=f"{self.block_size} padded elements",
+                found=f"{self.size} padded elements",
                 expected="at most 2147483647",
                 remedy="cut the image into tiles",
             )
-        kh, kw = self.workload.kernel
-        table = np.array([[self.tap_offset(r, c) for c in range(kw)] for r in range(kh)], np.int64)
+        kh, kw = workload.kernel
+        table = np.array([[self.tap_offset(workload, r, c) for c in range(kw)] for r in range(kh)], np.int64)
         channel, row, column = entries.T
-        return (self.lead + channel.astype(np.int64) * self.channel + table[row, column]).astype(np.int32)
+        return (self.lead + slots[channel] * self.channel + table[row, column]).astype(np.int32)
 
-    def real_columns(self, q: int) -> tuple[int, int]:
-        """Columns [first, last) of a plane of phase column q that hold input rather than padding."""
-        first, last = _real(self.workload.width, self.workload.padding[1], self.workload.stride[1], q)
-        return min(first, self.pitch), min(last, self.pitch)
+
+@dataclass(frozen=True)
+class Places:
+    """Where the input and the output of a layer lie.
+
+    Attributes
+    ----------
+    source, target: layouts of input and output.
+    residual: that of the tensor that is added, None when there is none.
+    """
+
+    source: PlaneLayout
+    target: PlaneLayout
+    residual: PlaneLayout | None = None
+
+    @property
+    def seamless(self) -> bool:
+        """Whether outputs of a row follow those of the one before it, so that tiles may run across rows."""
+        target, residual = self.target, self.residual
+        rows = target.stride == (1, 1) and target.line == target.width
+        return rows and (residual is None or residual.seamless)
 
 
 def _real(extent: int, before: int, stride: int, phase: int) -> tuple[int, int]:
     return max(0, ceil((before - phase) / stride)), max(0, ceil((before + extent - phase) / stride))
 
 
-def _is_nchw(workload: ConvWorkload, phases: tuple[tuple[int, int], ...], pitch: int, lead: int) -> bool:
-    plain = workload.stride == (1, 1) and not any(workload.padding)
-    return plain and len(phases) == 1 and pitch == workload.width and lead == 0
+@lru_cache(maxsize=4096)
+def plain_layout(channels: int, height: int, width: int) -> PlaneLayout:
+    """NCHW as it is."""
+    return PlaneLayout(channels, height, width, rows=height, pitch=width)
 
 
-@lru_cache(maxsize=1024)
 def used_phases(workload: ConvWorkload, *, own_columns: bool) -> tuple[tuple[int, int], ...]:
     """The phases that the kernel's positions read, sorted."""
     (kh, kw), (sh, sw), (dh, dw) = workload.kernel, workload.stride, workload.dilation
@@ -124,48 +245,63 @@ def used_phases(workload: ConvWorkload, *, own_columns: bool) -> tuple[tuple[int
     return tuple(sorted((p, q) for p in {r * dh % sh for r in range(kh)} for q in columns))
 
 
-@lru_cache(maxsize=1024)
-def min_pitch(workload: ConvWorkload) -> int:
-    """The smallest pitch at which rows that columns share only share zeros."""
-    (_, kw), (_, sw), (_, dw) = workload.kernel, workload.stride, workload.dilation
-    columns = workload.out_width + (kw - 1) * dw // sw
-    pitch = workload.out_width
-    for _, q in used_phases(workload, own_columns=False):
-        first, last = _real(workload.width, workload.padding[1], sw, q)
-        # Columns at and behind `pitch` of a row are the first columns of the next: both must be padding.
-        pitch = max(pitch, min(last, columns), columns - first)
-    return pitch
-
-
-@lru_cache(maxsize=1024)  # choosing a schedule asks for the same layouts over and over
+@lru_cache(maxsize=8192)  # choosing a schedule asks for the same layouts over and over
 def plane_layout(
-    workload: ConvWorkload, *, block: int, pitch: int, align: int, own_columns: bool, slack: int
+    workload: ConvWorkload,
+    *,
+    align: int,
+    aligned_rows: bool,
+    own_columns: bool,
+    interleaved: bool,
+    slack: int,
 ) -> PlaneLayout:
-    """The layout of `workload`'s input.
+    """The layout of `workload`'s input with phases of its stride.
 
     Parameters
     ----------
-    block: output rows of a block.
-    pitch: distance of rows, at least `min_pitch(workload)`, with own columns at least the output's width.
-    align: lanes that every plane and, unless columns have their own, the centre column are aligned to; 1 for none.
+    align: elements that planes and, unless columns have their own, the centre column are aligned to; 1 for none.
+    aligned_rows: whether rows are aligned to them, too.
     own_columns: whether every column of the kernel has planes of its own.
+    interleaved: whether the rows of all channels lie together; not with own columns.
     slack: elements that vectors may read behind the last output position of the last plane.
     """
-    (kh, kw), (sh, sw), (dh, dw) = workload.kernel, workload.stride, workload.dilation
-    # Without what the input does not depend on: layers that read a tensor in the same way share it, and its code.
-    geometry = replace(workload, out_channels=1, groups=1, epilogue=Epilogue())
-    phases = used_phases(workload, own_columns=own_columns)
-    lead = 0 if own_columns else -((kw // 2) * dw // sw) % align
-    if _is_nchw(workload, phases, pitch, lead):
-        height, plane = workload.height, workload.height * workload.width
-        size = workload.in_channels * plane
-        return PlaneLayout(geometry, workload.out_height, pitch, 0, height, phases, plane, size)
-    rows = block + (kh - 1) * dh // sh
-    behind = 0
-    if not own_columns:
-        # Behind the last row come the zeros that it shares with a next one.
-        first = max(_real(workload.width, workload.padding[1], sw, q)[0] for _, q in phases)
-        behind = max(0, workload.out_width + (kw - 1) * dw // sw - pitch, first)
-    plane = -(-(rows * pitch + behind) // align) * align
-    size = lead + -(-workload.out_height // block) * workload.in_channels * len(phases) * plane + slack
-    return PlaneLayout(geometry, block, pitch, lead, rows, phases, plane, size)
+    w = workload
+    (kh, kw), (sh, sw), (dh, dw), (top, left) = w.kernel, w.stride, w.dilation, w.padding[:2]
+    phases = used_phases(w, own_columns=own_columns)
+    # Rows and columns that nobody reads have a place too: producers store whole tensors.
+    reals = [_real(w.width, left, sw, q) for _, q in phases]
+    rows = max(w.out_height + (kh - 1) * dh // sh, *(_real(w.height, top, sh, p)[1] for p, _ in phases))
+    gap = 0
+    if own_columns:
+        pitch = max(w.out_width, -(-w.width // sw))
+        gap = max(max(first, (q - left) // sw) for (_, q), (first, _) in zip(phases, reals, strict=True))
+        lead = -(-gap // align) * align
+    else:
+        columns = w.out_width + (kw - 1) * dw // sw
+        lead = -((kw // 2) * dw // sw) % align
+        if interleaved:
+            pitch = max(columns, *(last for _, last in reals))
+        else:
+            pitch = w.out_width
+            for first, last in reals:
+                # Columns at and behind `pitch` of a row are the first ones of the next: both must be padding.
+                pitch = max(pitch, last - first, min(last, columns), columns - first)
+            # Behind the last row come the zeros that it shares with a next one.
+            gap = max(0, columns - pitch, *(first for first, _ in reals))
+    if aligned_rows or interleaved:
+        pitch = -(-pitch // align) * align
+    return PlaneLayout(
+        channels=w.in_channels,
+        height=w.height,
+        width=w.width,
+        stride=w.stride,
+        before=(top, left),
+        rows=rows,
+        pitch=pitch,
+        phases=phases,
+        align=align,
+        lead=lead,
+        gap=gap,
+        slack=slack,
+        interleaved=interleaved,
+    )

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pconvgen.templates.planes import PlaneLayout
+from pconvgen.templates.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.tiles import for_each_piece
 from pconvgen.tvm_compat import PrimFunc, T, broadcast, deinterleave, load_strided, prim_func, ramp, shuffle
 
@@ -35,28 +37,41 @@ SUMS = 4
 
 @dataclass(frozen=True)
 class PoolKernel:
-    """One instance: data float32 NCHW -> output float32 NCHW.
+    """One instance: data float32 [batch, source.size] -> output float32 [batch, target.size].
 
     Attributes
     ----------
     kind: max, or avg: a weighted sum of the window, see `build`.
-    planes: images times channels.
-    size: (height, width) of the input.
-    output: (height, width) of the output.
+    batch: images.
+    channels: of each image.
+    source, target: where input and output lie; the input is read from its `main` plane.
+    slots: first channels of input and output among those of their layouts.
     kernel, stride, dilation: of the windows, (rows, columns).
     padding: (top, left); what lies beside the input is never larger than a maximum, and adds nothing to a sum.
     lanes: float32 lanes of a vector.
     """
 
     kind: str
-    planes: int
-    size: tuple[int, int]
-    output: tuple[int, int]
+    batch: int
+    channels: int
+    source: PlaneLayout
+    target: PlaneLayout
+    slots: tuple[int, int]
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
     padding: tuple[int, int]
     lanes: int
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Rows and columns of windows."""
+        return self.target.height, self.target.width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the input."""
+        return self.source.height, self.source.width
 
     @property
     def pitch(self) -> int:
@@ -72,8 +87,8 @@ class PoolKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data [planes, height, width]; for avg the factors of the sums, row_scale float32 [output
-        height] and column_scale float32 [output width]; then the output [planes, height, width].
+        Arguments, in order: data; for avg the factors of the sums, row_scale float32 [output height] and column_scale
+        float32 [output width]; then the output. Plain layouts have the shape NCHW.
         """
         return _Emitter(self).function()
 
@@ -93,7 +108,7 @@ class _Emitter:
     def function(self) -> PrimFunc:
         k = self.kernel
         with prim_func("pool") as func:
-            shape_in, shape_out = (k.planes, *k.size), (k.planes, *k.output)
+            shape_in, shape_out = tensor_shape(k.source, k.batch), tensor_shape(k.target, k.batch)
             data = T.arg("data", T.buffer(shape_in, "float32"))
             self.row_scale = self.column_scale = None
             if k.kind == "avg":
@@ -104,9 +119,10 @@ class _Emitter:
             with T.sblock("pool"):
                 T.reads(data[tuple(slice(0, size) for size in shape_in)])
                 T.writes(output[tuple(slice(0, size) for size in shape_out)])
-                self.data = T.decl_buffer((k.planes * k.size[0] * k.size[1],), "float32", data=data.data)
-                self.output = T.decl_buffer((k.planes * k.output[0] * k.output[1],), "float32", data=output.data)
-                total = k.planes * self.blocks
+                self.data = T.decl_buffer((k.batch * k.source.size,), "float32", data=data.data)
+                flat = T.decl_buffer((k.batch * k.target.size,), "float32", data=output.data)
+                self.writer = PlaneWriter(k.target, flat, k.lanes)
+                total = k.batch * k.channels * self.blocks
                 parts = min(total, PARTS)
                 with T.parallel(0, parts) as part:
                     begin = T.Bind(T.Cast("int64", part) * total // parts)
@@ -135,6 +151,16 @@ class _Emitter:
     def _block(self, plane: Any, block: Any) -> None:
         k = self.kernel
         row = T.Bind(T.min(block * k.rows, k.output[0] - k.rows))
+        image, channel = plane // k.channels, plane % k.channels
+        first = image * k.source.size + (channel + k.slots[0]) * k.source.channel
+        plane = T.Bind(first + (k.source.main or 0))
+        self.channel_out = T.Bind(image * k.target.size + (channel + k.slots[1]) * k.target.channel)
+        self._reduce(plane, row)
+        self.writer.zeros(self.channel_out, row, T.Bind(row + k.rows))
+
+    def _reduce(self, plane: Any, row: Any) -> None:
+        """The outputs of a block that begins with `row`, of the plane at offset `plane` of the input."""
+        k = self.kernel
         if self.apart:
             with T.serial(0, k.rows) as y:
                 self._row(plane, T.Bind(row + y))
@@ -143,7 +169,7 @@ class _Emitter:
             with T.serial(0, k.rows) as y:
                 self._rows(plane, T.Bind(row + y), T.Bind(T.Cast("int64", y) * k.pitch + k.padding[1]))
         with T.serial(0, k.rows) as y:
-            self._columns(plane, T.Bind(row + y), T.Bind(T.Cast("int64", y) * k.pitch))
+            self._columns(T.Bind(row + y), T.Bind(T.Cast("int64", y) * k.pitch))
 
     def _rows(self, plane: Any, row: Any, scratch: Any) -> None:
         """Reduces the rows of the windows of one row of outputs to a scratch row."""
@@ -160,7 +186,7 @@ class _Emitter:
         """Reduces the windows of one row of outputs in registers."""
         k = self.kernel
         stride = k.stride[1]
-        store = self._output_row(plane, row)
+        store = self._output_row(row)
 
         def reduce(load: Callable[[Any, int], Any]) -> None:
             def piece(x: Any, lanes: int) -> None:
@@ -176,17 +202,17 @@ class _Emitter:
     def _reduced_rows(self, plane: Any, row: Any, use: Callable[[Callable[[Any, int], Any]], None]) -> None:
         """Calls `use` with load(x, lanes): columns of the input from x on, reduced over the rows of the windows."""
         k = self.kernel
-        (height, width), rate = k.size, k.dilation[0]
+        height, rate = k.size[0], k.dilation[0]
         # Row 0 of the windows, which may lie above the input, and the rows that do not lie beside it.
         origin = T.Bind(row * k.stride[0] - k.padding[0])
         begin = T.Bind((T.max(-origin, 0) + (rate - 1)) // rate)
         end = T.Bind(T.min((T.max(height - origin, 0) + (rate - 1)) // rate, k.kernel[0]))
-        line = T.Bind((plane * height + origin) * width)
+        line = T.Bind(plane + origin * k.source.line)
 
         def reduce(begin: Any, end: Any) -> None:
             def load(x: Any, lanes: int) -> Any:
                 return _reduced(
-                    k.kind, begin, end, lambda r: self.data[ramp(line + r * (rate * width) + x, lanes)], lanes
+                    k.kind, begin, end, lambda r: self.data[ramp(line + r * (rate * k.source.line) + x, lanes)], lanes
                 )
 
             use(load)
@@ -201,26 +227,25 @@ class _Emitter:
             with T.Else():
                 reduce(begin, end)
 
-    def _columns(self, plane: Any, row: Any, scratch: Any) -> None:
+    def _columns(self, row: Any, scratch: Any) -> None:
         """Reduces a scratch row to a row of outputs."""
         k = self.kernel
-        store = self._output_row(plane, row)
+        store = self._output_row(row)
 
         def piece(x: Any, lanes: int) -> None:
             store(x, lanes, self._window(scratch + x * k.stride[1], lanes))
 
         for_each_piece(k.output[1], k.lanes, piece)
 
-    def _output_row(self, plane: Any, row: Any) -> Callable[[Any, int, Any], None]:
+    def _output_row(self, row: Any) -> Callable[[Any, int, Any], None]:
         """What scales and stores a vector of reduced windows from column x on: store(x, lanes, value)."""
-        k = self.kernel
-        out = T.Bind((plane * k.output[0] + row) * k.output[1])
+        out = T.Bind(self.channel_out + self.writer.row(row))
         scale = None if self.row_scale is None else T.Bind(self.row_scale[row])
 
         def store(x: Any, lanes: int, value: Any) -> None:
             if scale is not None:
                 value = value * self.column_scale[ramp(x, lanes)] * broadcast(scale, lanes)
-            T.buffer_store(self.output, value, [ramp(out + x, lanes)])
+            self.writer.store(out, *column_of(x), T.Bind(value), lanes)
 
         return store
 
@@ -246,34 +271,53 @@ class _Emitter:
 
 @dataclass(frozen=True)
 class GlobalPoolKernel:
-    """One instance: data float32 [planes, pixels] -> output float32 [planes].
+    """One instance: data float32 [batch, source.size] -> output float32 [batch * channels].
 
     Attributes
     ----------
     kind: max or avg.
-    planes: images times channels.
-    pixels: numbers of a plane.
+    batch: images.
+    channels: of each image.
+    source: where the input lies; its rows follow each other, or only zeros of a mean lie between them.
+    slot: first channel among those of the layout.
     lanes: float32 lanes of a vector.
     """
 
     kind: str
-    planes: int
-    pixels: int
+    batch: int
+    channels: int
+    source: PlaneLayout
+    slot: int
     lanes: int
+
+    @staticmethod
+    def readable(kind: str, source: PlaneLayout) -> bool:
+        """Whether planes are runs of numbers: rows that touch, or, which adds nothing to a mean, zeros between them."""
+        return source.seamless or (kind == "avg" and source.main is not None and not source.interleaved)
+
+    @property
+    def pixels(self) -> int:
+        """Numbers of a plane from its first element to its last."""
+        return (self.source.height - 1) * self.source.line + self.source.width
 
     def build(self) -> PrimFunc:
         """The kernel as a TIR function with arguments (data, output)."""
         with prim_func("globalpool") as func:
-            data = T.arg("data", T.buffer((self.planes, self.pixels), "float32"))
-            output = T.arg("output", T.buffer((self.planes,), "float32"))
+            source, planes = self.source, self.batch * self.channels
+            shape = tensor_shape(source, self.batch)
+            data = T.arg("data", T.buffer(shape, "float32"))
+            output = T.arg("output", T.buffer((planes,), "float32"))
             # Relax takes a function of one tensor without a block for a reshape.
             with T.sblock("globalpool"):
-                T.reads(data[0 : self.planes, 0 : self.pixels])
-                T.writes(output[0 : self.planes])
-                flat = T.decl_buffer((self.planes * self.pixels,), "float32", data=data.data)
-                with T.parallel(0, self.planes) as plane:
-                    value = self._plane(flat, T.Bind(T.Cast("int64", plane) * self.pixels))
-                    scaled = value / T.float32(self.pixels) if self.kind == "avg" else value
+                T.reads(data[tuple(slice(0, size) for size in shape)])
+                T.writes(output[0:planes])
+                flat = T.decl_buffer((self.batch * source.size,), "float32", data=data.data)
+                with T.parallel(0, planes) as plane:
+                    image = T.Bind(T.Cast("int64", plane // self.channels))
+                    channel = T.Bind(T.Cast("int64", plane % self.channels) + self.slot)
+                    first = T.Bind(image * source.size + channel * source.channel + (source.main or 0))
+                    value = self._plane(flat, first)
+                    scaled = value / T.float32(source.height * source.width) if self.kind == "avg" else value
                     T.buffer_store(output, scaled, [plane])
         return func()
 

@@ -15,18 +15,19 @@ import tvm
 from numpy.typing import NDArray
 
 from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import is_single_pixel, schedules
-from pconvgen.schedules.schedule import PixelSchedule, Schedule
-from pconvgen.sparsity import Candidate, candidates, encode
-from pconvgen.templates.channels import ChannelKernel
-from pconvgen.templates.instance import Instance, instantiate
+from pconvgen.schedules.default import is_single_pixel, layouts, schedules
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
+from pconvgen.sparsity import candidates, encode
+from pconvgen.templates.instance import Instance, convolution, matrix_product
 from pconvgen.templates.pack import PackKernel
-from pconvgen.templates.pixels import PixelKernel, block_tiles, pixel_layout
-from pconvgen.templates.planes import PlaneLayout
+from pconvgen.templates.pixels import PixelKernel, block_tiles
+from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
+from pconvgen.templates.store import tensor_shape
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.layers import TOLERANCE, Layer, error, random_convolution, random_layer, random_linear, random_weight
+from tests.planes import elements, from_planes, in_planes, nothing, visible
 
 L2_KIB = (4, 16, 64, 1024)
 """Caches to block for: small ones cut a small layer into blocks of rows."""
@@ -65,7 +66,7 @@ def _pixels(rng: np.random.Generator, isa: str) -> Case:
         w = random_convolution(rng)
         if is_single_pixel(w):
             continue
-        case = _layer(rng, w, isa)
+        case = _convolution(rng, w, isa)
         if _unrolled(case.kernels[0]) <= LARGE or rng.random() < LARGE_SHARE:
             return case
 
@@ -73,62 +74,128 @@ def _pixels(rng: np.random.Generator, isa: str) -> Case:
 def _unrolled(kernel: PixelKernel) -> int:
     """FMAs in the code of a kernel."""
     bodies = len(kernel.bodies) * len(kernel.bodies[0]) * kernel.group
-    return sum(bodies * len(run.vectors) for run in block_tiles(kernel.workload, kernel.schedule, kernel.isa))
+    return sum(
+        bodies * len(run.vectors) for run in block_tiles(kernel.workload, kernel.schedule, kernel.isa, kernel.source)
+    )
 
 
-def _channels(rng: np.random.Generator, isa: str) -> Case:
-    return _layer(rng, random_linear(rng), isa)
-
-
-def _layer(rng: np.random.Generator, w: ConvWorkload, isa: str) -> Case:
+def _convolution(rng: np.random.Generator, w: ConvWorkload, isa: str) -> Case:
     weight = random_weight(w, rng)
-    candidate, max_group, schedule = _legal(rng, w, weight, isa)
-    instance = instantiate(w, encode(weight, candidate, w.groups, max_group), schedule, ISAS[isa])
-    kernels = (instance.kernel,) if instance.pack is None else (instance.kernel, instance.pack)
+    found = candidates(weight, w.groups)
+    candidate = found[rng.integers(len(found))]
+    places, slots, first = _places(rng, w, isa, scattered="channels" not in candidate.params)
+    legal = list(schedules(w, candidate, ISAS[isa], int(rng.choice(L2_KIB)), places))
+    max_group, _, schedule = legal[rng.integers(len(legal))]
+    assert isinstance(schedule, PixelSchedule)
+    schedule = _with_large_layers_choices(rng, w, schedule)
+    encoding = encode(weight, candidate, w.groups, max_group)
+    instance = convolution(w, encoding, schedule, ISAS[isa], places, slots=slots, first=first)
     seed = int(rng.integers(1 << 32))
 
     def check(functions: Functions, at: At) -> str | None:
         layer = random_layer(np.random.default_rng(seed), w, weight)
-        return _run_layer(layer, instance, functions, at)
+        target, residual = places.target, places.residual
+        buffers = [in_planes(places.source, layer.data, slots)]
+        buffers += instance.constants
+        if w.epilogue.bias:
+            buffers.append(layer.bias)
+        if residual is not None:
+            buffers.append(in_planes(residual, layer.residual, first[1] + np.arange(w.out_channels)))
+        guarded = [Guarded(buffer, at, writable=False) for buffer in buffers]
+        output = Guarded(nothing(*tensor_shape(target, w.batch)), at, writable=True)
+        functions[0](*(buffer.array for buffer in guarded), output.array)
+        if not all(buffer.intact for buffer in (*guarded, output)):
+            return "wrote behind the end of a buffer"
+        own = first[0] + np.arange(w.out_channels)
+        found, wrong = from_planes(target, output.array, own)
+        if wrong:
+            return wrong
+        others = np.setdiff1d(np.arange(target.channels), own)
+        if not np.isnan(elements(target, output.array, others)).all():
+            return "wrote into channels of others"
+        off = error(layer, found)
+        return None if off <= TOLERANCE else f"error {off}"
 
-    return Case(f"{w} {candidate} {schedule}", kernels, check)
+    return Case(f"{w} {candidate} {schedule} {places} {first}", (instance.kernel,), check)
 
 
-def _legal(
-    rng: np.random.Generator, w: ConvWorkload, weight: NDArray[np.float32], isa: str
-) -> tuple[Candidate, int, Schedule]:
+def _places(
+    rng: np.random.Generator, w: ConvWorkload, isa: str, *, scattered: bool
+) -> tuple[Places, NDArray[np.int64], tuple[int, int]]:
+    """Layouts of a convolution's tensors, in which others may have a part; places of the input's channels, and first
+    places of those of output and residual."""
+    sources = [*layouts(w, ISAS[isa])]
+    plain = plain_layout(w.in_channels, w.height, w.width)
+    sources += [plain] if plain.readable(w) else []
+    source = sources[rng.integers(len(sources))]
+    slots = np.arange(w.in_channels)
+    if not source.plain and rng.random() < 0.3:
+        source = replace(source, channels=w.in_channels + 3)
+        slots = rng.permutation(source.channels)[: w.in_channels] if scattered else slots + 2
+    target, first = _somewhere(rng, w, isa)
+    residual, second = None, 0
+    if w.epilogue.residual:
+        residual, second = _somewhere(rng, w, isa)
+        while residual.main is None:
+            residual, second = _somewhere(rng, w, isa)
+    return Places(source, target, residual), slots, (first, second)
+
+
+def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: str) -> tuple[PlaneLayout, int]:
+    """A writable layout of the output, as some reader wants it, with the first place of its channels."""
+    if rng.random() < 0.2:
+        return plain_layout(w.out_channels, w.out_height, w.out_width), 0
+    while True:
+        reader = random_convolution(rng)
+        reader = replace(
+            reader, in_channels=w.out_channels, out_channels=1, groups=1, height=w.out_height, width=w.out_width
+        )
+        if reader.out_height < 1 or reader.out_width < 1:
+            continue
+        found = [layout for layout in layouts(reader, ISAS[isa]) if layout.writable]
+        if not found:
+            continue
+        layout = found[rng.integers(len(found))]
+        more = int(rng.integers(3))
+        return replace(layout, channels=w.out_channels + more), int(rng.integers(more + 1))
+
+
+def _channels(rng: np.random.Generator, isa: str) -> Case:
+    w = random_linear(rng)
+    weight = random_weight(w, rng)
     found = candidates(weight, w.groups)
     candidate = found[rng.integers(len(found))]
-    legal = list(schedules(w, candidate, ISAS[isa], l2_kib=int(rng.choice(L2_KIB))))
+    legal = list(schedules(w, candidate, ISAS[isa], int(rng.choice(L2_KIB))))
     max_group, _, schedule = legal[rng.integers(len(legal))]
-    return candidate, max_group, _with_large_layers_choices(rng, w, schedule)
+    assert isinstance(schedule, ChannelSchedule)
+    instance = matrix_product(w, encode(weight, candidate, w.groups, max_group), schedule)
+    seed = int(rng.integers(1 << 32))
+
+    def check(functions: Functions, at: At) -> str | None:
+        return _run_product(random_layer(np.random.default_rng(seed), w, weight), instance, functions, at)
+
+    return Case(f"{w} {candidate} {schedule}", (instance.kernel,), check)
 
 
-def _with_large_layers_choices(rng: np.random.Generator, w: ConvWorkload, schedule: Schedule) -> Schedule:
+def _with_large_layers_choices(rng: np.random.Generator, w: ConvWorkload, schedule: PixelSchedule) -> PixelSchedule:
     """Sometimes with what only larger layers than these are offered: channels in parts, prefetch."""
-    if isinstance(schedule, PixelSchedule) and rng.random() < 0.3:
+    if rng.random() < 0.3:
         schedule = replace(schedule, filters_inside=True, channels=int(rng.integers(1, w.in_channels + 1)))
-    if isinstance(schedule, PixelSchedule) and rng.random() < 0.2:
-        schedule = replace(schedule, prefetch=not pixel_layout(w, schedule).identity)
+    if rng.random() < 0.2:
+        schedule = replace(schedule, prefetch=True)
     return schedule
 
 
-def _run_layer(layer: Layer, instance: Instance, functions: Functions, at: At) -> str | None:
+def _run_product(layer: Layer, instance: Instance, functions: Functions, at: At) -> str | None:
     w = layer.workload
-    matrix = isinstance(instance.kernel, ChannelKernel)
-    data = Guarded(layer.data.reshape(w.batch, -1) if matrix else layer.data, at, writable=False)
-    buffers = [data]
-    if instance.pack:
-        packed = Guarded(_nothing(w.batch, instance.pack.layout.size), at, writable=True)
-        functions[1](data.array, packed.array)
-        buffers = [packed]
+    shape = layer.expected.shape[:2]
+    buffers = [Guarded(layer.data.reshape(w.batch, -1), at, writable=False)]
     buffers += [Guarded(constant, at, writable=False) for constant in instance.constants]
-    shape = layer.expected.shape[:2] if matrix else layer.expected.shape
     if w.epilogue.bias:
         buffers.append(Guarded(layer.bias, at, writable=False))
     if w.epilogue.residual:
         buffers.append(Guarded(layer.residual.reshape(shape), at, writable=False))
-    output = Guarded(_nothing(*shape), at, writable=True)
+    output = Guarded(nothing(*shape), at, writable=True)
     functions[0](*(buffer.array for buffer in buffers), output.array)
     if not all(buffer.intact for buffer in (*buffers, output)):
         return "wrote behind the end of a buffer"
@@ -139,49 +206,33 @@ def _run_layer(layer: Layer, instance: Instance, functions: Functions, at: At) -
 def _pack(rng: np.random.Generator, isa: str) -> Case:
     while True:
         w = random_convolution(rng)
-        if is_single_pixel(w):
-            continue
-        _, _, schedule = _legal(rng, w, random_weight(w, rng), isa)
-        layout = pixel_layout(w, schedule)
-        if not layout.identity:
+        if not is_single_pixel(w):
             break
+    sources = layouts(w, ISAS[isa])
+    target = sources[rng.integers(len(sources))]
+    source = plain_layout(w.in_channels, w.height, w.width)
+    first = (0, 0)
+    if rng.random() < 0.3:
+        made = replace(w, out_channels=w.in_channels, stride=(1, 1), kernel=(1, 1), padding=(0,) * 4, dilation=(1, 1))
+        source, slot = _somewhere(rng, made, isa)
+        target = replace(target, channels=w.in_channels + 2)
+        first = (slot, 1)
+        if source.main is None:
+            return _pack(rng, isa)
+    lanes = int(rng.choice([width.lanes for width in ISAS[isa].widths]))
     data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(np.float32)
 
     def check(functions: Functions, at: At) -> str | None:
-        source = Guarded(data, at, writable=False)
-        packed = Guarded(_nothing(w.batch, layout.size), at, writable=True)
-        functions[0](source.array, packed.array)
+        buffer = Guarded(in_planes(source, data, first[0] + np.arange(w.in_channels)), at, writable=False)
+        packed = Guarded(nothing(*tensor_shape(target, w.batch)), at, writable=True)
+        functions[0](buffer.array, packed.array)
         if not packed.intact:
             return "wrote behind the end of a buffer"
-        return None if np.array_equal(packed.array, packed_planes(layout, data)) else "wrong elements"
+        found, wrong = from_planes(target, packed.array, first[1] + np.arange(w.in_channels))
+        return wrong or (None if np.array_equal(found, visible(target, data)) else "wrong elements")
 
-    return Case(f"{layout} {schedule.lanes} lanes", (PackKernel(layout, schedule.lanes),), check)
-
-
-def packed_planes(layout: PlaneLayout, data: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The padded input's elements [(y + first) * sh + p][x * sw + q] at [y * pitch + x] of each plane, else zeros.
-
-    `first` is the first output row of the plane's block.
-    """
-    w = layout.workload
-    packed = np.zeros((w.batch, layout.size), np.float32)
-    columns = np.arange(layout.pitch)
-    for block, channel in np.ndindex(layout.blocks, w.in_channels):
-        first = min(block * layout.block, w.out_height - layout.block)
-        for index, (p, q) in enumerate(layout.phases):
-            plane = layout.lead + block * layout.block_size + channel * layout.channel + index * layout.plane
-            x = columns * w.stride[1] + q - w.padding[1]
-            inside = (x >= 0) & (x < w.width)
-            for row in range(layout.rows):
-                y = (first + row) * w.stride[0] + p - w.padding[0]
-                if 0 <= y < w.height:
-                    packed[:, plane + row * layout.pitch + columns[inside]] = data[:, channel, y, x[inside]]
-    return packed
-
-
-def _nothing(*shape: int) -> NDArray[np.float32]:
-    """NaN, so that nothing unwritten passes."""
-    return np.full(shape, np.nan, np.float32)
+    kernel = PackKernel(w.batch, source, target, w.in_channels, first, lanes)
+    return Case(f"{source} -> {target} {lanes} lanes", (kernel,), check)
 
 
 TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {

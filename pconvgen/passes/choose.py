@@ -12,68 +12,122 @@ from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
 from pconvgen.targets.target import Target
-from pconvgen.templates.instance import Instance, instantiate
+from pconvgen.templates.instance import Instance, convolution, matrix_product
+from pconvgen.templates.planes import Places
 
 FILL_SHARE, FILL_BYTES = 0.1, 8192
 """Zeros that a sparse encoding may store: this share of its non-zeros, and some bytes for incomplete blocks."""
 
 
 @dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer with the encodings that may hold its weight.
+
+    Attributes
+    ----------
+    site: the layer in the module.
+    name: its name in the model.
+    dense: whether only the dense encoding was asked for.
+    original: shape of the weight before dead channels were removed from it, None if there were none.
+    weight: what is encoded. NaN holds the place of a zero that is to be computed.
+    found: encodings that hold the weight's non-zeros.
+    candidates: those of them that are small enough.
+    """
+
+    site: Site
+    name: str
+    dense: bool
+    original: tuple[int, ...] | None
+    weight: NDArray[np.float32]
+    found: tuple[Candidate, ...]
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a product of matrices, whose tensors have no planes."""
+        return is_single_pixel(self.site.workload)
+
+    def without_neighbours(self) -> Layer:
+        """The layer without encodings of several channels, which need them side by side in the input."""
+        return replace(self, candidates=tuple(c for c in self.candidates if c.structure != "block_punched"))
+
+
+@dataclass(frozen=True, eq=False)
 class LayerPlan:
     """What becomes of one layer."""
 
-    site: Site
+    layer: Layer
     instance: Instance
     decision: Decision
 
 
-def plan_layer(
+def layer_of(
     site: Site,
     name: str,
-    target: Target,
     *,
     dense: bool = False,
     original: tuple[int, ...] | None = None,
     present: NDArray[np.bool_] | None = None,
-) -> LayerPlan:
-    """Ranks the encodings that hold the layer's weight and instantiates the fastest.
+) -> Layer:
+    """A layer with the encodings that compete.
 
     Parameters
     ----------
-    site: the layer.
-    name: its name in the model.
-    target: decides instruction set, caches and clock.
-    dense: consider only the dense encoding.
-    original: shape of the weight before dead channels were removed from it, if there were some.
+    site, name, dense, original: as in Layer.
     present: which elements of the weight the model has, None for all; the others are zeros of a rewriting, which even
         a dense layer need not compute.
     """
-    isa = ISAS[target.isa]
     weight = site.weight
     if dense and present is not None:
-        # NaN holds the place of a zero that is to be computed.
         weight = np.where(present & (weight == 0), np.float32(np.nan), weight)
     everything = dense and present is None
     found = STRUCTURES["dense"].detect(weight) if everything else candidates(weight, site.workload.groups)
-    ranking = rank(site.workload, [c for c in found if _compact(c)], isa, target.l2_kib)
+    return Layer(site, name, dense, original, weight, tuple(found), tuple(c for c in found if _compact(c)))
+
+
+def plan_layer(
+    layer: Layer,
+    target: Target,
+    places: Places | None = None,
+    *,
+    slots: NDArray[np.int64] | None = None,
+    first: tuple[int, int] = (0, 0),
+) -> LayerPlan:
+    """Ranks the encodings of a layer and instantiates the fastest.
+
+    Parameters
+    ----------
+    layer: the layer.
+    target: decides instruction set, caches and clock.
+    places: where the layer's tensors lie; None for a product of matrices.
+    slots, first: see `convolution` (templates/instance.py).
+    """
+    isa, site = ISAS[target.isa], layer.site
+    ranking = rank(site.workload, layer.candidates, isa, target.l2_kib, places)
     best = ranking[0]
-    encoding = encode(weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
-    if weight is not site.weight:
+    encoding = encode(layer.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
+    if layer.weight is not site.weight:
         encoding = replace(encoding, values=np.nan_to_num(encoding.values))
-    instance = instantiate(site.workload, encoding, best.schedule, isa)
-    template = "channels" if is_single_pixel(site.workload) else "pixels"
+    if isinstance(best.schedule, PixelSchedule) and places is not None:
+        instance = convolution(site.workload, encoding, best.schedule, isa, places, slots=slots, first=first)
+    else:
+        assert isinstance(best.schedule, ChannelSchedule)
+        instance = matrix_product(site.workload, encoding, best.schedule)
+    template = "channels" if places is None else "pixels"
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
-    structure = "dense" if best.candidate.structure == "dense" else smallest(found).structure
-    reason = _reason(ranking, decided_dense=dense)
+    structure = "dense" if best.candidate.structure == "dense" else smallest(layer.found).structure
+    reason = _reason(ranking, decided_dense=layer.dense)
+    original = layer.original
     whole = original or shape
     if original is not None:
         gone = [before - after for before, after in zip(original, shape, strict=True)][:2]
         reason = f"{gone[0]} of {original[0]} filters and {gone[1]} of {original[1]} channels removed; {reason}"
         structure = "filter" if structure == "dense" else structure
     decision = Decision(
-        name=name,
+        name=layer.name,
         op=site.op,
         shape=whole,
         macs=site.workload.macs * math.prod(whole) // math.prod(shape),
@@ -81,11 +135,15 @@ def plan_layer(
         density=np.count_nonzero(site.weight) / math.prod(whole),
         choice=f"{template}: {best.candidate}",
         reason=reason,
-        schedule=asdict(best.schedule),
+        schedule=asdict(best.schedule) | _described(places),
         predicted_cycles=best.cycles,
         nbytes=instance.nbytes,
     )
-    return LayerPlan(site, instance, decision.timed(target.ghz))
+    return LayerPlan(layer, instance, decision.timed(target.ghz))
+
+
+def _described(places: Places | None) -> dict[str, str]:
+    return {} if places is None else {"source": str(places.source), "target": str(places.target)}
 
 
 def _compact(candidate: Candidate) -> bool:

@@ -1,24 +1,42 @@
-"""Lowering layers: each one becomes a call of a generated kernel with packed weights.
+"""Lowering: layers and pooling become calls of generated kernels, with activations in the layouts they like best.
 
-before: lv1 = conv2d(x, weight); lv2 = add(lv1, bias); lv3 = relu(lv2)
+before: lv1 = conv2d(x, weight); lv2 = add(lv1, bias); lv3 = relu(lv2); lv4 = conv2d(lv3, weight2)
 after:  packed = call_tir(pack, (x,))
-        lv3 = call_tir(pixels, (packed, offsets, values, indptr, order, chunks, bias))
+        buffer = call_tir(pixels, (packed, offsets, values, indptr, order, chunks, bias))
+        buffer2 = call_tir(pixels2, (buffer, offsets2, ...))
+
+A tensor that shares a buffer with others is written in place:
+
+before: a = conv2d(x, w); b = conv2d(y, v); c = concat(a, b)
+after:  buffer = call_tir(pixels, (x, ...)); buffer1 = call_tir_inplace(pixels2, (y, ..., buffer))
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+
 from pconvgen.decision import Decision
-from pconvgen.passes.choose import LayerPlan, plan_layer
+from pconvgen.passes.choose import Layer, layer_of, plan_layer
 from pconvgen.passes.foreign import foreign_layers
+from pconvgen.passes.layout import Chosen, choose_layouts
+from pconvgen.passes.operations import Convolution, Operation, Pooling
+from pconvgen.passes.pools import pool_of
 from pconvgen.passes.shrink import original_shapes
 from pconvgen.passes.sites import find_sites
+from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
+from pconvgen.passes.users import Users
+from pconvgen.schedules import ISAS
+from pconvgen.schedules.cost import pack_cycles
 from pconvgen.targets.target import Target
-from pconvgen.templates.channels import ChannelKernel
+from pconvgen.templates.pack import PackKernel
+from pconvgen.templates.planes import PlaneLayout, plain_layout
+from pconvgen.templates.store import tensor_shape
 from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
@@ -30,6 +48,8 @@ from pconvgen.tvm_compat import (
     reshape,
     rewrite_main,
     shape_of,
+    substitute,
+    variables_of,
 )
 
 DECISIONS = "pconvgen.decisions"
@@ -38,7 +58,7 @@ DECISIONS = "pconvgen.decisions"
 
 @module_pass
 class LowerLayers:
-    """Relax pass that replaces layers with constant weights in "main" by generated kernels.
+    """Relax pass that replaces layers with constant weights, and pooling, in "main" by generated kernels.
 
     Layers without a kernel stay for TVM's own legalisation. The decisions are left in the module's attribute DECISIONS.
 
@@ -53,24 +73,28 @@ class LowerLayers:
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
-        names = layer_names(module)
-        originals, transposed = original_shapes(module), transposed_layers(module)
-        plans = {}
+        transposed = transposed_layers(module)
+        network = _Network(module, self._layers(module), self.target)
+        lowering = _Lowering(network)
+        lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule, typed=False)))
+        decided = {}
+        for var, decision in lowering.decisions.items():
+            layer = transposed.get(var.name)
+            decided[var] = decision if layer is None else layer.described(decision, dense=self.dense)
+        decided.update(foreign_layers(module, decided, layer_names(module)))
+        ordered = [decided[binding.var] for binding in main_bindings(module) or [] if binding.var in decided]
+        return lowered.with_attr(DECISIONS, json.dumps([decision.to_json() for decision in ordered]))
+
+    def _layers(self, module: Any) -> list[Layer]:
+        names, originals, transposed = layer_names(module), original_shapes(module), transposed_layers(module)
+        layers = []
         for site in find_sites(module):
-            name = names.get(site.var.name, site.var.name)
             layer = transposed.get(site.var.name)
             present = None if layer is None else layer.mask(site.weight, site.workload.groups)
             original = originals.get(site.var.name)
-            plan = plan_layer(site, name, self.target, dense=self.dense, original=original, present=present)
-            if layer is not None:
-                plan = replace(plan, decision=layer.described(plan.decision, dense=self.dense))
-            plans[site.result] = plan
-        lowering = _Lowering(plans)
-        lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule)))
-        decided = {plan.site.var: plan.decision for plan in plans.values()}
-        decided.update(foreign_layers(module, decided, names))
-        ordered = [decided[binding.var] for binding in main_bindings(module) or [] if binding.var in decided]
-        return lowered.with_attr(DECISIONS, json.dumps([decision.to_json() for decision in ordered]))
+            name = names.get(site.var.name, site.var.name)
+            layers.append(layer_of(site, name, dense=self.dense, original=original, present=present))
+        return layers
 
 
 def decisions_of(module: Any) -> tuple[Decision, ...]:
@@ -78,40 +102,213 @@ def decisions_of(module: Any) -> tuple[Decision, ...]:
     return tuple(Decision.from_json(row) for row in json.loads(module.attrs[DECISIONS]))
 
 
+class _Network:
+    """What generated kernels compute in a module, and where its tensors live.
+
+    Attributes
+    ----------
+    products: layers that are products of matrices, by the variable of their result.
+    operations: everything else, by the same.
+    absorbed: variables that vanish in a layer.
+    tensors: homes of the tensors.
+    chosen: their layouts.
+    """
+
+    def __init__(self, module: Any, layers: Sequence[Layer], target: Target) -> None:
+        self.target, self.isa = target, ISAS[target.isa]
+        self.users = Users(module)
+        self.products = {layer.site.result: layer for layer in layers if layer.is_product}
+        convolutions = {layer.site.result: layer for layer in layers if not layer.is_product}
+        self.absorbed = {var for layer in layers for var in layer.site.absorbed}
+        pools = {binding.var: pool for binding in self.users.bindings if (pool := pool_of(binding.value)) is not None}
+        made = {*convolutions, *(var for var, pool in pools.items() if not pool.whole)}
+        self.tensors = Tensors(self.users, made)
+        self.operations: dict[Any, Operation] = {}
+        for binding in self.users.bindings:
+            var = binding.var
+            if var in convolutions:
+                site = convolutions[var].site
+                data = self._home(site.data)
+                reads = (data,) if site.residual is None else (data, self._home(site.residual, contiguous=True))
+                self.operations[var] = Convolution(convolutions[var], target, reads, self.tensors[var])
+            elif var in pools:
+                reads = (self._home(pools[var].data, contiguous=True),)
+                writes = None if pools[var].whole else self.tensors[var]
+                self.operations[var] = Pooling(pools[var], var, target, reads, writes)
+        self.chosen = self._layouts()
+
+    def _home(self, data: Any, *, contiguous: bool = False) -> Home | None:
+        home = self.tensors.get(data)
+        return None if home is None or (contiguous and home.first is None) else home
+
+    def _layouts(self) -> Chosen:
+        lanes = self.isa.widths[0].lanes
+        foreign = {}
+        for var in self._read_by_others():
+            buffer = self.tensors[var].buffer
+            foreign[buffer] = lambda layout: (
+                (0 if layout.plain else 1 if layout.main is None else 0) * 1e18
+                + (0.0 if layout.plain else pack_cycles(layout, lanes))
+            )
+        return choose_layouts(list(self.operations.values()), foreign, slack=2 * lanes)
+
+    def _read_by_others(self) -> list[Any]:
+        """Tensors with a home that something else than a generated kernel reads, as NCHW."""
+        found = [result for result in self.users.results if result in self.tensors]
+        for binding in self.users.bindings:
+            var = binding.var
+            if var in self.absorbed or self.tensors.is_view(var):
+                continue
+            operation = self.operations.get(var)
+            for read in variables_of(binding.value):
+                if read in self.tensors and (operation is None or None in operation.reads):
+                    found.append(read)
+        return found
+
+
 class _Lowering:
-    def __init__(self, plans: dict[Any, LayerPlan]) -> None:
-        self.plans = plans
+    """Builds the calls. It is what operations ask for tensors."""
+
+    def __init__(self, network: _Network) -> None:
+        self.network = network
         self.kernels = KernelCalls()
-        self.packed: dict[tuple[Any, Any], Any] = {}
+        self.decisions: dict[Any, Decision] = {}
+        self.buffers: dict[Buffer, Any] = {}
+        self.packed: dict[tuple[Any, PlaneLayout], Any] = {}
+        self.plain: dict[Any, Any] = {}
+        self.order = {var: number for number, var in enumerate(network.operations)}
+        self.emit: Emit = lambda *_: None
 
     def rule(self, var: Any, value: Any, emit: Emit) -> Any:
-        """The call that replaces the last operation of a layer; everything else stays."""
-        plan = self.plans.get(var)
-        if plan is None:
-            return value
-        site, instance = plan.site, plan.instance
-        matrix = isinstance(instance.kernel, ChannelKernel)
-        workload = site.workload
-        pixels = (workload.batch, workload.out_channels, workload.out_height, workload.out_width)
-        shape = (workload.batch, workload.out_channels) if matrix else pixels
-        rows = (workload.batch, workload.in_channels)
-        data = self._view(site.data, rows, emit) if matrix else self._packed(site.data, instance.pack, emit)
-        extra = [] if site.bias is None else [constant(site.bias)]
-        if site.residual is not None:
-            extra.append(self._view(site.residual, shape, emit))
-        call = self.kernels.call(instance.kernel, [data, *map(constant, instance.constants), *extra], shape)
-        return call if shape == site.out_shape else reshape(emit(call), site.out_shape)
+        """What takes the place of a binding; None where nothing does."""
+        self.emit = emit
+        network = self.network
+        if var in network.absorbed:
+            return None
+        if var in network.products:
+            return self._product(network.products[var])
+        operation = network.operations.get(var)
+        if operation is not None:
+            made = self._operation(operation)
+        elif network.tensors.is_view(var):
+            made = None
+            for source, key in network.tensors.copied.get(var, ()):
+                self._copy(source, network.tensors[key])
+        else:
+            return self._foreign(value)
+        if made is None and var in network.users.results:
+            return self.nchw(var)
+        return made
 
-    def _packed(self, data: Any, pack: Any, emit: Emit) -> Any:
-        """`data` in the kernel's layout; layers that read it in the same layout share the packed tensor."""
-        if pack is None:
-            return data
-        key = (data, pack)
+    def _operation(self, operation: Operation) -> Any:
+        source = self._source(operation)
+        if isinstance(operation, Pooling):
+            return operation.emit(source, self)
+        plan = operation.plan(source, self)
+        self.decisions[operation.layer.site.var] = plan.decision
+        operation.emit(plan, source, self)
+        return None
+
+    def _source(self, operation: Operation) -> PlaneLayout | None:
+        packed = self.network.chosen.packed.get(self.order[operation.result])
+        home = operation.reads[0]
+        return packed if packed is not None or home is None else self.layout(home)
+
+    def _product(self, layer: Layer) -> Any:
+        site, workload = layer.site, layer.site.workload
+        plan = plan_layer(layer, self.network.target)
+        self.decisions[site.var] = plan.decision
+        shape = (workload.batch, workload.out_channels)
+        args = [self._view(site.data, (workload.batch, workload.in_channels)), *map(constant, plan.instance.constants)]
+        args += [] if site.bias is None else [constant(site.bias)]
+        args += [] if site.residual is None else [self._view(site.residual, shape)]
+        call = self.kernels.call(plan.instance.kernel, args, shape)
+        return call if shape == site.out_shape else reshape(self.emit(call), site.out_shape)
+
+    def _view(self, data: Any, shape: tuple[int, ...]) -> Any:
+        data = self.nchw(data)
+        return data if shape_of(data) == shape else self.emit(reshape(data, shape))
+
+    def _foreign(self, value: Any) -> Any:
+        tensors = self.network.tensors
+        return substitute(value, {var: self.nchw(var) for var in variables_of(value) if var in tensors})
+
+    def layout(self, home: Home) -> PlaneLayout:
+        """The layout of the buffer that a tensor lives in."""
+        return self.network.chosen.buffers[home.buffer]
+
+    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None) -> Any:
+        """A tensor as a kernel reads it: its buffer, or what is packed from NCHW."""
+        if home is not None and packed in (None, self.layout(home)):
+            return self.buffers[home.buffer]
+        if packed is None or packed.plain:
+            return self.nchw(data)
+        key = (data, packed)
         if key not in self.packed:
-            layout = pack.layout
-            self.packed[key] = emit(self.kernels.call(pack, [data], (layout.workload.batch, layout.size)), "packed")
+            self.packed[key] = self._packed(data, packed, "packed")
         return self.packed[key]
 
-    @staticmethod
-    def _view(data: Any, shape: tuple[int, ...], emit: Emit) -> Any:
-        return data if shape_of(data) == shape else emit(reshape(data, shape))
+    def _packed(self, data: Any, target: PlaneLayout, name: str) -> Any:
+        """A tensor in a layout of its own; one call for each run of channels that lie together."""
+        tensors = self.network.tensors
+        if data in tensors:
+            home = tensors[data]
+            buffer, source, slots = self.buffers[home.buffer], self.layout(home), home.slots
+        else:
+            _, *size = shape_of(data) or ()
+            buffer, source, slots = data, plain_layout(*size), np.arange(size[0])
+        batch, made = (shape_of(data) or ())[0], None
+        shape = tensor_shape(target, batch)
+        for begin, end in _runs(slots):
+            first = (int(slots[begin]), begin)
+            kernel = PackKernel(batch, source, target, end - begin, first, self._lanes)
+            if made is None:
+                call = self.kernels.call(kernel, [buffer], shape)
+            else:
+                call = self.kernels.call_inplace(kernel, [buffer, made], shape)
+            made = self.emit(call, name)
+        return made
+
+    def write(self, home: Home, kernel: Any, args: list[Any]) -> None:
+        """Calls a kernel that writes a tensor to its home: the first one makes the buffer, others write in place."""
+        layout, buffer = self.layout(home), home.buffer
+        shape = tensor_shape(layout, buffer.batch)
+        if buffer in self.buffers:
+            call = self.kernels.call_inplace(kernel, [*args, self.buffers[buffer]], shape)
+        else:
+            call = self.kernels.call(kernel, args, shape)
+        self.buffers[buffer] = self.emit(call, "buffer")
+
+    def result(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
+        """Calls a kernel that makes a tensor of its own."""
+        return self.emit(self.kernels.call(kernel, args, shape))
+
+    def nchw(self, data: Any) -> Any:
+        """A tensor as other operators read it."""
+        tensors = self.network.tensors
+        if data not in tensors:
+            return data
+        home = tensors[data]
+        layout = self.layout(home)
+        if layout.plain and len(home.slots) == layout.channels and home.first == 0:
+            return self.buffers[home.buffer]
+        if data not in self.plain:
+            target = plain_layout(len(home.slots), home.buffer.height, home.buffer.width)
+            self.plain[data] = self._packed(data, target, "plain")
+        return self.plain[data]
+
+    def _copy(self, source: Any, home: Home) -> None:
+        """Copies a tensor of another operator to its place."""
+        n, c, h, w = shape_of(source) or ()
+        kernel = PackKernel(n, plain_layout(c, h, w), self.layout(home), c, (0, home.first or 0), self._lanes)
+        self.write(home, kernel, [source])
+
+    @property
+    def _lanes(self) -> int:
+        return self.network.isa.widths[0].lanes
+
+
+def _runs(slots: Any) -> list[tuple[int, int]]:
+    """[begin, end) of the runs of places that follow one by one."""
+    cuts = [0, *(np.flatnonzero(np.diff(slots) != 1) + 1).tolist(), len(slots)]
+    return list(pairwise(cuts))

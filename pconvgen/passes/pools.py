@@ -1,8 +1,4 @@
-"""Pooling: windows and whole planes become calls of the pool templates.
-
-before: y = max_pool2d(x, pool_size=[3, 3], strides=[2, 2], padding=[1, 1, 1, 1]); z = adaptive_avg_pool2d(y, [1, 1])
-after:  y = call_tir(pool, (x,)); z = call_tir(globalpool, (y,))
-"""
+"""Finding pooling of windows and of whole planes."""
 
 from __future__ import annotations
 
@@ -15,43 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.schedules import ISAS
-from pconvgen.targets.target import Target
+from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
-from pconvgen.tvm_compat import (
-    Emit,
-    KernelCalls,
-    constant,
-    dtype_of,
-    is_op,
-    module_pass,
-    reshape,
-    rewrite_main,
-    shape_of,
-)
-
-
-@module_pass
-class LowerPools:
-    """Relax pass that replaces the pooling of NCHW float32 tensors of a known size in "main" by generated kernels.
-
-    Parameters
-    ----------
-    target: what code is generated for.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self.lanes = ISAS[target.isa].widths[0].lanes
-
-    def transform_module(self, module: Any, _context: Any) -> Any:
-        """A new module; what is no such pooling stays for TVM's own legalisation."""
-        kernels = KernelCalls()
-
-        def rule(_var: Any, value: Any, emit: Emit) -> Any:
-            pool = pool_of(value)
-            return value if pool is None else pool.lowered(self.lanes, kernels, emit)
-
-        return kernels.add_to(rewrite_main(module, rule))
+from pconvgen.tvm_compat import dtype_of, is_op, shape_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,27 +41,37 @@ class Pool:
     shape: tuple[int, ...]
     output: tuple[int, int]
 
-    def lowered(self, lanes: int, kernels: KernelCalls, emit: Emit) -> Any:
-        """The expression in its place; what it needs is emitted."""
-        n, c, height, width = shape_of(self.data) or ()
-        if self.output == (1, 1) and self.kernel == (height, width) and not any(self.padding):
-            whole = GlobalPoolKernel(self.kind, n * c, height * width, lanes)
-            flat = emit(reshape(self.data, (n * c, height * width)))
-            return reshape(emit(kernels.call(whole, [flat], (n * c,))), self.shape)
-        kernel = PoolKernel(
+    @property
+    def whole(self) -> bool:
+        """Whether a window is a whole plane."""
+        height, width = (shape_of(self.data) or ())[2:]
+        return self.output == (1, 1) and self.kernel == (height, width) and not any(self.padding)
+
+    def scales(self) -> list[NDArray[np.float32]]:
+        """Arguments of the kernel behind the data: for means, the factors of rows and of columns."""
+        return [self._scale(axis) for axis in range(2)] if self.kind == "avg" and not self.whole else []
+
+    def window_kernel(self, source: PlaneLayout, target: PlaneLayout, slots: tuple[int, int], lanes: int) -> PoolKernel:
+        """The kernel for windows, with tensors in these layouts."""
+        n, c, *_ = shape_of(self.data) or ()
+        return PoolKernel(
             kind=self.kind,
-            planes=n * c,
-            size=(height, width),
-            output=self.output,
+            batch=n,
+            channels=c,
+            source=source,
+            target=target,
+            slots=slots,
             kernel=self.kernel,
             stride=self.stride,
             dilation=self.dilation,
             padding=self.padding[:2],
             lanes=lanes,
         )
-        scales = [constant(self._scale(axis)) for axis in range(2)] if self.kind == "avg" else []
-        planes = emit(reshape(self.data, (n * c, height, width)))
-        return reshape(emit(kernels.call(kernel, [planes, *scales], (n * c, *self.output))), self.shape)
+
+    def plane_kernel(self, source: PlaneLayout, slot: int, lanes: int) -> GlobalPoolKernel:
+        """The kernel for whole planes, with the input in this layout."""
+        n, c, *_ = shape_of(self.data) or ()
+        return GlobalPoolKernel(self.kind, n, c, source, slot, lanes)
 
     def _scale(self, axis: int) -> NDArray[np.float32]:
         """One divided by the elements that count, for each row (axis 0) or column (1) of windows."""

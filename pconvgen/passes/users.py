@@ -25,6 +25,15 @@ class Users:
             for var in variables_of(binding.value):
                 self._users.setdefault(var, []).append(binding)
 
+    def value(self, expr: Any) -> Any:
+        """What a variable of a binding is bound to; any other expression itself."""
+        place = self._places.get(expr)
+        return expr if place is None else self.bindings[place].value
+
+    def fields(self, expr: Any) -> list[Any]:
+        """The fields of a tuple, which may be bound to a variable."""
+        return list(getattr(self.value(expr), "fields", ()))
+
     def of(self, *variables: Any) -> list[Any]:
         """The bindings that use any of `variables`, in program order."""
         found = {user.var: user for var in variables for user in self._users.get(var, [])}

@@ -19,7 +19,7 @@ from pconvgen.schedules.default import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.instance import Instance, instantiate
-from pconvgen.templates.pixels import ENTRIES, block_tiles
+from pconvgen.templates.pixels import ENTRIES, PixelKernel, block_tiles
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 
@@ -82,7 +82,14 @@ def default_kernel(case: Case, isa: str, l2_kib: int) -> tuple[Choice, Instance]
     found = tuple(c for c in found if params.items() <= dict(c.params).items())
     choice = rank(w, found, ISAS[isa], l2_kib)[0]
     encoding = encode(pruned, choice.candidate, w.groups, choice.max_group)
-    return choice, instantiate(w, encoding, choice.schedule, ISAS[isa])
+    return choice, instantiate(w, encoding, choice, ISAS[isa])
+
+
+def largest_tile(instance: Instance) -> int:
+    """Vectors of the largest tile."""
+    kernel = instance.kernel
+    assert isinstance(kernel, PixelKernel)
+    return max(len(run.vectors) for run in block_tiles(kernel.workload, kernel.schedule, kernel.isa, kernel.source))
 
 
 def assembly(instance: Instance, target: Any) -> str:
@@ -128,7 +135,9 @@ def test_neon_kernel_keeps_its_tile_in_registers(name: str) -> None:
     said = f"{choice.candidate} {choice.schedule}"
 
     group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
-    vectors = max(len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["neon"]))
+    vectors = max(
+        len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["neon"], instance.kernel.source)
+    )
     entries = ENTRIES if taps == 1 else 1
     assert len(fmas) == entries * group * taps * vectors, f"{said}: FMAs of one round and the largest tile"
 
@@ -161,7 +170,9 @@ def test_avx512_kernel_keeps_its_tile_in_registers(name: str) -> None:
     said = f"{choice.candidate} {choice.schedule}"
 
     group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
-    vectors = max(len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["avx512"]))
+    vectors = max(
+        len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["avx512"], instance.kernel.source)
+    )
     fmas = grep(hot, r"^vfmadd\w+ps .*%[yz]mm\d+$")
     assert len(fmas) == group * taps * vectors, said
     spills = grep(hot, r"\(%rsp\).*%[xyz]mm|%[xyz]mm.*\(%rsp\)")
@@ -182,7 +193,9 @@ def test_armv7a_kernel_keeps_its_tile_in_registers(name: str) -> None:
     said = f"{choice.candidate} {choice.schedule}"
 
     group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
-    vectors = max(len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["armv7a"]))
+    vectors = max(
+        len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["armv7a"], instance.kernel.source)
+    )
     assert len(fmas) == group * taps * vectors, f"{said}: FMAs of one entry and the largest tile"
     everything = [line for block in blocks for line in block]
     offending = {
@@ -194,7 +207,7 @@ def test_armv7a_kernel_keeps_its_tile_in_registers(name: str) -> None:
     assert not any(offending.values()), f"{said}: { {what: lines for what, lines in offending.items() if lines} }"
     stores = grep(hot, "^vst")
     # Addresses of several planes and nine taps are more than there are registers for; fewer accumulators cost more.
-    planes = case.workload.stride != (1, 1) or getattr(choice.schedule, "own_columns", False)
+    planes = case.workload.stride != (1, 1) or instance.kernel.source.own_columns
     allowed = len(fmas) // 16 if planes else 0
     assert len(stores) <= allowed, f"{said}: spills or stores\n" + "\n".join(stores)
     assert len(grep(hot, "^vld")) <= taps * (vectors + group) + 2 * allowed, said

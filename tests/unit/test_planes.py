@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
-from pconvgen.templates.planes import PlaneLayout, min_pitch, plane_layout
+from pconvgen.templates.planes import PlaneLayout, plain_layout, plane_layout
 from pconvgen.workload import ConvWorkload
+from tests.planes import in_planes
 
-SETTINGS = settings(max_examples=300, deadline=None)
+SETTINGS = settings(max_examples=100, deadline=None)
 
 
 @st.composite
@@ -40,43 +43,19 @@ def workloads(draw: st.DrawFn) -> ConvWorkload:
 
 
 @st.composite
-def layouts(draw: st.DrawFn) -> tuple[PlaneLayout, int]:
-    """A layout as the pixel template asks for it, and its vectors' lanes."""
+def layouts(draw: st.DrawFn) -> tuple[ConvWorkload, PlaneLayout, int]:
+    """A convolution, a layout as it may ask for, and the lanes of its vectors."""
     workload, lanes = draw(workloads()), draw(st.sampled_from([1, 2, 4, 8, 16]))
-    own_columns, align = draw(st.booleans()), draw(st.sampled_from([1, lanes]))
-    pitch = (workload.out_width if own_columns else min_pitch(workload)) + draw(st.sampled_from([0, 0, 1, 5]))
-    return plane_layout(
+    own_columns = draw(st.booleans())
+    layout = plane_layout(
         workload,
-        block=draw(st.integers(1, workload.out_height)),
-        pitch=-(-pitch // align) * align,
-        align=align,
+        align=draw(st.sampled_from([1, lanes])),
+        aligned_rows=draw(st.booleans()),
         own_columns=own_columns,
-        slack=lanes if align == 1 else 2 * lanes,
-    ), lanes
-
-
-def pack(layout: PlaneLayout, image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`image` [channels, height, width] in `layout`: the reference of PackKernel, zeros wherever no element lies."""
-    w = layout.workload
-    packed = np.zeros(layout.size, np.float32)
-    for first_row, base in blocks(layout):
-        for c, channel in enumerate(image):
-            for index, (p, q) in enumerate(layout.phases):
-                first = layout.lead + base + c * layout.channel + index * layout.plane
-                c0, c1 = layout.real_columns(q)
-                for r in range(layout.rows):
-                    y, x = (first_row + r) * w.stride[0] + p - w.padding[0], c0 * w.stride[1] + q - w.padding[1]
-                    if 0 <= y < w.height and c1 > c0:
-                        assert x >= 0
-                        at = first + r * layout.pitch + c0
-                        packed[at : at + c1 - c0] = channel[y, x :: w.stride[1]][: c1 - c0]
-    return packed
-
-
-def blocks(layout: PlaneLayout) -> list[tuple[int, int]]:
-    """(first output row, offset from the image's start) of every block."""
-    rows = [min(b * layout.block, layout.workload.out_height - layout.block) for b in range(layout.blocks)]
-    return [(row, layout.block_start(b, row)) for b, row in enumerate(rows)]
+        interleaved=not own_columns and draw(st.booleans()),
+        slack=lanes,
+    )
+    return workload, layout, lanes
 
 
 def image_of(w: ConvWorkload) -> NDArray[np.float32]:
@@ -89,84 +68,119 @@ def positions(w: ConvWorkload) -> NDArray[np.int32]:
     return np.stack(np.indices((w.in_channels, *w.kernel)), axis=-1).reshape(-1, 3).astype(np.int32)
 
 
-def output_offsets(layout: PlaneLayout) -> NDArray[np.int64]:
+def output_offsets(w: ConvWorkload, layout: PlaneLayout) -> NDArray[np.int64]:
     """What the kernel adds to an entry's offset for every output pixel."""
-    w = layout.workload
-    offsets = np.full((w.out_height, w.out_width), -1)
-    for row, base in blocks(layout):
-        inside = np.arange(layout.block)[:, None] * layout.pitch + np.arange(w.out_width)
-        offsets[row : row + layout.block] = base + inside
-    return offsets
+    down, across = layout.step(w)
+    return np.arange(w.out_height)[:, None] * (down * layout.line) + np.arange(w.out_width) * across
 
 
-@SETTINGS
-@given(layouts())
-def test_offsets_gather_what_the_convolution_reads(drawn: tuple[PlaneLayout, int]) -> None:
-    layout, _ = drawn
-    w = layout.workload
+def assert_gathers(w: ConvWorkload, layout: PlaneLayout, slots: NDArray[np.int64]) -> None:
+    """The offsets of all positions lead to what the convolution multiplies, its padding included."""
     image = image_of(w)
-    packed = pack(layout, image)
+    packed = in_planes(layout, image[None], slots).reshape(-1)
     top, left, bottom, right = w.padding
     padded = np.pad(image, ((0, 0), (top, bottom), (left, right)))
-    for entry, offset in zip(positions(w), layout.entry_offsets(positions(w)), strict=True):
+    for entry, offset in zip(positions(w), layout.entry_offsets(w, positions(w), slots), strict=True):
         channel, row, column = (int(i) for i in entry)
         rows = np.arange(w.out_height) * w.stride[0] + row * w.dilation[0]
         columns = np.arange(w.out_width) * w.stride[1] + column * w.dilation[1]
-        read = packed[offset + output_offsets(layout)]
-        np.testing.assert_array_equal(read, padded[channel][np.ix_(rows, columns)], err_msg=f"{layout} {entry}")
+        read = packed[offset + output_offsets(w, layout)]
+        np.testing.assert_array_equal(read, padded[channel][np.ix_(rows, columns)], err_msg=f"{layout!r} {entry}")
+
+
+@SETTINGS
+@given(layouts(), st.integers(0, 2))
+def test_offsets_gather_what_the_convolution_reads(drawn: tuple[ConvWorkload, PlaneLayout, int], more: int) -> None:
+    w, layout, _ = drawn
+    assert layout.readable(w), layout
+    slots = np.random.default_rng(more).permutation(w.in_channels + more)[: w.in_channels]
+    assert_gathers(w, replace(layout, channels=w.in_channels + more), slots)
+
+
+@SETTINGS
+@given(layouts(), workloads())
+def test_whoever_finds_a_layout_readable_reads_it_right(
+    drawn: tuple[ConvWorkload, PlaneLayout, int], other: ConvWorkload
+) -> None:
+    w, layout, _ = drawn
+    reader = replace(other, in_channels=w.in_channels, height=w.height, width=w.width)
+    assume(reader.out_height > 0 and reader.out_width > 0)
+    for stride in {reader.stride, (1, 1), layout.stride}:
+        same = replace(reader, stride=stride)
+        if layout.readable(same):
+            assert_gathers(same, layout, np.arange(w.in_channels))
 
 
 @SETTINGS
 @given(layouts())
-def test_whole_vectors_stay_inside(drawn: tuple[PlaneLayout, int]) -> None:
+def test_whole_vectors_stay_inside(drawn: tuple[ConvWorkload, PlaneLayout, int]) -> None:
     """The last vector of a tile runs at most lanes - 1 pixels past the last output."""
-    layout, lanes = drawn
-    if layout.identity:
-        return  # no slack: such kernels clamp
-    last = layout.entry_offsets(positions(layout.workload)).max() + output_offsets(layout).max()
-    assert last + lanes - 1 < layout.size
+    w, layout, lanes = drawn
+    offsets = layout.entry_offsets(w, positions(w), np.arange(w.in_channels))
+    assert offsets.max() + output_offsets(w, layout).max() + lanes - 1 < layout.size
+    assert offsets.min() >= 0
 
 
 @SETTINGS
 @given(layouts())
-def test_planes_hold_their_rows(drawn: tuple[PlaneLayout, int]) -> None:
-    """Threads fill planes apart, and rows end where the next begin."""
-    layout, _ = drawn
-    assert layout.rows * layout.pitch <= layout.plane
-    assert all(c0 >= 0 and c1 <= layout.pitch for c0, c1 in (layout.real_columns(q) for _, q in layout.phases))
-    assert layout.lead + layout.blocks * layout.block_size <= layout.size
+def test_no_element_is_stored_twice_or_outside(drawn: tuple[ConvWorkload, PlaneLayout, int]) -> None:
+    w, layout, _ = drawn
+    image = image_of(w)
+    packed = in_planes(layout, image[None], np.arange(w.in_channels)).reshape(-1)
+    stored = packed[np.nan_to_num(packed) != 0]
+    shown = sum(
+        max(0, last - first) * max(0, right - left)
+        for p, q in layout.phases
+        for (first, last), (left, right) in [(layout.real_rows(p), layout.real_columns(q))]
+    )
+    assert len(stored) == w.in_channels * shown
 
 
 @SETTINGS
 @given(layouts())
-def test_offsets_of_entries_and_taps_add_up(drawn: tuple[PlaneLayout, int]) -> None:
+def test_the_main_plane_is_the_tensor(drawn: tuple[ConvWorkload, PlaneLayout, int]) -> None:
+    w, layout, _ = drawn
+    assume(layout.main is not None and layout.writable)
+    packed = in_planes(layout, image_of(w)[None], np.arange(w.in_channels)).reshape(-1)
+    c, y, x = np.indices((w.in_channels, w.height, w.width))
+    np.testing.assert_array_equal(packed[layout.main + c * layout.channel + y * layout.line + x], image_of(w))
+
+
+@SETTINGS
+@given(layouts())
+def test_offsets_of_entries_and_taps_add_up(drawn: tuple[ConvWorkload, PlaneLayout, int]) -> None:
     """A body's tap may carry the channel, the row, the column or all of them; the entry carries the others."""
-    layout, _ = drawn
-    entries = positions(layout.workload)
-    whole = layout.entry_offsets(entries)
+    w, layout, _ = drawn
+    entries, slots, origin = positions(w), np.arange(w.in_channels), layout.tap_offset(w, 0, 0)
+    whole = layout.entry_offsets(w, entries, slots)
     for carried in ((1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1)):
-        entry = layout.entry_offsets(entries * (1 - np.array(carried, np.int32)))
-        taps = [c * layout.channel + layout.tap_offset(r, s) for c, r, s in (entries * np.array(carried)).tolist()]
+        if carried in ((0, 1, 0), (0, 0, 1)) and w.stride != (1, 1):
+            continue
+        entry = layout.entry_offsets(w, entries * (1 - np.array(carried, np.int32)), slots)
+        taps = [
+            c * layout.channel + layout.tap_offset(w, r, s) - origin
+            for c, r, s in (entries * np.array(carried)).tolist()
+        ]
         np.testing.assert_array_equal(entry + taps, whole, err_msg=str(carried))
 
 
 @SETTINGS
 @given(layouts())
-def test_the_centre_column_is_aligned(drawn: tuple[PlaneLayout, int]) -> None:
-    layout, lanes = drawn
-    w = layout.workload
-    if layout.pitch % lanes or layout.plane % lanes or w.stride[1] > 1 or not layout.lead:
+def test_the_centre_column_is_aligned(drawn: tuple[ConvWorkload, PlaneLayout, int]) -> None:
+    w, layout, lanes = drawn
+    if layout.pitch % lanes or layout.plane % lanes or w.stride[1] > 1 or layout.own_columns or layout.align % lanes:
         return
     centre = positions(w)[positions(w)[:, 2] == w.kernel[1] // 2]
-    assert not (layout.entry_offsets(centre) % lanes).any()
+    assert not (layout.entry_offsets(w, centre, np.arange(w.in_channels)) % lanes).any()
 
 
-def test_identity_is_nchw() -> None:
+def test_plain_is_nchw() -> None:
     w = ConvWorkload(1, 3, 7, 9, 1, (3, 2), dilation=(2, 3))
-    layout = plane_layout(w, block=2, pitch=min_pitch(w), align=1, own_columns=False, slack=8)
-    assert layout.identity
+    layout = plain_layout(3, 7, 9)
+    assert layout.readable(w)
+    assert (layout.plain, layout.seamless, layout.main) == (True, True, 0)
     assert layout.size == 3 * 7 * 9
-    np.testing.assert_array_equal(pack(layout, image_of(w)), image_of(w).reshape(-1))
+    assert not replace(layout, slack=8).plain
 
 
 @pytest.mark.parametrize(
@@ -182,14 +196,15 @@ def test_identity_is_nchw() -> None:
         (5, 3, 2, 1, 7),  # padding on both sides makes the output wider; rows need not be wider than it
     ],
 )
-def test_min_pitch(width: int, kernel: int, padding: int, stride: int, expected: int) -> None:
+def test_rows_share_their_zeros(width: int, kernel: int, padding: int, stride: int, expected: int) -> None:
     w = ConvWorkload(1, 1, 5, width, 1, (1, kernel), (1, stride), (0, padding, 0, padding))
-    assert min_pitch(w) == expected
+    layout = plane_layout(w, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=0)
+    assert layout.pitch == expected
 
 
 def test_images_of_more_elements_than_an_offset_counts_are_refused() -> None:
     """The offsets are int32; silently wrapped, they would read outside of the tensor."""
     w = ConvWorkload(1, 64, 8000, 8000, 1, (3, 3), padding=(1, 1, 1, 1))
-    layout = plane_layout(w, block=w.out_height, pitch=min_pitch(w), align=1, own_columns=False, slack=8)
+    layout = plane_layout(w, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=8)
     with pytest.raises(UsageError, match="too large"):
-        layout.entry_offsets(np.array([[63, 0, 0]], np.int32))
+        layout.entry_offsets(w, np.array([[63, 0, 0]], np.int32), np.arange(64))

@@ -1,0 +1,174 @@
+"""Choosing the layout of every activation by what its readers and writers would cost with it.
+
+Each buffer starts with the layout in which its readers are fastest. Then, buffer by buffer, the layout is taken that
+makes readers and writers together fastest while all other buffers stay as they are, until nothing changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from pconvgen.passes.tensors import Buffer, Home
+from pconvgen.templates.planes import PlaneLayout, plain_layout
+
+SWEEPS = 4
+"""Rounds over all buffers, after which changes are too small to matter."""
+PACKING = 0.5
+"""Cycles for each element that has to be packed: far more than it takes, as nothing is to be packed without need."""
+PROPOSALS = 4
+"""Layouts of a reader that are looked at together with its neighbours: its fastest ones."""
+OPTIONS = 8
+"""Layouts of a buffer that are looked at: those that most of its readers like."""
+
+
+class Operation(Protocol):
+    """Something that a generated kernel computes.
+
+    Attributes
+    ----------
+    reads: the homes of its inputs; None for one that is packed for it alone, from NCHW.
+    writes: the home of its output; None for one that has no layout.
+    """
+
+    reads: Sequence[Home | None]
+    writes: Home | None
+
+    def proposals(self) -> Iterable[PlaneLayout]:
+        """Layouts of its first input worth trying, with as many channels as it reads."""
+
+    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
+        """Predicted cycles; infinite when the kernel cannot read or write these."""
+
+
+Layouts = dict[Buffer, PlaneLayout]
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The layouts of a network.
+
+    Attributes
+    ----------
+    buffers: of every buffer.
+    packed: of the first input of the operations that have it packed, by their number.
+    """
+
+    buffers: Layouts
+    packed: dict[int, PlaneLayout]
+
+
+def choose_layouts(
+    operations: Sequence[Operation], foreign: dict[Buffer, Callable[[PlaneLayout], float]], slack: int
+) -> Chosen:
+    """The layouts of all buffers that `operations` read and write.
+
+    Parameters
+    ----------
+    operations: in program order.
+    foreign: for buffers that other operators read, what bringing them to NCHW costs.
+    slack: elements behind a buffer that vectors may read.
+    """
+    search = _Search(operations, foreign, slack)
+    for buffer in search.options:
+        search.layouts[buffer] = search.best(buffer, alone=True)
+    for _ in range(SWEEPS):
+        changed = False
+        for buffer in search.options:
+            layout = search.best(buffer, alone=False)
+            changed |= layout != search.layouts[buffer]
+            search.layouts[buffer] = layout
+        if not changed:
+            break
+    packed = {i: search.packed(i) for i in range(len(operations)) if search.is_packed(i, {})}
+    return Chosen(search.layouts, packed)
+
+
+class _Search:
+    def __init__(
+        self, operations: Sequence[Operation], foreign: dict[Buffer, Callable[[PlaneLayout], float]], slack: int
+    ) -> None:
+        self.operations, self.foreign = operations, foreign
+        self.readers: dict[Buffer, list[int]] = {}
+        self.writers: dict[Buffer, list[int]] = {}
+        self.layouts: Layouts = {}
+        self._costs: dict[Any, float] = {}
+        for number, operation in enumerate(operations):
+            if operation.writes is not None:
+                self.writers.setdefault(operation.writes.buffer, []).append(number)
+            for home in operation.reads:
+                if home is not None:
+                    self.readers.setdefault(home.buffer, []).append(number)
+        self.options = {
+            buffer: self._options(buffer, slack) for buffer in dict.fromkeys([*self.writers, *self.readers])
+        }
+
+    def _options(self, buffer: Buffer, slack: int) -> list[PlaneLayout]:
+        """Layouts that all readers and writers can use."""
+        plain = plain_layout(buffer.channels, buffer.height, buffer.width)
+        votes = Counter[PlaneLayout]()
+        for number in self.readers.get(buffer, []):
+            operation = self.operations[number]
+            if operation.reads[0] is None or operation.reads[0].buffer is not buffer:
+                continue
+            proposed = [replace(layout, channels=buffer.channels) for layout in operation.proposals()]
+            proposed = [layout for layout in proposed if layout.writable]
+            target = None if operation.writes is None else self._plain(operation.writes.buffer)
+            others = [self._plain(home.buffer) for home in operation.reads[1:] if home is not None]
+            proposed.sort(key=lambda layout: operation.cycles([layout, *others], target))
+            votes.update({layout: PROPOSALS - place for place, layout in enumerate(proposed[:PROPOSALS])})
+        liked = [layout for layout, _ in votes.most_common(OPTIONS)]
+        return list(dict.fromkeys([replace(plain, slack=slack), plain, *liked]))
+
+    @staticmethod
+    def _plain(buffer: Buffer) -> PlaneLayout:
+        return plain_layout(buffer.channels, buffer.height, buffer.width)
+
+    def best(self, buffer: Buffer, *, alone: bool) -> PlaneLayout:
+        """The layout with which the operations that touch a buffer are fastest; its readers alone if asked for."""
+        touching = [*self.readers.get(buffer, []), *([] if alone else self.writers.get(buffer, []))]
+
+        def cost(layout: PlaneLayout) -> float:
+            extra = self.foreign[buffer](layout) if buffer in self.foreign else 0.0
+            return extra + sum(self._cycles(number, {buffer: layout}) for number in touching)
+
+        return min(self.options[buffer], key=cost)
+
+    def packed(self, number: int) -> PlaneLayout:
+        """The layout in which an operation has its input packed."""
+        return min(self.operations[number].proposals(), key=lambda layout: self._repacked(number, layout, {}))
+
+    def _repacked(self, number: int, layout: PlaneLayout, instead: Layouts) -> float:
+        """Cycles of an operation that has its input packed; from NCHW that may be nothing."""
+        as_it_is = layout.plain and self.operations[number].reads[0] is None
+        return self._with(number, layout, instead) + (0 if as_it_is else PACKING * layout.size)
+
+    def is_packed(self, number: int, instead: Layouts) -> bool:
+        """Whether an operation cannot read its input as it is."""
+        home = self.operations[number].reads[0]
+        return home is None or math.isinf(self._with(number, self._layout(home.buffer, instead), instead))
+
+    def _cycles(self, number: int, instead: Layouts) -> float:
+        operation = self.operations[number]
+        home = operation.reads[0]
+        if home is not None and not self.is_packed(number, instead):
+            return self._with(number, self._layout(home.buffer, instead), instead)
+        # Packing reads whole rows.
+        if home is not None and self._layout(home.buffer, instead).main is None:
+            return math.inf
+        return min(self._repacked(number, layout, instead) for layout in operation.proposals())
+
+    def _with(self, number: int, source: PlaneLayout, instead: Layouts) -> float:
+        operation = self.operations[number]
+        others = tuple(self._layout(home.buffer, instead) for home in operation.reads[1:] if home is not None)
+        target = None if operation.writes is None else self._layout(operation.writes.buffer, instead)
+        key = (number, source, others, target)
+        if key not in self._costs:
+            self._costs[key] = operation.cycles([source, *others], target)
+        return self._costs[key]
+
+    def _layout(self, buffer: Buffer, instead: Layouts) -> PlaneLayout:
+        return instead.get(buffer) or self.layouts.get(buffer) or self._plain(buffer)

@@ -1,0 +1,177 @@
+"""What generated kernels compute, each with the layouts that it can read and write and what they cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
+from pconvgen.passes.pools import Pool
+from pconvgen.passes.tensors import Home
+from pconvgen.schedules import ISAS
+from pconvgen.schedules.cost import plane_cycles
+from pconvgen.schedules.default import layouts, rank
+from pconvgen.sparsity import Candidate
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
+from pconvgen.templates.pool import GlobalPoolKernel
+from pconvgen.tvm_compat import constant, reshape, shape_of
+
+CONTENDER = 1.4
+"""Encodings are compared in every layout if in one they take at most so many times the cycles of the fastest."""
+
+
+class Tensors(Protocol):
+    """What an operation asks for when its kernel is called; see `passes/lower.py`."""
+
+    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None) -> Any:
+        """The expression of a tensor that a kernel reads."""
+
+    def layout(self, home: Home) -> PlaneLayout:
+        """The layout of the buffer that a tensor lives in."""
+
+    def write(self, home: Home, kernel: Any, args: list[Any]) -> None:
+        """Calls a kernel that writes a tensor to its home."""
+
+    def result(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
+        """Calls a kernel that makes a tensor of its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution:
+    """A layer with the `pixels` template.
+
+    Attributes
+    ----------
+    layer: the layer.
+    target: what code is generated for.
+    reads: homes of the data and, if one is added, of the residual; None for tensors of other operators.
+    writes: home of the result.
+    """
+
+    layer: Layer
+    target: Target
+    reads: tuple[Home | None, ...]
+    writes: Home
+
+    @property
+    def result(self) -> Any:
+        """The variable that the kernel computes."""
+        return self.layer.site.result
+
+    @cached_property
+    def _layer(self) -> Layer:
+        home = self.reads[0]
+        return self.layer if home is None or home.first is not None else self.layer.without_neighbours()
+
+    @cached_property
+    def _contenders(self) -> tuple[Candidate, ...]:
+        """The encodings that are fastest in some layout: the others will not be in another one."""
+        w, isa = self.layer.site.workload, ISAS[self.target.isa]
+        plain = plain_layout(w.out_channels, w.out_height, w.out_width)
+        places = self._places([next(iter(self.proposals())), plain], plain)
+        ranking = rank(w, self._layer.candidates, isa, self.target.l2_kib, places)
+        return tuple(choice.candidate for choice in ranking if choice.cycles < CONTENDER * ranking[0].cycles)
+
+    def proposals(self) -> Iterable[PlaneLayout]:
+        """Layouts of the input."""
+        w = self.layer.site.workload
+        plain = plain_layout(w.in_channels, w.height, w.width)
+        return [*layouts(w, ISAS[self.target.isa]), *([plain] if plain.readable(w) else [])]
+
+    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout) -> float:
+        """Of the fastest encoding."""
+        w, isa = self.layer.site.workload, ISAS[self.target.isa]
+        places = self._places(sources, target)
+        if not sources[0].readable(w) or not target.writable or (places.residual and places.residual.main is None):
+            return math.inf
+        return rank(w, self._contenders, isa, self.target.l2_kib, places)[0].cycles
+
+    def _places(self, sources: Sequence[PlaneLayout], target: PlaneLayout) -> Places:
+        w, residual = self.layer.site.workload, None
+        if w.epilogue.residual:
+            residual = sources[1] if sources[1:] else plain_layout(w.out_channels, w.out_height, w.out_width)
+        return Places(sources[0], target, residual)
+
+    def plan(self, source: PlaneLayout, tensors: Tensors) -> LayerPlan:
+        """The layer's kernel for the layouts that were chosen."""
+        data, residual = self.reads[0], self.reads[1] if self.reads[1:] else None
+        sources = [source, *([tensors.layout(residual)] if residual else [])]
+        first = (self.writes.first or 0, (residual.first or 0) if residual else 0)
+        places = self._places(sources, tensors.layout(self.writes))
+        slots = data.slots if data is not None and source == tensors.layout(data) else None
+        return plan_layer(self._layer, self.target, places, slots=slots, first=first)
+
+    def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: Tensors) -> None:
+        """Calls the kernel."""
+        site = self.layer.site
+        args = [tensors.read(self.reads[0], site.data, source), *map(constant, plan.instance.constants)]
+        args += [] if site.bias is None else [constant(site.bias)]
+        if site.residual is not None:
+            args.append(tensors.read(self.reads[1], site.residual, None))
+        tensors.write(self.writes, plan.instance.kernel, args)
+
+
+@dataclass(frozen=True, eq=False)
+class Pooling:
+    """Pooling of windows or of whole planes.
+
+    Attributes
+    ----------
+    pool: the pooling.
+    result: the variable that the kernel computes.
+    target: what code is generated for.
+    reads: home of the data; None for a tensor of another operator, which is read as it is.
+    writes: home of the result; None for whole planes, whose means or maxima are plain numbers.
+    """
+
+    pool: Pool
+    result: Any
+    target: Target
+    reads: tuple[Home | None]
+    writes: Home | None
+
+    def proposals(self) -> Iterable[PlaneLayout]:
+        """Layouts of the input."""
+        _, *size = shape_of(self.pool.data) or ()
+        plain = plain_layout(*size)
+        return [plain] if self.reads[0] is None else [plain, replace(plain, slack=2 * self._lanes)]
+
+    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
+        """Of storing the results, as everything else does not depend on layouts."""
+        if not self._readable(sources[0]) or (target is not None and not target.writable):
+            return math.inf
+        if target is None:
+            return 0.0
+        n, c, *_ = self.pool.shape
+        return n * c * plane_cycles(target, self._lanes)
+
+    def _readable(self, source: PlaneLayout) -> bool:
+        if self.pool.whole:
+            return GlobalPoolKernel.readable(self.pool.kind, source)
+        return source.main is not None
+
+    @property
+    def _lanes(self) -> int:
+        return ISAS[self.target.isa].widths[0].lanes
+
+    def emit(self, source: PlaneLayout, tensors: Tensors) -> Any:
+        """Calls the kernel; the tensor that it makes, where it has no home."""
+        home = self.reads[0]
+        args = [tensors.read(home, self.pool.data, source), *map(constant, self.pool.scales())]
+        home = home if home is not None and source == tensors.layout(home) else None
+        slot = (home.first or 0) if home else 0
+        if self.writes is None:
+            n, c, *_ = shape_of(self.pool.data) or ()
+            kernel = self.pool.plane_kernel(source, slot, self._lanes)
+            return reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
+        slots = (slot, self.writes.first or 0)
+        kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes)
+        tensors.write(self.writes, kernel, args)
+        return None
+
+
+Operation = Convolution | Pooling
