@@ -26,16 +26,15 @@ OPTIONS = 8
 
 
 class Operation(Protocol):
-    """Something that a generated kernel computes.
+    """Something that a generated kernel computes."""
 
-    Attributes
-    ----------
-    reads: the homes of its inputs; None for one that is packed for it alone, from NCHW.
-    writes: the home of its output; None for one that has no layout.
-    """
+    @property
+    def reads(self) -> Sequence[Home | None]:
+        """The homes of its inputs; None for one that is packed for it alone, from NCHW."""
 
-    reads: Sequence[Home | None]
-    writes: Home | None
+    @property
+    def writes(self) -> Home | None:
+        """The home of its output; None for one that has no layout."""
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of its first input worth trying, with as many channels as it reads."""

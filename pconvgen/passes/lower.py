@@ -24,7 +24,8 @@ from pconvgen.decision import Decision
 from pconvgen.passes.choose import Layer, layer_of, plan_layer
 from pconvgen.passes.foreign import foreign_layers
 from pconvgen.passes.layout import Chosen, choose_layouts
-from pconvgen.passes.operations import Convolution, Operation, Pooling
+from pconvgen.passes.operations import Convolution, Elementwise, Operation, Pooling
+from pconvgen.passes.pointwise import find_pointwise
 from pconvgen.passes.pools import pool_of
 from pconvgen.passes.shrink import original_shapes
 from pconvgen.passes.sites import find_sites
@@ -41,6 +42,7 @@ from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
     constant,
+    constant_value,
     eliminate_dead_code,
     layer_names,
     main_bindings,
@@ -121,7 +123,10 @@ class _Network:
         convolutions = {layer.site.result: layer for layer in layers if not layer.is_product}
         self.absorbed = {var for layer in layers for var in layer.site.absorbed}
         pools = {binding.var: pool for binding in self.users.bindings if (pool := pool_of(binding.value)) is not None}
-        made = {*convolutions, *(var for var, pool in pools.items() if not pool.whole)}
+        claimed = {layer.site.result for layer in layers} | self.absorbed | set(pools)
+        chains = {chain.result: chain for chain in find_pointwise(self.users, claimed)}
+        self.absorbed |= {var for chain in chains.values() for var in chain.absorbed}
+        made = {*convolutions, *chains, *(var for var, pool in pools.items() if not pool.whole)}
         self.tensors = Tensors(self.users, made)
         self.operations: dict[Any, Operation] = {}
         for binding in self.users.bindings:
@@ -131,6 +136,11 @@ class _Network:
                 data = self._home(site.data)
                 reads = (data,) if site.residual is None else (data, self._home(site.residual, contiguous=True))
                 self.operations[var] = Convolution(convolutions[var], target, reads, self.tensors[var])
+            elif var in chains:
+                chain = chains[var]
+                added = () if chain.other is None else (self._home(chain.other, contiguous=True),)
+                reads = (self._home(chain.data, contiguous=True), *added)
+                self.operations[var] = Elementwise(chain, target, reads, self.tensors[var])
             elif var in pools:
                 reads = (self._home(pools[var].data, contiguous=True),)
                 writes = None if pools[var].whole else self.tensors[var]
@@ -202,7 +212,7 @@ class _Lowering:
 
     def _operation(self, operation: Operation) -> Any:
         source = self._source(operation)
-        if isinstance(operation, Pooling):
+        if not isinstance(operation, Convolution):
             return operation.emit(source, self)
         plan = operation.plan(source, self)
         self.decisions[operation.layer.site.var] = plan.decision
@@ -232,6 +242,11 @@ class _Lowering:
     def _foreign(self, value: Any) -> Any:
         tensors = self.network.tensors
         return substitute(value, {var: self.nchw(var) for var in variables_of(value) if var in tensors})
+
+    def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
+        """A small tensor of other operators in another shape."""
+        value = constant_value(expr)
+        return self._view(expr, shape) if value is None else constant(value.reshape(shape))
 
     def layout(self, home: Home) -> PlaneLayout:
         """The layout of the buffer that a tensor lives in."""

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
+from pconvgen.passes.pointwise import Pointwise
 from pconvgen.passes.pools import Pool
 from pconvgen.passes.tensors import Home
 from pconvgen.schedules import ISAS
@@ -17,6 +18,7 @@ from pconvgen.schedules.default import layouts, rank
 from pconvgen.sparsity import Candidate
 from pconvgen.targets.target import Target
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
+from pconvgen.templates.pointwise import PointwiseKernel
 from pconvgen.templates.pool import GlobalPoolKernel
 from pconvgen.tvm_compat import constant, reshape, shape_of
 
@@ -29,6 +31,9 @@ class Tensors(Protocol):
 
     def read(self, home: Home | None, data: Any, packed: PlaneLayout | None) -> Any:
         """The expression of a tensor that a kernel reads."""
+
+    def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
+        """A small tensor of other operators, such as a number for each channel, in another shape."""
 
     def layout(self, home: Home) -> PlaneLayout:
         """The layout of the buffer that a tensor lives in."""
@@ -100,7 +105,7 @@ class Convolution:
         """The layer's kernel for the layouts that were chosen."""
         data, residual = self.reads[0], self.reads[1] if self.reads[1:] else None
         sources = [source, *([tensors.layout(residual)] if residual else [])]
-        first = (self.writes.first or 0, (residual.first or 0) if residual else 0)
+        first = (_first(self.writes), _first(residual))
         places = self._places(sources, tensors.layout(self.writes))
         slots = data.slots if data is not None and source == tensors.layout(data) else None
         return plan_layer(self._layer, self.target, places, slots=slots, first=first)
@@ -163,15 +168,90 @@ class Pooling:
         home = self.reads[0]
         args = [tensors.read(home, self.pool.data, source), *map(constant, self.pool.scales())]
         home = home if home is not None and source == tensors.layout(home) else None
-        slot = (home.first or 0) if home else 0
+        slot = _first(home)
         if self.writes is None:
             n, c, *_ = shape_of(self.pool.data) or ()
             kernel = self.pool.plane_kernel(source, slot, self._lanes)
             return reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
-        slots = (slot, self.writes.first or 0)
+        slots = (slot, _first(self.writes))
         kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes)
         tensors.write(self.writes, kernel, args)
         return None
 
 
-Operation = Convolution | Pooling
+@dataclass(frozen=True, eq=False)
+class Elementwise:
+    """Arithmetic on activations.
+
+    Attributes
+    ----------
+    chain: what is computed.
+    target: what code is generated for.
+    reads: homes of the data and, if there is one, of the tensor that is added; None for tensors of other operators.
+    writes: home of the result.
+    """
+
+    chain: Pointwise
+    target: Target
+    reads: tuple[Home | None, ...]
+    writes: Home
+
+    @property
+    def result(self) -> Any:
+        """The variable that the kernel computes."""
+        return self.chain.result
+
+    def proposals(self) -> Iterable[PlaneLayout]:
+        """Layouts of the data: rows as they are."""
+        _, *size = shape_of(self.chain.data) or ()
+        plain = plain_layout(*size)
+        return [plain] if self.reads[0] is None else [plain, replace(plain, slack=2 * self._lanes)]
+
+    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
+        """Of storing the results."""
+        if target is None or not target.writable or any(source.main is None for source in sources):
+            return math.inf
+        n, c, *_ = shape_of(self.chain.result) or ()
+        return n * c * plane_cycles(target, self._lanes)
+
+    @property
+    def _lanes(self) -> int:
+        return ISAS[self.target.isa].widths[0].lanes
+
+    def emit(self, source: PlaneLayout, tensors: Tensors) -> None:
+        """Calls the kernel."""
+        chain, plain = self.chain, plain_layout(*(shape_of(self.chain.data) or ())[1:])
+        n, c, *_ = shape_of(chain.data) or ()
+        home, other = self.reads[0], self.reads[1] if self.reads[1:] else None
+        args = [tensors.read(home, chain.data, source)]
+        rows = 0
+        if chain.scale is not None:
+            rows = (shape_of(chain.scale) or ())[0]
+            args.append(tensors.number(chain.scale, (rows, c)))
+        if chain.shift is not None:
+            args.append(tensors.number(chain.shift, (c,)))
+        if chain.other is not None:
+            args.append(tensors.read(other, chain.other, None))
+        added = None if chain.other is None else plain if other is None else tensors.layout(other)
+        in_place = home is not None and source == tensors.layout(home)
+        slots = (_first(home) if in_place else 0, _first(other), _first(self.writes))
+        kernel = PointwiseKernel(
+            batch=n,
+            channels=c,
+            source=source,
+            other=added,
+            target=tensors.layout(self.writes),
+            slots=slots,
+            scale=rows,
+            shift=chain.shift is not None,
+            activation=chain.activation,
+            lanes=self._lanes,
+        )
+        tensors.write(self.writes, kernel, args)
+
+
+def _first(home: Home | None) -> int:
+    return 0 if home is None else home.first or 0
+
+
+Operation = Convolution | Pooling | Elementwise
