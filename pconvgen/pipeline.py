@@ -6,6 +6,7 @@ from typing import Any
 
 from pconvgen.passes.lower import LowerLayers
 from pconvgen.passes.pools import LowerPools
+from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.transposed import RewriteTransposed
 from pconvgen.targets.target import Target
@@ -30,6 +31,8 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
         ("pools", LowerPools(target)),
         # What is left goes through TVM's own legalisation and fusion.
         ("legalise", legalise()),
+        # Loop nests of that get schedules.
+        ("schedule", ScheduleForeign(target)),
     ]
 
 
