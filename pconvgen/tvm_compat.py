@@ -25,6 +25,7 @@ from tvm.sym import Analyzer
 from tvm.sym.pattern import detect_linear_equation
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
+from tvm_ffi import structural_walk
 
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
@@ -381,6 +382,20 @@ def coefficients(region: Any, axes: list[Any]) -> list[int | None]:
         number = linear[0] if linear else None
         found.append(int(number) if isinstance(number, tvm.tirx.IntImm) else None)
     return found
+
+
+def in_conditions(block: Any, axes: list[Any]) -> list[bool]:
+    """For each of `axes`, whether a condition inside of a block depends on it."""
+    conditions: list[Any] = []
+    found: list[Any] = []
+    choose = (
+        (tvm.ir.Call, lambda call: conditions.append(call.args[0]) if op_name(call).endswith(".if_then_else") else None),
+        (tvm.tirx.Select, lambda select: conditions.append(select.condition)),
+    )
+    structural_walk(block.body, choose)
+    for condition in conditions:
+        structural_walk(condition, (tvm.ir.Var, found.append))
+    return [any(axis.same_as(variable) for variable in found) for axis in axes]
 
 
 def dataflow_views(module: Any) -> Any:

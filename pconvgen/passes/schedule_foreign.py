@@ -26,6 +26,7 @@ from pconvgen.tvm_compat import (
     blocks_of,
     coefficients,
     dataflow_views,
+    in_conditions,
     inlined,
     is_scheduled,
     map_functions,
@@ -35,10 +36,12 @@ from pconvgen.tvm_compat import (
 
 PARALLEL = 1 << 15
 """Iterations that are worth starting threads for, which takes one or two microseconds."""
+LONG = 1 << 9
+"""Elements of a run that are enough for its loop."""
 PIECE = 1 << 13
 """Most elements of a run that one iteration of the outer loop computes: 32 KiB of output."""
-PARTIALS = 64
-"""Most partial results of a reduction along memory."""
+PARTIALS = 2
+"""Vectors of partial results of a reduction along memory."""
 
 
 @module_pass
@@ -110,11 +113,16 @@ class _Block:
     def strides(self) -> list[list[int | None]]:
         """How far apart the elements are that neighbours along each axis access, for each tensor: the output first.
 
-        None is a distance that is not the same everywhere.
+        None is a distance that is not the same everywhere, and one that conditions depend on: what is chosen between
+        is nothing to choose for each element of a run.
         """
         block = self.schedule.get(self.info.block_rv)
         axes = [axis.var for axis in block.iter_vars]
-        return [coefficients(region, axes) for region in (*block.writes, *block.reads)]
+        conditional = in_conditions(block, axes)
+        return [
+            [None if split else stride for split, stride in zip(conditional, coefficients(region, axes), strict=True)]
+            for region in (*block.writes, *block.reads)
+        ]
 
 
 def spatial(block: _Block) -> PrimFuncSchedule | None:
@@ -122,10 +130,10 @@ def spatial(block: _Block) -> PrimFuncSchedule | None:
     if "R" in block.kinds or not block.loops:
         return None
     first = _first_of_run(block.strides(), block.extents)
-    schedule, loops = block.schedule, block.loops
-    outer, size = loops[:first], math.prod(block.extents[first:])
+    schedule, loops, size = block.schedule, block.loops, math.prod(block.extents[first:])
     run = _fused(schedule, loops[first:])
-    if size > PIECE and (piece := _divisor(size, PIECE, block.lanes)):
+    outer = loops[:first]
+    if first == len(loops) - 1 and size > PIECE and (piece := _divisor(size, PIECE, block.lanes)):
         part, _ = schedule.split(run, [None, piece])
         outer.append(part)
     if outer and math.prod(block.extents) >= PARALLEL:
@@ -173,11 +181,11 @@ def along(block: _Block) -> PrimFuncSchedule | None:
     begin = len(kinds) - 1
     while begin > kinds.index("R") and _adjacent(strides[1:], extents, begin - 1):
         begin -= 1
-    partials = _divisor(math.prod(extents[begin:]), PARTIALS, block.lanes)
+    partials = _divisor(math.prod(extents[begin:]), PARTIALS * block.lanes, block.lanes)
     if partials is None:
         return None
     _, part = schedule.split(_fused(schedule, loops[begin:]), [None, partials])
-    first = schedule.rfactor(part, factor_axis=kinds.index("R"))
+    first = schedule.rfactor(part, factor_axis=len(schedule.get(block.info.block_rv).writes[0].region))
     loops = list(schedule.get_loops(first))
     outer, reduced, lane = loops[: kinds.index("R")], loops[kinds.index("R") : -1], loops[-1]
     schedule.reorder(*outer, *reduced, lane)
@@ -194,9 +202,12 @@ RULES: Sequence[Callable[[_Block], PrimFuncSchedule | None]] = (spatial, across,
 
 
 def _first_of_run(strides: list[list[int | None]], extents: list[int]) -> int:
-    """The first of the last axes that are one run of memory for all tensors, or one element."""
+    """The first of as many of the last axes as make a run of LONG elements in memory for all tensors.
+
+    More are not needed, and LLVM would no longer see that the first of them is a loop of its own.
+    """
     first = len(extents) - 1
-    while first and _adjacent(strides, extents, first - 1):
+    while first and math.prod(extents[first:]) < LONG and _adjacent(strides, extents, first - 1):
         first -= 1
     return first
 
