@@ -25,7 +25,7 @@ from tvm.sym import Analyzer
 from tvm.sym.pattern import detect_linear_equation
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
-from tvm_ffi import structural_walk
+from tvm_ffi import structural_map, structural_walk
 
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
@@ -382,6 +382,27 @@ def coefficients(region: Any, axes: list[Any]) -> list[int | None]:
         number = linear[0] if linear else None
         found.append(int(number) if isinstance(number, tvm.tirx.IntImm) else None)
     return found
+
+
+def replace_calls(function: PrimFunc, name: str, expression: Callable[..., Any]) -> PrimFunc:
+    """`function` with calls of the operator `tirx.name` on float32 scalars as expression(lanes, argument, bind)."""
+
+    def replaced(call: Any) -> Any:
+        if op_name(call).rpartition(".")[2] != name or str(call.ty.dtype) != "float32":
+            return call
+        bound: list[tuple[Any, Any]] = []
+
+        def bind(value: Any) -> Any:
+            variable = tvm.tirx.Var(name, value.ty.dtype)
+            bound.append((variable, value))
+            return variable
+
+        result = expression(1, bind(call.args[0]), bind)
+        for variable, value in reversed(bound):
+            result = tvm.tirx.Let(variable, value, result)
+        return result
+
+    return structural_map(function, (tvm.ir.Call, replaced))
 
 
 def in_conditions(block: Any, axes: list[Any]) -> list[bool]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
+from pconvgen.templates.activations import ELEMENTARY
 from pconvgen.tvm_compat import (
     BlockInfo,
     PrimFunc,
@@ -32,6 +33,7 @@ from pconvgen.tvm_compat import (
     map_functions,
     marked_scheduled,
     module_pass,
+    replace_calls,
 )
 
 PARALLEL = 1 << 15
@@ -68,6 +70,9 @@ def _unless_scheduled(change: Callable[[PrimFunc], PrimFunc]) -> Callable[[PrimF
 
 def scheduled(function: PrimFunc, lanes: int) -> PrimFunc:
     """The function scheduled for vectors of `lanes` float32 numbers; a block that no rule takes stays as it is."""
+    # LLVM makes vectors of arithmetic, not of calls of the C library.
+    for name, expression in ELEMENTARY.items():
+        function = replace_calls(function, name, expression)
     schedule = PrimFuncSchedule(function)
     for info in blocks_of(schedule):
         for rule in RULES:
