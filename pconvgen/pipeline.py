@@ -7,6 +7,7 @@ from typing import Any
 from pconvgen.passes.lower import LowerLayers
 from pconvgen.passes.pools import LowerPools
 from pconvgen.passes.resizes import LowerResizes
+from pconvgen.passes.rows import LowerRows
 from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.transposed import RewriteTransposed
@@ -32,6 +33,8 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
         ("pools", LowerPools(target)),
         # Nearest, linear and cubic resizing.
         ("resizes", LowerResizes(target)),
+        # Softmax, and permutations that move the last axis.
+        ("rows", LowerRows(target)),
         # What is left goes through TVM's own legalisation and fusion.
         ("legalise", legalise()),
         # Loop nests of that get schedules.
