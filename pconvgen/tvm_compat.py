@@ -19,7 +19,7 @@ from tvm.s_tir import Schedule as PrimFuncSchedule
 from tvm.s_tir.dlight.analysis import SBlockInfo as BlockInfo
 from tvm.s_tir.dlight.analysis import normalize_prim_func
 from tvm.s_tir.dlight.base import try_inline_contiguous_spatial
-from tvm.s_tir.schedule import ScheduleError
+from tvm.s_tir.schedule import ScheduleError as ScheduleError
 from tvm.script.ir_builder import IRBuilder
 from tvm.sym import Analyzer
 from tvm.sym.pattern import detect_linear_equation
@@ -409,11 +409,13 @@ def in_conditions(block: Any, axes: list[Any]) -> list[bool]:
     """For each of `axes`, whether a condition inside of a block depends on it."""
     conditions: list[Any] = []
     found: list[Any] = []
-    choose = (
-        (tvm.ir.Call, lambda call: conditions.append(call.args[0]) if op_name(call).endswith(".if_then_else") else None),
-        (tvm.tirx.Select, lambda select: conditions.append(select.condition)),
-    )
-    structural_walk(block.body, choose)
+
+    def call(node: Any) -> None:
+        if op_name(node).endswith(".if_then_else"):
+            conditions.append(node.args[0])
+
+    selects = (tvm.tirx.Select, lambda select: conditions.append(select.condition))
+    structural_walk(block.body, ((tvm.ir.Call, call), selects))
     for condition in conditions:
         structural_walk(condition, (tvm.ir.Var, found.append))
     return [any(axis.same_as(variable) for variable in found) for axis in axes]

@@ -91,8 +91,9 @@ class ResizeKernel:
                     scales = [] if row_weight is None else [T.Bind(row_weight[t, row]) for t in range(terms)]
 
                     def rows_of(x: Any, lanes: int) -> None:
-                        values = [source[ramp(first + x, lanes)] for first in lines]  # noqa: B023
-                        T.buffer_store(scratch, _weighted(values, scales, lanes), [ramp(x + before, lanes)])  # noqa: B023
+                        values = [source[ramp(first + x, lanes)] for first in lines]
+                        wide = [broadcast(scale, lanes) for scale in scales]
+                        T.buffer_store(scratch, _weighted(values, wide), [ramp(x + before, lanes)])
 
                     for_each_piece(width, self.lanes, rows_of)
                     for x in range(before):
@@ -114,8 +115,9 @@ class ResizeKernel:
             needed = max(map(max, picks)) // lanes + 1
             parts = [T.Bind(scratch[ramp(ahead + (first + part * lanes), lanes)]) for part in range(needed)]
             values = [shuffle(parts, pick) if lanes > 1 else parts[pick[0]] for pick in picks]
-            scales = [] if weights is None else [weights[ramp(moved + (t * columns + x), lanes)] for t in range(len(picks))]
-            T.buffer_store(target, _weighted(values, scales, lanes), [ramp(out + moved + x, lanes)])
+            places = [ramp(moved + (term * columns + x), lanes) for term in range(len(picks))]
+            scales = [] if weights is None else [weights[place] for place in places]
+            T.buffer_store(target, _weighted(values, scales), [ramp(out + moved + x, lanes)])
 
         rounds = whole // period if period <= PERIOD else 0
         if rounds > 1:
@@ -153,11 +155,10 @@ class ResizeKernel:
         return len(whole)
 
 
-def _weighted(values: list[Any], scales: list[Any], lanes: int) -> Any:
+def _weighted(values: list[Any], scales: list[Any]) -> Any:
     if not scales:
         return values[0]
-    total = None
-    for value, scale in zip(values, scales, strict=True):
-        term = value * (scale if lanes > 1 and "x" in str(scale.ty.dtype) else broadcast(scale, lanes))
-        total = term if total is None else total + term
+    total = values[0] * scales[0]
+    for value, scale in zip(values[1:], scales[1:], strict=True):
+        total = total + value * scale
     return total

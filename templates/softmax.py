@@ -2,11 +2,12 @@
 
     for run in parallel(runs):
         largest = max over c of data[c][run]
-        output[c][run] = exp(data[c][run] - largest);  total += output[c][run]
-        output[c][run] *= 1 / total
+        powers[c] = exp(data[c][run] - largest);  total += powers[c]
+        output[c][run] = powers[c] / total
 
-Along memory (inner = 1) vectors run along c and lanes are reduced in the end; otherwise a run is a few vectors of what
-lies side by side.
+Along memory (inner = 1) vectors run along c, lanes are reduced in the end, and the powers wait in the output.
+Otherwise a run is a few vectors of what lies side by side, and is copied: rows that are a power of two apart share
+their place in caches.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from pconvgen.tvm_compat import PrimFunc, T, broadcast, prim_func, ramp, shuffle
 
 VECTORS = 4
 """Vectors of a run side by side, or accumulators along memory."""
+SCRATCH = 1 << 12
+"""Elements of a run: half of the first cache."""
+PARTS = 32
+"""Parts of equal work for threads; each has a scratch buffer of its own."""
 
 
 @dataclass(frozen=True)
@@ -65,40 +70,48 @@ class SoftmaxKernel:
     def _columns(self, source: Any, target: Any, outer: int, count: int, inner: int) -> None:
         """Softmax of elements that are `inner` apart, for runs of elements side by side."""
         lanes, _ = pieces(inner, self.lanes)
-        width = min(VECTORS, inner // lanes) * lanes
-        runs = -(-inner // width)
-        with T.parallel(0, outer * runs) as number:
-            run = T.Bind(T.Cast("int64", number))
-            first = T.Bind(run // runs * (count * inner) + T.min(run % runs * width, inner - width))
-            largest = [T.alloc_buffer((lanes,), "float32") for _ in range(width // lanes)]
-            totals = [T.alloc_buffer((lanes,), "float32") for _ in range(width // lanes)]
-            at = ramp(0, lanes)
-            for high, total in zip(largest, totals, strict=True):
-                T.buffer_store(high, broadcast(T.float32(float("-inf")), lanes), [at])
-                T.buffer_store(total, broadcast(T.float32(0), lanes), [at])
+        vectors = max(1, min(VECTORS, inner // lanes, SCRATCH // (count * lanes)))
+        width = vectors * lanes
+        total = outer * -(-inner // width)
+        parts, at = min(total, PARTS), ramp(0, lanes)
+        with T.parallel(0, parts) as part:
+            begin = T.Bind(T.Cast("int64", part) * total // parts)
+            end = T.Bind((T.Cast("int64", part) + 1) * total // parts)
+            run = T.alloc_buffer((count * width,), "float32")
+            largest, totals = ([T.alloc_buffer((lanes,), "float32") for _ in range(vectors)] for _ in range(2))
+            with T.serial(begin, end) as number:
+                image, strip = T.Bind(number // (total // outer)), T.Bind(number % (total // outer))
+                first = T.Bind(image * (count * inner) + T.min(strip * width, inner - width))
+                for high, sums in zip(largest, totals, strict=True):
+                    T.buffer_store(high, broadcast(T.float32(float("-inf")), lanes), [at])
+                    T.buffer_store(sums, broadcast(T.float32(0), lanes), [at])
 
-            def each(step: Callable[[int, Any], None]) -> None:
-                with T.serial(0, count) as c:
-                    begin = T.Bind(first + T.Cast("int64", c) * inner)
-                    for vector in range(width // lanes):
-                        step(vector, ramp(begin + vector * lanes, lanes))
+                def each(step: Callable[[int, Any, Any], None]) -> None:
+                    """step(vector, place in the tensors, place in the run)"""
+                    with T.serial(0, count) as c:
+                        row = T.Bind(T.Cast("int64", c))
+                        for vector in range(vectors):
+                            place = ramp(first + row * inner + vector * lanes, lanes)
+                            step(vector, place, ramp(row * width + vector * lanes, lanes))
 
-            def find(vector: int, place: Any) -> None:
-                T.buffer_store(largest[vector], T.max(largest[vector][at], source[place]), [at])
+                def find(vector: int, place: Any, inside: Any) -> None:
+                    value = T.Bind(source[place])
+                    T.buffer_store(run, value, [inside])
+                    T.buffer_store(largest[vector], T.max(largest[vector][at], value), [at])
 
-            def raise_(vector: int, place: Any) -> None:
-                value = exponential(lanes, T.Bind(source[place] - largest[vector][at]))
-                T.buffer_store(target, value, [place])
-                T.buffer_store(totals[vector], totals[vector][at] + value, [at])
+                def raise_(vector: int, _place: Any, inside: Any) -> None:
+                    value = exponential(lanes, T.Bind(run[inside] - largest[vector][at]))
+                    T.buffer_store(run, value, [inside])
+                    T.buffer_store(totals[vector], totals[vector][at] + value, [at])
 
-            def divide(vector: int, place: Any) -> None:
-                T.buffer_store(target, target[place] * totals[vector][at], [place])
+                def divide(vector: int, place: Any, inside: Any) -> None:
+                    T.buffer_store(target, run[inside] * totals[vector][at], [place])
 
-            each(find)
-            each(raise_)
-            for total in totals:
-                T.buffer_store(total, broadcast(T.float32(1), lanes) / total[at], [at])
-            each(divide)
+                each(find)
+                each(raise_)
+                for sums in totals:
+                    T.buffer_store(sums, broadcast(T.float32(1), lanes) / sums[at], [at])
+                each(divide)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +157,15 @@ class _Row:
     def _each(self, step: Callable[[int, Any, int], None]) -> None:
         """step(accumulator, place, lanes) for vectors that cover the row, each element once."""
         whole = self.count // self.lanes
-        rounds = whole // VECTORS
-        if rounds:
-            with T.serial(0, rounds) as i:
-                begin = T.Bind(self.first + T.Cast("int64", i) * (VECTORS * self.lanes))
-                for number in range(VECTORS):
-                    step(number, ramp(begin + number * self.lanes, self.lanes), self.lanes)
-        for number in range(whole - rounds * VECTORS):
-            step(number, ramp(self.first + (rounds * VECTORS + number) * self.lanes, self.lanes), self.lanes)
+        done = 0
+        for vectors in (VECTORS, 1):
+            rounds = (whole - done) // vectors
+            if rounds:
+                with T.serial(0, rounds) as i:
+                    begin = T.Bind(self.first + (T.Cast("int64", i) * vectors + done) * self.lanes)
+                    for number in range(vectors):
+                        step(number, ramp(begin + number * self.lanes, self.lanes), self.lanes)
+            done += rounds * vectors
         begin, lanes = whole * self.lanes, self.lanes // 2
         while begin < self.count:
             if self.count - begin >= lanes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.layers import TOLERANCE, Layer, error, random_convolution, random_layer, random_linear, random_weight
+from tests.random_movers import MOVERS, Mover, check_mover
 
 L2_KIB = (4, 16, 64, 1024)
 """Caches to block for: small ones cut a small layer into blocks of rows."""
@@ -184,10 +186,20 @@ def _nothing(*shape: int) -> NDArray[np.float32]:
     return np.full(shape, np.nan, np.float32)
 
 
+def _mover(make: Callable[[np.random.Generator, str], Mover], rng: np.random.Generator, isa: str) -> Case:
+    kernel, inputs, expected = make(rng, isa)
+    return Case(
+        str(kernel),
+        (kernel,),
+        lambda functions, at: check_mover(inputs, expected, functions[0], at),
+    )
+
+
 TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "pixels": _pixels,
     "channels": _channels,
     "pack": _pack,
+    **{name: partial(_mover, make) for name, make in MOVERS.items()},
 }
 
 

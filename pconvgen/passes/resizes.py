@@ -62,10 +62,10 @@ def _lowered(value: Any, lanes: int, kernels: KernelCalls) -> Any:
     before, after = shape_of(value.args[0]), shape_of(value)
     if before is None or after is None or not math.prod(after) or dtype_of(value.args[0]) != "float32":
         return None
-    axes = [_taps(value.attrs, before[axis], after[axis]) for axis in (2, 3)]
-    if axes[0] is None or axes[1] is None:
+    taps = [_taps(value.attrs, before[axis], after[axis]) for axis in (2, 3)]
+    if taps[0] is None or taps[1] is None:
         return None
-    (rows, row_weight), (columns, column_weight) = axes
+    (rows, row_weight), (columns, column_weight) = taps[0], taps[1]
     picks = tuple(tuple(map(int, each)) for each in columns)
     kernel = ResizeKernel(before[:2], before[2:], after[2:], picks, lanes)
     if not kernel.feasible:

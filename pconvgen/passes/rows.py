@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
@@ -18,7 +18,7 @@ from pconvgen.templates.softmax import SoftmaxKernel
 from pconvgen.templates.transpose import TransposeKernel
 from pconvgen.tvm_compat import KernelCalls, dtype_of, is_op, module_pass, rewrite_main, shape_of
 
-Kernel = SoftmaxKernel | TransposeKernel
+Kernel: TypeAlias = SoftmaxKernel | TransposeKernel
 
 
 @module_pass

@@ -234,4 +234,3 @@ def _divisor(size: int, most: int, lanes: int) -> int | None:
 
 def _fused(schedule: PrimFuncSchedule, loops: list[Any]) -> Any:
     return schedule.fuse(*loops) if len(loops) > 1 else loops[0]
-

@@ -115,7 +115,10 @@ def test_foreign_operators(name: str) -> None:
 
 
 RESIZES = [
-    *(({"scale_factor": f, "mode": "nearest"}, s) for f, s in ((2, (2, 5, 9, 33)), (3, (1, 3, 7, 21)), (4, (1, 2, 3, 65)))),
+    *(
+        ({"scale_factor": f, "mode": "nearest"}, s)
+        for f, s in ((2, (2, 5, 9, 33)), (3, (1, 3, 7, 21)), (4, (1, 2, 3, 65)))
+    ),
     ({"scale_factor": 0.5, "mode": "nearest"}, (1, 3, 18, 70)),
     ({"size": (33, 47), "mode": "nearest"}, (2, 3, 20, 31)),
     *(
@@ -153,6 +156,8 @@ def test_softmax_of_infinities() -> None:
 
 def test_elementary_functions_of_every_size() -> None:
     """exp and sigmoid from where they are zero to where they are infinite."""
-    data = torch.cat([torch.linspace(-120, 100, 50001), torch.tensor([np.inf, -np.inf, np.nan, 0.0, -0.0, 88.72, 88.73])])
+    data = torch.cat(
+        [torch.linspace(-120, 100, 50001), torch.tensor([np.inf, -np.inf, np.nan, 0.0, -0.0, 88.72, 88.73])]
+    )
     check(torch.exp, data=[data])
     check(torch.sigmoid, data=[data])
