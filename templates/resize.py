@@ -78,15 +78,16 @@ class ResizeKernel:
             source = T.decl_buffer((planes * height * width,), "float32", data=data.data)
             target = T.decl_buffer((planes * rows * columns,), "float32", data=output.data)
             total = planes * rows
-            parts = min(total, PARTS)
-            with T.parallel(0, parts) as part:
-                begin = T.Bind(T.Cast("int64", part) * total // parts)
-                end = T.Bind((T.Cast("int64", part) + 1) * total // parts)
+            share = -(-total // PARTS)
+            with T.parallel(0, -(-total // share)) as part:
+                # 32 bits, as processors of 32 bits divide them without a library.
+                begin = T.Bind(T.Cast("int32", part) * T.int32(share))
+                end = T.Bind(T.min(begin + T.int32(share), T.int32(total)))
                 # What is behind the border is loaded with the last columns, and not used.
                 scratch = T.alloc_buffer((before + width + after + SOURCES * self.lanes,), "float32")
                 with T.serial(begin, end) as line:
-                    row = T.Bind(line % rows)
-                    plane = T.Bind(line // rows * height)
+                    row = T.Bind(line % T.int32(rows))
+                    plane = T.Bind(T.Cast("int64", line // T.int32(rows)) * height)
                     lines = [T.Bind((plane + T.Cast("int64", index[t, row])) * width) for t in range(terms)]
                     scales = [] if row_weight is None else [T.Bind(row_weight[t, row]) for t in range(terms)]
 
@@ -100,7 +101,7 @@ class ResizeKernel:
                         T.buffer_store(scratch, scratch[before], [x])
                     for x in range(after):
                         T.buffer_store(scratch, scratch[before + width - 1], [before + width + x])
-                    self._row(scratch, column_weight, target, T.Bind(line * columns))
+                    self._row(scratch, column_weight, target, T.Bind(T.Cast("int64", line) * columns))
         return func()
 
     def _row(self, scratch: Any, weights: Any, target: Any, out: Any) -> None:

@@ -72,15 +72,17 @@ class SoftmaxKernel:
         lanes, _ = pieces(inner, self.lanes)
         vectors = max(1, min(VECTORS, inner // lanes, SCRATCH // (count * lanes)))
         width = vectors * lanes
-        total = outer * -(-inner // width)
-        parts, at = min(total, PARTS), ramp(0, lanes)
-        with T.parallel(0, parts) as part:
-            begin = T.Bind(T.Cast("int64", part) * total // parts)
-            end = T.Bind((T.Cast("int64", part) + 1) * total // parts)
+        strips = -(-inner // width)
+        share, at = -(-outer * strips // PARTS), ramp(0, lanes)
+        with T.parallel(0, -(-outer * strips // share)) as part:
+            # 32 bits, as processors of 32 bits divide them without a library.
+            begin = T.Bind(T.Cast("int32", part) * T.int32(share))
+            end = T.Bind(T.min(begin + T.int32(share), T.int32(outer * strips)))
             run = T.alloc_buffer((count * width,), "float32")
             largest, totals = ([T.alloc_buffer((lanes,), "float32") for _ in range(vectors)] for _ in range(2))
             with T.serial(begin, end) as number:
-                image, strip = T.Bind(number // (total // outer)), T.Bind(number % (total // outer))
+                image = T.Bind(T.Cast("int64", number // T.int32(strips)))
+                strip = T.Bind(T.Cast("int64", number % T.int32(strips)))
                 first = T.Bind(image * (count * inner) + T.min(strip * width, inner - width))
                 for high, sums in zip(largest, totals, strict=True):
                     T.buffer_store(high, broadcast(T.float32(float("-inf")), lanes), [at])

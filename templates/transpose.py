@@ -81,13 +81,15 @@ class TransposeKernel:
                 target = T.decl_buffer((math.prod(output),), "float32", data=result.data)
                 tile = _Tile(source, target, output[across], output[along], read[along], written[across], self.lanes)
                 with T.parallel(0, math.prod(output[axis] for axis in outer) * tile.strips) as part:
-                    rest = T.Cast("int64", part)
-                    strip, rest = T.Bind(rest % tile.strips), T.Bind(rest // tile.strips)
+                    # 32 bits, as processors of 32 bits divide them without a library.
+                    rest = T.Cast("int32", part)
+                    strip, rest = T.Bind(rest % T.int32(tile.strips)), T.Bind(rest // T.int32(tile.strips))
                     first, out = T.int64(0), T.int64(0)
                     for axis in reversed(outer):
-                        place, rest = T.Bind(rest % output[axis]), T.Bind(rest // output[axis])
+                        size = T.int32(output[axis])
+                        place, rest = T.Bind(T.Cast("int64", rest % size)), T.Bind(rest // size)
                         first, out = first + place * read[axis], out + place * written[axis]
-                    tile.emit(strip, T.Bind(first), T.Bind(out))
+                    tile.emit(T.Bind(T.Cast("int64", strip)), T.Bind(first), T.Bind(out))
         return func()
 
 

@@ -38,6 +38,8 @@ from pconvgen.tvm_compat import (
 
 PARALLEL = 1 << 15
 """Iterations that are worth starting threads for, which takes one or two microseconds."""
+SHORT = 4
+"""Vectors of a run that are unrolled."""
 LONG = 1 << 9
 """Elements of a run that are enough for its loop."""
 PIECE = 1 << 13
@@ -134,10 +136,14 @@ def spatial(block: _Block) -> PrimFuncSchedule | None:
     """Elementwise and moved elements: the axes that are one run of memory for all tensors become the inner loop."""
     if "R" in block.kinds or not block.loops:
         return None
-    first = _first_of_run(block.strides(), block.extents)
+    strides = block.strides()
+    first = _first_of_run(strides, block.extents)
     schedule, loops, size = block.schedule, block.loops, math.prod(block.extents[first:])
     run = _fused(schedule, loops[first:])
     outer = loops[:first]
+    if size <= SHORT * block.lanes and all(stride[-1] in (0, 1) for stride in strides):
+        # LLVM's loops of several vectors would leave most of it to a loop of elements.
+        schedule.vectorize(run)
     if first == len(loops) - 1 and size > PIECE and (piece := _divisor(size, PIECE, block.lanes)):
         part, _ = schedule.split(run, [None, piece])
         outer.append(part)
