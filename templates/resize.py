@@ -1,6 +1,6 @@
 """Resizing: every output is a weighted sum of a few rows and of a few columns of one plane.
 
-    for part in parallel(parts of the rows of all planes):
+    for part in parallel(planes, or parts of the rows of few planes):
         for row of outputs in part:
             scratch[x] = sum over t: row_weight[t][row] * input[row_index[t][row]][x]            # as wide as the input
             output[row][x] = sum over t: column_weight[t][x] * scratch[columns[t][x]]            # as wide as the output
@@ -20,8 +20,8 @@ from typing import Any
 from pconvgen.templates.tiles import for_each_piece, pieces
 from pconvgen.tvm_compat import PrimFunc, T, broadcast, prim_func, ramp, shuffle
 
-PARTS = 32
-"""Parts of equal work for threads."""
+PARTS = 8
+"""Parts that planes are cut to, for threads."""
 PERIOD = 8
 """Most vectors in the loop of a row."""
 UNROLLED = 64
@@ -77,18 +77,17 @@ class ResizeKernel:
                 column_weight = T.decl_buffer((terms * columns,), "float32", data=weights.data)
             source = T.decl_buffer((planes * height * width,), "float32", data=data.data)
             target = T.decl_buffer((planes * rows * columns,), "float32", data=output.data)
-            total = planes * rows
-            share = -(-total // PARTS)
-            with T.parallel(0, -(-total // share)) as part:
-                # 32 bits, as processors of 32 bits divide them without a library.
-                begin = T.Bind(T.Cast("int32", part) * T.int32(share))
-                end = T.Bind(T.min(begin + T.int32(share), T.int32(total)))
+            # A power of two, so that no processor needs a division.
+            parts = max(1, min(PARTS >> (planes - 1).bit_length(), 1 << rows.bit_length() - 1))
+            share = -(-rows // parts)
+            with T.parallel(0, planes * parts) as part:
+                number = T.Bind(T.Cast("int64", part) // parts)
+                begin = T.Bind(T.Cast("int64", part) % parts * share)
                 # What is behind the border is loaded with the last columns, and not used.
                 scratch = T.alloc_buffer((before + width + after + SOURCES * self.lanes,), "float32")
-                with T.serial(begin, end) as line:
-                    row = T.Bind(line % T.int32(rows))
-                    plane = T.Bind(T.Cast("int64", line // T.int32(rows)) * height)
-                    lines = [T.Bind((plane + T.Cast("int64", index[t, row])) * width) for t in range(terms)]
+                with T.serial(0, T.max(T.min(T.int64(share), rows - begin), 0)) as line:
+                    row = T.Bind(begin + T.Cast("int64", line))
+                    lines = [T.Bind((number * height + T.Cast("int64", index[t, row])) * width) for t in range(terms)]
                     scales = [] if row_weight is None else [T.Bind(row_weight[t, row]) for t in range(terms)]
 
                     def rows_of(x: Any, lanes: int) -> None:
@@ -101,7 +100,7 @@ class ResizeKernel:
                         T.buffer_store(scratch, scratch[before], [x])
                     for x in range(after):
                         T.buffer_store(scratch, scratch[before + width - 1], [before + width + x])
-                    self._row(scratch, column_weight, target, T.Bind(T.Cast("int64", line) * columns))
+                    self._row(scratch, column_weight, target, T.Bind((number * rows + row) * columns))
         return func()
 
     def _row(self, scratch: Any, weights: Any, target: Any, out: Any) -> None:
