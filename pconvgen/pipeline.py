@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.passes.lower import LowerLayers
+from pconvgen.passes.resizes import LowerResizes
+from pconvgen.passes.rows import LowerRows
+from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.transposed import RewriteTransposed
 from pconvgen.targets.target import Target
@@ -25,8 +28,14 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
         ("transposed", RewriteTransposed(target)),
         # Convolution with bias, residual and activation, and pooling, become calls of generated kernels.
         ("lower", LowerLayers(target, dense)),
+        # Nearest, linear and cubic resizing.
+        ("resizes", LowerResizes(target)),
+        # Softmax, and permutations that move the last axis.
+        ("rows", LowerRows(target)),
         # What is left goes through TVM's own legalisation and fusion.
         ("legalise", legalise()),
+        # The loop nests of that get schedules.
+        ("schedule", ScheduleForeign(target)),
     ]
 
 

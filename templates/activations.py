@@ -25,9 +25,11 @@ _ROUND = 1.5 * 2.0**23
 """A float of this size has no bits behind the point: adding it rounds, and leaves the integer in the lowest bits."""
 _ROUND_BITS = 0x4B400000
 _ONE_BITS = 0x3F800000
-_SMALLEST_EXPONENT = -125
+_SMALLEST_EXPONENT, _LARGEST_EXPONENT = -125, 127
 _NOTHING = -110.0
 """exp of this is zero, even times itself."""
+_EVERYTHING = 89.0
+"""exp of this is infinite."""
 
 
 def activate(activation: Activation, x: Any, lanes: int) -> Any:
@@ -60,32 +62,48 @@ def _times_sigmoid(lanes: int, u: Any, x: Any) -> Any:
     The error is at most 3 units in the last place also where u * z is tiny, for which u is multiplied first.
     """
 
-    def number(value: float) -> Any:
-        return broadcast(T.float32(value), lanes)
+    # -|x| by its sign bit; the constant comes first in `max` as the second is the answer when one is NaN.
+    negative = from_float_bits(T.bitwise_or(float_bits(x, lanes), _integer(-(2**31), lanes)), lanes)
+    e = T.Bind(T.max(_number(_NOTHING, lanes), negative))
+    p, rest, scale = _powers(lanes, e, T.Bind)
+    small = T.Bind(T.Bind(T.Bind(u * p) * rest) * scale)
+    return T.Select(x >= _number(0.0, lanes), u, small) / (p * scale + _number(1.0, lanes))
 
-    def integer(value: int) -> Any:
-        return broadcast(T.int32(value), lanes)
+
+def exponential(lanes: int, x: Any, bind: Callable[[Any], Any] = T.Bind) -> Any:
+    """exp(x) of float32 vectors of `lanes`, for all floats; `bind` gives a value a name."""
+    # The constants come first in `max` and `min` as the second is the answer when one is NaN.
+    e = bind(T.min(_number(_EVERYTHING, lanes), bind(T.max(_number(_NOTHING, lanes), x))))
+    p, rest, scale = _powers(lanes, e, bind)
+    return bind(bind(p * rest) * scale)
+
+
+def _powers(lanes: int, e: Any, bind: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
+    """Three factors of exp(e): a number near 1, and two powers of 2, the first one 1 if the second can do alone."""
 
     def power(n: Any) -> Any:
         """2^n for integers from -126 to 127."""
-        return T.Bind(from_float_bits(T.shift_left(n, integer(23)) + integer(_ONE_BITS), lanes))
+        return bind(from_float_bits(T.shift_left(n, _integer(23, lanes)) + _integer(_ONE_BITS, lanes), lanes))
 
-    # -|x| by its sign bit; the constant comes first in `max` as the second is the answer when one is NaN.
-    negative = from_float_bits(T.bitwise_or(float_bits(x, lanes), integer(-(2**31))), lanes)
-    e = T.Bind(T.max(number(_NOTHING), negative))
     # exp(e) = 2^n * exp(f): n from the bits of the sum, as TVM would simplify (sum + round) - round.
-    rounded = T.Bind(float_bits(e * number(_LOG2_E) + number(_ROUND), lanes))
-    n = T.Bind(from_float_bits(rounded, lanes) - number(_ROUND))
-    f = T.Bind(T.Bind(e - n * number(_LN2[0])) - n * number(_LN2[1]))
-    p = number(_EXP[-1])
+    rounded = bind(float_bits(e * _number(_LOG2_E, lanes) + _number(_ROUND, lanes), lanes))
+    n = bind(from_float_bits(rounded, lanes) - _number(_ROUND, lanes))
+    f = bind(bind(e - n * _number(_LN2[0], lanes)) - n * _number(_LN2[1], lanes))
+    p = _number(_EXP[-1], lanes)
     for coefficient in _EXP[-2::-1]:
-        p = T.Bind(p * f + number(coefficient))
-    # 2^n in two parts, as it may be smaller than the smallest normal number.
-    whole = T.Bind(rounded - integer(_ROUND_BITS))
-    first = T.Bind(T.max(whole, integer(_SMALLEST_EXPONENT)))
-    scale, rest = power(first), power(whole - first)
-    small = T.Bind(T.Bind(T.Bind(u * p) * rest) * scale)
-    return T.Select(x >= number(0.0), u, small) / (p * scale + number(1.0))
+        p = bind(p * f + _number(coefficient, lanes))
+    # 2^n in two parts, as it may be smaller than the smallest normal number, or a power more than the largest.
+    whole = bind(rounded - _integer(_ROUND_BITS, lanes))
+    first = bind(T.min(_integer(_LARGEST_EXPONENT, lanes), T.max(whole, _integer(_SMALLEST_EXPONENT, lanes))))
+    return p, power(whole - first), power(first)
+
+
+def _number(value: float, lanes: int) -> Any:
+    return broadcast(T.float32(value), lanes)
+
+
+def _integer(value: int, lanes: int) -> Any:
+    return broadcast(T.int32(value), lanes)
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
@@ -103,3 +121,10 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
 
 A row here is all it takes for the passes to fuse one more operator of Relax.
 """
+
+
+ELEMENTARY: dict[str, Callable[..., Any]] = {
+    "exp": exponential,
+    "sigmoid": lambda lanes, x, bind: _number(1, lanes) / (exponential(lanes, -x, bind) + _number(1, lanes)),
+}
+"""Functions of TIR that are arithmetic here; called with the lanes, an operand, and what gives a value a name."""

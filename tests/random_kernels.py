@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.layers import TOLERANCE, Layer, error, random_convolution, random_layer, random_linear, random_weight
 from tests.planes import elements, from_planes, in_planes, nothing, visible
+from tests.random_movers import MOVERS, Mover, check_mover
 
 L2_KIB = (4, 16, 64, 1024)
 """Caches to block for: small ones cut a small layer into blocks of rows."""
@@ -235,10 +237,20 @@ def _pack(rng: np.random.Generator, isa: str) -> Case:
     return Case(f"{source} -> {target} {lanes} lanes", (kernel,), check)
 
 
+def _mover(make: Callable[[np.random.Generator, str], Mover], rng: np.random.Generator, isa: str) -> Case:
+    kernel, inputs, expected = make(rng, isa)
+    return Case(
+        str(kernel),
+        (kernel,),
+        lambda functions, at: check_mover(inputs, expected, functions[0], at),
+    )
+
+
 TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "pixels": _pixels,
     "channels": _channels,
     "pack": _pack,
+    **{name: partial(_mover, make) for name, make in MOVERS.items()},
 }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import pconvgen
+from pconvgen.tvm_compat import PrimFunc, build, is_scheduled
 from tests.networks import TOLERANCE, imported, relative_error
 from tests.zoo import ZOO
 
@@ -18,8 +21,19 @@ CASES = [(name, structure) for name in ZOO for structure in (None, "pattern")] +
 ]
 
 
+def unscheduled(module: Any) -> list[str]:
+    """TIR functions that would run as they were written: one thread, one element after the other."""
+    functions = module.functions.items()
+    return [str(name) for name, function in functions if isinstance(function, PrimFunc) and not is_scheduled(function)]
+
+
 @pytest.mark.parametrize(("name", "structure"), CASES)
-def test_answers_are_pytorchs(name: str, structure: str | None) -> None:
+def test_answers_are_pytorchs(name: str, structure: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def checked_build(module: Any, *rest: Any) -> Any:
+        assert not unscheduled(module)
+        return build(module, *rest)
+
+    monkeypatch.setattr("pconvgen.compiler.build", checked_build)
     model = imported(name, structure)
     compiled = pconvgen.compile(model)
     assert relative_error(compiled) <= TOLERANCE

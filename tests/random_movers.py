@@ -1,0 +1,99 @@
+"""Random kernels of what has no weights: resizing, softmax, transposing, and what NumPy gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconvgen.schedules import ISAS
+from pconvgen.templates.resize import ResizeKernel
+from pconvgen.templates.softmax import SoftmaxKernel
+from pconvgen.templates.transpose import TransposeKernel
+from tests.guarded import Guarded
+
+Array = NDArray[Any]
+Mover = tuple[Any, list[Array], Array]
+"""A kernel, its inputs, and its output."""
+
+TOLERANCE = 1e-5
+
+
+def check_mover(inputs: Sequence[Array], expected: Array, function: Callable[..., Any], at: Any) -> str | None:
+    """Runs a kernel between inaccessible pages; what is wrong, or None."""
+    buffers = [Guarded(array, at, writable=False) for array in inputs]
+    output = Guarded(np.full(expected.shape, np.nan, np.float32), at, writable=True)
+    function(*(buffer.array for buffer in buffers), output.array)
+    if not output.intact:
+        return "wrote behind the end of a buffer"
+    wrong = np.abs(output.array - expected).max() / max(1.0, np.abs(expected).max())
+    return None if wrong <= TOLERANCE else f"error {wrong}"
+
+
+def resize(rng: np.random.Generator, isa: str) -> Mover:
+    """Columns that grow evenly, with and without a period, and may begin and end beside the input."""
+    while True:
+        size, output = (_size(rng), _size(rng)), (_size(rng), _size(rng))
+        if rng.random() < 0.5:
+            output = (output[0], size[1] * int(rng.integers(1, 5)))
+        terms = int(rng.choice([1, 2, 4]))
+        scale, shift = size[1] / output[1], rng.choice([0, -0.5, 0.5, -2])
+        columns = (np.floor(np.arange(output[1]) * scale + shift) + np.arange(terms)[:, None]).astype(int)
+        planes = (int(rng.integers(1, 4)), int(rng.integers(1, 5)))
+        picks = tuple(tuple(map(int, each)) for each in columns)
+        kernel = ResizeKernel(planes, size, output, picks, ISAS[isa].widths[0].lanes)
+        if kernel.feasible:
+            break
+    data = rng.standard_normal((*planes, *size)).astype(np.float32)
+    rows = rng.integers(0, size[0], (terms, output[0])).astype(np.int32)
+    inputs = [data, rows]
+    row_weight, column_weight = np.ones((terms, output[0]), np.float32), np.ones((terms, output[1]), np.float32)
+    if terms > 1:
+        row_weight = rng.standard_normal(row_weight.shape).astype(np.float32)
+        column_weight = rng.standard_normal(column_weight.shape).astype(np.float32)
+        inputs += [row_weight, column_weight]
+    inside = np.clip(columns, 0, size[1] - 1)
+    high = sum(data[:, :, row] * weight[:, None].astype(float) for row, weight in zip(rows, row_weight, strict=True))
+    wide = sum(high[..., column] * weight for column, weight in zip(inside, column_weight, strict=True))
+    return kernel, inputs, wide
+
+
+def softmax(rng: np.random.Generator, isa: str) -> Mover:
+    """Rows and columns of any length; now and then minus infinity."""
+    shape = tuple(int(size) for size in rng.integers(1, 12, rng.integers(2, 5)))
+    axis = int(rng.integers(len(shape)))
+    shape = (*shape[:-1], _size(rng))
+    data = (rng.standard_normal(shape) * rng.choice([0.1, 1, 30])).astype(np.float32)
+    if shape[axis] > 1:
+        infinite = rng.random(shape) < 0.1
+        np.put_along_axis(infinite, np.zeros([1 if a == axis else s for a, s in enumerate(shape)], int), False, axis)
+        data[infinite] = -np.inf
+    powers = np.exp(data.astype(float) - data.max(axis=axis, keepdims=True))
+    kernel = SoftmaxKernel(shape, axis, ISAS[isa].widths[0].lanes)
+    return kernel, [data], powers / powers.sum(axis=axis, keepdims=True)
+
+
+def transpose(rng: np.random.Generator, isa: str) -> Mover:
+    """Permutations of two to five axes, many of them with short rows."""
+    while True:
+        rank = int(rng.integers(2, 6))
+        shape = tuple(int(rng.integers(1, [5, 9, 40 if rank < 4 else 12][rng.integers(3)])) for _ in range(rank))
+        axes = tuple(int(axis) for axis in rng.permutation(rank))
+        kernel = TransposeKernel(shape, axes, ISAS[isa].widths[0].lanes)
+        if kernel.moves_last:
+            break
+    data = rng.standard_normal(shape).astype(np.float32)
+    return kernel, [data], np.ascontiguousarray(data.transpose(axes))
+
+
+def _size(rng: np.random.Generator) -> int:
+    return int(rng.integers(1, [8, 40, 150][rng.integers(3)]))
+
+
+MOVERS: dict[str, Callable[[np.random.Generator, str], Mover]] = {
+    "resize": resize,
+    "softmax": softmax,
+    "transpose": transpose,
+}
