@@ -23,6 +23,7 @@ from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.spec import last_line
 from pconvgen.manifest import Manifest
 from pconvgen.passes.lower import decisions_of
+from pconvgen.passes.memory import memory_of
 from pconvgen.pipeline import run
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
@@ -54,7 +55,7 @@ class CompiledModel:
         return self.manifest.decisions
 
     def explain(self) -> dict[str, Any]:
-        """The decisions as JSON values: {"target": ..., "layers": [...]}."""
+        """The decisions as JSON values: {"target": ..., "layers": [...], "activations": {...}}."""
         return self.manifest.explain()
 
     def export(self, path: str | Path) -> Path:
@@ -143,6 +144,7 @@ def compile(
         outputs=outputs,
         decisions=decisions,
         versions={"pconvgen": version("pconvgen"), "apache-tvm": version("apache-tvm"), "cpu": preset.cpu},
+        memory=memory_of(lowered),
     )
     with _tvm_errors("build", imported):
         executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.passes.lower import LowerLayers
+from pconvgen.passes.memory import PlanMemory
 from pconvgen.passes.pools import LowerPools
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.transposed import RewriteTransposed
+from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import legalise
+from pconvgen.tvm_compat import call_kernels, legalise
 
 Phase = tuple[str, Any]
 
@@ -30,6 +32,9 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
         ("pools", LowerPools(target)),
         # What is left goes through TVM's own legalisation and fusion.
         ("legalise", legalise()),
+        # Kernels write into tensors, and these lie in one arena.
+        ("calls", call_kernels(llvm_target(target))),
+        ("memory", PlanMemory()),
     ]
 
 

@@ -203,7 +203,14 @@ def test_dense_ignores_zeros(mixed: Any) -> None:
     decisions = decisions_of(run(imported.module, HOST, dense=True))
     assert {decision.structure for decision in decisions} == {"dense"}
     assert all(decision.reason.endswith("dense was asked for") for decision in decisions)
-    assert [name for name, _ in phases(HOST, dense=True)] == ["transposed", "lower", "pools", "legalise"]
+    assert [name for name, _ in phases(HOST, dense=True)] == [
+        "transposed",
+        "lower",
+        "pools",
+        "legalise",
+        "calls",
+        "memory",
+    ]
 
 
 @pytest.mark.host
