@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.decision import Decision
@@ -120,7 +119,7 @@ class CompiledModel:
         if len(self.manifest.inputs) != 1:
             names = ", ".join(name for name, _, _ in self.manifest.inputs)
             raise UsageError("the model has several inputs", found="one array", expected=f"a dict of {names}")
-        return {self.manifest.inputs[0][0]: np.asarray(inputs)}
+        return {self.manifest.inputs[0][0]: inputs}
 
     def _device(self) -> Device:
         return get_device("local" if self.target.is_host else "emulated")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -106,17 +106,17 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
     PconvgenError: an input is missing, unknown, or has another shape or dtype. (Compiled code does not check.)
     """
     expected = [name for name, _, _ in model.inputs]
-    if sorted(inputs) != sorted(expected):
+    if set(inputs) != set(expected):
         raise PconvgenError(
             "wrong inputs",
             file=model.path,
-            found=", ".join(sorted(inputs)) or "none",
+            found=", ".join(sorted(map(str, inputs))) or "none",
             expected=", ".join(expected),
             remedy="give each input by the name that the model has for it",
         )
     arrays = []
     for name, shape, dtype in model.inputs:
-        array = np.asarray(inputs[name])
+        array = _array(model, name, inputs[name])
         if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
             raise PconvgenError(
                 f"input {name} does not fit",
@@ -127,6 +127,20 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
             )
         arrays.append(np.ascontiguousarray(array).reshape(array.shape))
     return arrays
+
+
+def _array(model: Model, name: str, value: Any) -> np.ndarray:
+    """The array in an input, which may also be a tensor of another library or nested lists."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PconvgenError(
+            f"input {name} is no array",
+            file=model.path,
+            found=str(error).splitlines()[0] if str(error) else type(value).__name__,
+            expected="a NumPy array, or what becomes one",
+            remedy="for a tensor of PyTorch, give tensor.detach().cpu().numpy()",
+        ) from error
 
 
 def named_outputs(model: Model, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
