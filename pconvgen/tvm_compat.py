@@ -435,10 +435,12 @@ def compile_module(module: Any, target: Any) -> Executable:
 
     Without StorageRewrite, which would let a narrow accumulator live in the memory of a wide one of another tile; LLVM
     then keeps both in registers of the wide one's size, and every FMA on the narrow one becomes three instructions.
+    Without legalisation, which was done and would turn views into copies.
     Without every kernel's checks of its arguments, three quarters of a library: Relax has checked the model's inputs.
     """
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}):
-        return tvm.compile(module, target=target)
+        stages = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
+        return tvm.compile(module, target=target, relax_pipeline=tvm.transform.Sequential(stages))
 
 
 @contextmanager
