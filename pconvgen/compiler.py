@@ -11,11 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.decision import Decision
-from pconvgen.devices import BenchResult, Model, get_device
+from pconvgen.devices import BenchResult, Device, Model, get_device
 from pconvgen.devices.device import named_outputs, ordered_inputs
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import replacing
@@ -23,6 +22,7 @@ from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.spec import last_line
 from pconvgen.manifest import Manifest
 from pconvgen.passes.lower import decisions_of
+from pconvgen.passes.memory import memory_of
 from pconvgen.pipeline import run
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
@@ -54,7 +54,7 @@ class CompiledModel:
         return self.manifest.decisions
 
     def explain(self) -> dict[str, Any]:
-        """The decisions as JSON values: {"target": ..., "layers": [...]}."""
+        """The decisions as JSON values: {"target": ..., "layers": [...], "activations": {...}}."""
         return self.manifest.explain()
 
     def export(self, path: str | Path) -> Path:
@@ -67,26 +67,45 @@ class CompiledModel:
             export_library(self._executable, str(temporary), library_linker(self.target))
         return path
 
-    def run(self, inputs: Arrays | NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def run(
+        self, inputs: Arrays | NDArray[Any], *, threads: int | None = None, cores: Sequence[int] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """One inference: input name -> array (or the only input's array) in, output name -> array out.
 
-        A library for ARM runs under emulation.
+        With a number of threads or a set of cores it is a process of its own, because both are settled once for a
+        process. A library for ARM runs under emulation.
 
-        Raises PconvgenError when the inputs do not fit the model, or when it needs an emulator that is not there.
+        Raises
+        ------
+        UsageError: the device cannot give that many threads, or has no such cores.
+        PconvgenError: the inputs do not fit the model, or it needs an emulator that is not there.
         """
         named = self._named(inputs)
-        if not self.target.is_host:
+        if not self.target.is_host or threads is not None or cores is not None:
             with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
-                return get_device("emulated").run(self._exported(Path(folder)), named)
+                count = 1 if threads is None else threads
+                return self._device().run(self._exported(Path(folder)), named, threads=count, cores=cores)
         model = self._model(Path(self.imported.source))
         return named_outputs(model, self._main(ordered_inputs(model, named)))
 
-    def bench(self, inputs: Arrays | NDArray[Any] | None = None, *, threads: int = 1) -> BenchResult:
-        """Measures inferences on this machine, or counts instructions under emulation for ARM."""
+    def bench(
+        self,
+        inputs: Arrays | NDArray[Any] | None = None,
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+    ) -> BenchResult:
+        """Measures inferences on this machine, or counts instructions under emulation for ARM. Raises what `run` does.
+
+        Parameters
+        ----------
+        inputs: as those of `run`; random ones when None.
+        threads: how many the model may use.
+        cores: numbers of the cores that it is kept to; all when None.
+        """
         named = self.manifest.random_inputs(0) if inputs is None else self._named(inputs)
-        device = get_device("local" if self.target.is_host else "emulated")
         with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
-            return device.bench(self._exported(Path(folder)), named, threads=threads)
+            return self._device().bench(self._exported(Path(folder)), named, threads=threads, cores=cores)
 
     @cached_property
     def _main(self) -> Any:
@@ -100,7 +119,10 @@ class CompiledModel:
         if len(self.manifest.inputs) != 1:
             names = ", ".join(name for name, _, _ in self.manifest.inputs)
             raise UsageError("the model has several inputs", found="one array", expected=f"a dict of {names}")
-        return {self.manifest.inputs[0][0]: np.asarray(inputs)}
+        return {self.manifest.inputs[0][0]: inputs}
+
+    def _device(self) -> Device:
+        return get_device("local" if self.target.is_host else "emulated")
 
     def _exported(self, folder: Path) -> Model:
         return self._model(self.export(folder / "model.so"))
@@ -143,6 +165,7 @@ def compile(
         outputs=outputs,
         decisions=decisions,
         versions={"pconvgen": version("pconvgen"), "apache-tvm": version("apache-tvm"), "cpu": preset.cpu},
+        memory=memory_of(lowered),
     )
     with _tvm_errors("build", imported):
         executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})

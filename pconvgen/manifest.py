@@ -7,6 +7,7 @@ file when the library is for another machine.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconvgen.arena import ActivationMemory
 from pconvgen.decision import Decision
 from pconvgen.devices.device import Model
 from pconvgen.errors import PconvgenError
@@ -32,6 +34,7 @@ class Manifest:
     inputs: (name, shape, dtype) of main's parameters, in order.
     outputs: (name, shape, dtype) of its results, in order.
     decisions: one for each convolution and linear layer.
+    memory: what the activations need, None where that is not known before a run.
     versions: of pconvgen, TVM and the target's processor.
     """
 
@@ -40,6 +43,7 @@ class Manifest:
     outputs: tuple[tuple[str, tuple[int, ...], str], ...]
     decisions: tuple[Decision, ...]
     versions: dict[str, str] = field(default_factory=dict)
+    memory: ActivationMemory | None = None
 
     def to_bytes(self) -> np.ndarray:
         """The mark, the length and the JSON text, as uint8."""
@@ -49,8 +53,8 @@ class Manifest:
         return np.frombuffer(MARK + b"%0*d" % (_LENGTH_DIGITS, len(text)) + text, np.uint8)
 
     def explain(self) -> dict[str, Any]:
-        """The decisions as JSON values: {"target": ..., "layers": [...]}."""
-        return {"target": self.target, "layers": [decision.to_json() for decision in self.decisions]}
+        """The decisions as JSON values: {"target": ..., "layers": [...], "activations": {...}}."""
+        return explained(self.target, self.decisions, self.memory)
 
     def model(self, path: Path) -> Model:
         """The library at `path` as devices take it."""
@@ -60,6 +64,12 @@ class Manifest:
         """Standard normal inputs that fit."""
         rng = np.random.default_rng(seed)
         return {name: rng.standard_normal(shape).astype(dtype) for name, shape, dtype in self.inputs}
+
+
+def explained(target: str, decisions: Sequence[Decision], memory: ActivationMemory | None) -> dict[str, Any]:
+    """What `explain` writes: the decisions, and the memory of the activations where it is known, as JSON values."""
+    activations = {} if memory is None else {"activations": asdict(memory)}
+    return {"target": target, "layers": [decision.to_json() for decision in decisions], **activations}
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -105,4 +115,5 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         outputs=specs(data["outputs"]),
         decisions=tuple(Decision.from_json(row) for row in data["decisions"]),
         versions=data["versions"],
+        memory=None if data.get("memory") is None else ActivationMemory(**data["memory"]),
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.passes.lower import LowerLayers
+from pconvgen.passes.memory import PlanMemory
 from pconvgen.passes.resizes import LowerResizes
 from pconvgen.passes.rows import LowerRows
 from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.transposed import RewriteTransposed
+from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import legalise
+from pconvgen.tvm_compat import call_kernels, legalise
 
 Phase = tuple[str, Any]
 
@@ -36,6 +38,9 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
         ("legalise", legalise()),
         # The loop nests of that get schedules.
         ("schedule", ScheduleForeign(target)),
+        # Kernels write into tensors, and these lie in one arena.
+        ("calls", call_kernels(llvm_target(target))),
+        ("memory", PlanMemory()),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 from tvm.relax import VMExecutable as Executable
+from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
 from tvm.s_tir import Schedule as PrimFuncSchedule
 from tvm.s_tir.dlight.analysis import SBlockInfo as BlockInfo
 from tvm.s_tir.dlight.analysis import normalize_prim_func
@@ -470,6 +472,82 @@ def legalise() -> Any:
     return relax.get_pipeline("zero")
 
 
+def call_kernels(target: Any) -> Any:
+    """The pass that makes "main" a sequence of kernel calls which write into tensors that it allocates.
+
+    before: lv = call_tir(kernel, (x,))
+    after:  alloc = builtin.alloc_tensor(...); kernel(x, alloc); lv = alloc
+    """
+    stages = (cpu_pipeline.library_dispatch_passes, cpu_pipeline.legalize_passes, cpu_pipeline.dataflow_lower_passes)
+
+    @module_pass
+    def lower(module: Any, _context: Any) -> Any:
+        with target:
+            return tvm.transform.Sequential([one for stage in stages for one in stage(target)])(module)
+
+    return lower
+
+
+def straight_bindings(module: Any) -> list[Any]:
+    """The bindings of all blocks of "main", in order."""
+    return [binding for block in module["main"].body.blocks for binding in block.bindings]
+
+
+def result_variables(module: Any) -> list[Any]:
+    """The variables in what "main" returns."""
+    return variables_of(module["main"].body.body)
+
+
+def is_view(expr: Any) -> bool:
+    """Whether the value of `expr` lies in the memory of the variables in it, and needs none of its own."""
+    views = ("relax.reshape", "relax.memory.view", "relax.memory.ensure_zero_offset")
+    return isinstance(expr, relax.Var | relax.Tuple | relax.TupleGetItem) or is_op(expr, *views)
+
+
+def is_kernel_call(module: Any, expr: Any) -> bool:
+    """Whether `expr` calls a TIR function of `module`, which reads and writes its arguments and keeps none."""
+    called = expr.op if isinstance(expr, tvm.ir.Call) else None
+    return isinstance(called, tvm.ir.GlobalVar) and isinstance(module[called], PrimFunc)
+
+
+def allocated_bytes(expr: Any) -> int | None:
+    """The bytes of the tensor in main memory that `expr` allocates; None when it does not, or they are not known."""
+    if not is_op(expr, "relax.builtin.alloc_tensor") or shape_of(expr) is None:
+        return None
+    if (int(expr.args[2].value), str(expr.args[3].value)) != (0, "global"):
+        return None
+    return math.prod(shape_of(expr) or ()) * -(-tvm.DataType(dtype_of(expr)).bits // 8)
+
+
+def in_arena(module: Any, offsets: dict[Any, int], nbytes: int) -> Any:
+    """`module` with the tensors that "main" allocates at `offsets`, variable -> bytes, in one arena of `nbytes`."""
+    builder = relax.BlockBuilder()
+    bindings: list[Any] = []
+
+    def bind(name: str, expr: Any) -> Any:
+        value = builder.normalize(expr)
+        bindings.append(relax.VarBinding(relax.Var(name, value.ty), value))
+        return bindings[-1].var
+
+    arena = bind("arena", relax.op.memory.alloc_storage(relax.ShapeExpr([nbytes]), 0, "global", "uint8"))
+    for binding in straight_bindings(module):
+        offset = offsets.get(binding.var)
+        if offset is None:
+            bindings.append(binding)
+            continue
+        shape, dtype = binding.value.args[:2]
+        tensor = relax.op.memory.alloc_tensor(arena, offset, shape, dtype.value)
+        if offset:
+            # Compiled kernels read the pointer and not the offset in a tensor; this moves the offset into the pointer.
+            tensor = relax.op.memory.ensure_zero_offset(bind(f"{binding.var.name}_at", tensor))
+        bindings.append(relax.VarBinding(binding.var, builder.normalize(tensor)))
+    main = module["main"]
+    body = builder.normalize(relax.SeqExpr([relax.BindingBlock(bindings)], main.body.body))
+    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
+    result[module.get_global_var("main")] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    return result
+
+
 def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Executable:
     """Compiles a legalised module; each of `constants` becomes a function without parameters that returns it."""
     module = tvm.ir.IRModule(module.functions, attrs=module.attrs)
@@ -490,10 +568,12 @@ def compile_module(module: Any, target: Any) -> Executable:
 
     Without StorageRewrite, which would let a narrow accumulator live in the memory of a wide one of another tile; LLVM
     then keeps both in registers of the wide one's size, and every FMA on the narrow one becomes three instructions.
+    Without legalisation, which was done and would turn views into copies.
     Without every kernel's checks of its arguments, three quarters of a library: Relax has checked the model's inputs.
     """
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}):
-        return tvm.compile(module, target=target)
+        stages = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
+        return tvm.compile(module, target=target, relax_pipeline=tvm.transform.Sequential(stages))
 
 
 @contextmanager

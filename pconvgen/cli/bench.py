@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pconvgen.cli.options import DeviceName, Library, check_output, device_name
+from pconvgen.cli.options import Cores, DeviceName, Library, Threads, check_output, device_name
 
 if TYPE_CHECKING:
     from pconvgen.devices import BenchResult
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def command(
     library: Library,
     device: DeviceName = None,
-    threads: Annotated[int, typer.Option(metavar="N", help="How many threads the library may use.")] = 1,
+    threads: Threads = 1,
+    cores: Cores = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the result as JSON, too.")] = None,
 ) -> None:
     """Measure a compiled library on random inputs.
@@ -24,6 +25,7 @@ def command(
     Under emulation there are no times, because they would say nothing about ARM: instructions are counted instead.
     """
     from pconvgen.devices import get_device
+    from pconvgen.devices.cores import parse_cores
     from pconvgen.manifest import read_manifest
     from pconvgen.report.console import progress
 
@@ -31,8 +33,10 @@ def command(
         check_output(json, library)
     manifest = read_manifest(library)
     where = device_name(device, manifest, library)
+    chosen = None if cores is None else parse_cores(cores)
+    inputs = manifest.random_inputs(0)
     with progress(f"measuring {library} on the {where} device"):
-        result = get_device(where).bench(manifest.model(library), manifest.random_inputs(0), threads=threads)
+        result = get_device(where).bench(manifest.model(library), inputs, threads=threads, cores=chosen)
     if json:
         from pconvgen.files import write_json
 
@@ -43,6 +47,8 @@ def command(
 def to_json(result: BenchResult) -> dict[str, Any]:
     """The result as JSON values: times where the device has a clock, instructions where it counts them."""
     data: dict[str, Any] = {"threads": result.threads, "device": result.device, "target": result.target}
+    if result.cores:
+        data["cores"] = list(result.cores)
     if result.median_ms is not None:
         data |= {"median_ms": result.median_ms, "min_ms": result.min_ms, "times_ms": list(result.times_ms)}
     if result.instructions is not None:
@@ -51,6 +57,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
 
 
 def _line(result: BenchResult) -> str:
+    from pconvgen.devices.cores import format_cores
     from pconvgen.report.units import millions, milliseconds
 
     parts = []
@@ -61,5 +68,7 @@ def _line(result: BenchResult) -> str:
     if result.instructions is not None:
         classes = ", ".join(f"{name} {millions(count)}" for name, count in sorted(result.classes.items()))
         parts.append(f"instructions {result.instructions} for one inference ({classes})")
-    plural = "" if result.threads == 1 else "s"
-    return f"{'; '.join(parts)}; {result.threads} thread{plural}, device {result.device}, target {result.target}"
+    threads = f"{result.threads} thread{'' if result.threads == 1 else 's'}"
+    if result.cores:
+        threads += f" on core{'' if len(result.cores) == 1 else 's'} {format_cores(result.cores)}"
+    return f"{'; '.join(parts)}; {threads}, device {result.device}, target {result.target}"

@@ -80,7 +80,7 @@ def command(
 
     out = console()
     out.print(layer_table(compiled.decisions))
-    out.print(summary(compiled.decisions, size))
+    out.print(summary(compiled.decisions, size, compiled.manifest.memory))
     if verified:
         out.print(verified)
     out.print(f"wrote {output}")

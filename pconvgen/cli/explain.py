@@ -12,6 +12,7 @@ from pconvgen.cli.options import InputShapes, check_output, parse_shapes
 from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
+    from pconvgen.arena import ActivationMemory
     from pconvgen.decision import Decision
 
 
@@ -48,21 +49,23 @@ def command(
         from pconvgen.manifest import read_manifest
 
         manifest = read_manifest(path)
-        target, decisions, size = manifest.target, manifest.decisions, path.stat().st_size
+        target, decisions, memory = manifest.target, manifest.decisions, manifest.memory
+        size = path.stat().st_size
     else:
         target = target or "host"
-        decisions = _decide(path, target, shapes)
+        decisions, memory = _decide(path, target, shapes)
     if json:
         from pconvgen.files import write_json
+        from pconvgen.manifest import explained
 
-        write_json(json, {"target": target, "layers": [decision.to_json() for decision in decisions]})
+        write_json(json, explained(target, decisions, memory))
 
     from pconvgen.report.console import output
     from pconvgen.report.layers import layer_table, summary
 
     out = output()
     out.print(layer_table(decisions))
-    out.print(f"target {target}; {summary(decisions, size)}")
+    out.print(f"target {target}; {summary(decisions, size, memory)}")
 
 
 def _is_library(path: Path) -> bool:
@@ -73,8 +76,10 @@ def _is_library(path: Path) -> bool:
         return file.read(4) == b"\x7fELF"
 
 
-def _decide(path: Path, target: str, shapes: Mapping[str, Sequence[int]] | None) -> tuple[Decision, ...]:
-    """The decisions for a model, without building it."""
+def _decide(
+    path: Path, target: str, shapes: Mapping[str, Sequence[int]] | None
+) -> tuple[tuple[Decision, ...], ActivationMemory | None]:
+    """The decisions for a model and the memory of its activations, without building it."""
     from pconvgen.frontend import load_model
     from pconvgen.report.console import progress
     from pconvgen.targets.presets import get_target
@@ -84,6 +89,8 @@ def _decide(path: Path, target: str, shapes: Mapping[str, Sequence[int]] | None)
         imported = load_model(path, shapes)
     with progress(f"choosing kernels for {target}"):
         from pconvgen.passes.lower import decisions_of
+        from pconvgen.passes.memory import memory_of
         from pconvgen.pipeline import run
 
-        return decisions_of(run(imported.module, preset))
+        lowered = run(imported.module, preset)
+        return decisions_of(lowered), memory_of(lowered)

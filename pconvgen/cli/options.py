@@ -34,6 +34,12 @@ DeviceName = Annotated[
     ),
 ]
 
+Threads = Annotated[int, typer.Option(metavar="N", help="How many threads the library may use.")]
+Cores = Annotated[
+    str | None,
+    typer.Option(metavar="SET", help="The cores of this machine that it is kept to, e.g. 0-3 or 1. Without it: all."),
+]
+
 
 def parse_shapes(texts: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:
     """["x=1,3,8,8"] as {"x": (1, 3, 8, 8)}; sizes may also be separated by "x". None when there are none.

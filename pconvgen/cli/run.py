@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pconvgen.cli.options import DeviceName, Library, check_output, device_name
+from pconvgen.cli.options import Cores, DeviceName, Library, Threads, check_output, device_name
 from pconvgen.errors import PconvgenError, UsageError
 
 if TYPE_CHECKING:
@@ -35,9 +35,12 @@ def command(
         typer.Option(metavar="Y.npz", help="Write the outputs, by the model's names. Without it: a summary of them."),
     ] = None,
     device: DeviceName = None,
+    threads: Threads = 1,
+    cores: Cores = None,
 ) -> None:
     """Run a compiled library on an input."""
     from pconvgen.devices import get_device
+    from pconvgen.devices.cores import parse_cores
     from pconvgen.manifest import read_manifest
     from pconvgen.report.console import progress
 
@@ -47,9 +50,10 @@ def command(
         check_output(output, library, inputs)
     manifest = read_manifest(library)
     where = device_name(device, manifest, library)
+    chosen = None if cores is None else parse_cores(cores)
     arrays = read_arrays(inputs, manifest)
     with progress(f"running {library} on the {where} device"):
-        results = get_device(where).run(manifest.model(library), arrays)
+        results = get_device(where).run(manifest.model(library), arrays, threads=threads, cores=chosen)
     if output:
         write_arrays(output, results)
         typer.echo(f"wrote {output}")

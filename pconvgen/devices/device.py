@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.errors import PconvgenError
 from pconvgen.targets.elf import machine_of
 
 
@@ -41,6 +40,7 @@ class BenchResult:
     median_ms, min_ms: over `times_ms`; None where the device has no honest clock.
     times_ms: milliseconds of one inference, each value one repeat.
     threads: how many the model could use.
+    cores: those that it was kept to; empty where they were not chosen.
     device, target: names of where it ran and of what it was compiled for.
     instructions: executed by one inference, None where the device does not count.
     classes: the instructions by coarse class; they add up to `instructions`.
@@ -52,6 +52,7 @@ class BenchResult:
     threads: int
     device: str
     target: str
+    cores: tuple[int, ...] = ()
     instructions: int | None = None
     classes: Mapping[str, int] = field(default_factory=dict)
 
@@ -69,17 +70,30 @@ class Device(Protocol):
     def facts(self) -> dict[str, object]:
         """What a record says about where it was measured."""
 
-    def run(self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1) -> dict[str, np.ndarray]:
-        """Outputs by name of one inference.
+    def run(
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name of one inference, with so many threads, on these cores only.
 
         Raises
         ------
-        UsageError: the device cannot give that many threads.
+        UsageError: the device cannot give that many threads, or has no such cores.
         PconvgenError: the inputs do not fit the model, or the model fails, crashes or does not end.
         """
 
     def bench(
-        self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1, seconds: float = 0.5
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+        seconds: float = 0.5,
     ) -> BenchResult:
         """Measures repeated inferences for about `seconds`, at least ten. Raises what `run` raises."""
 
@@ -92,17 +106,17 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
     PconvgenError: an input is missing, unknown, or has another shape or dtype. (Compiled code does not check.)
     """
     expected = [name for name, _, _ in model.inputs]
-    if sorted(inputs) != sorted(expected):
+    if set(inputs) != set(expected):
         raise PconvgenError(
             "wrong inputs",
             file=model.path,
-            found=", ".join(sorted(inputs)) or "none",
+            found=", ".join(sorted(map(str, inputs))) or "none",
             expected=", ".join(expected),
             remedy="give each input by the name that the model has for it",
         )
     arrays = []
     for name, shape, dtype in model.inputs:
-        array = np.asarray(inputs[name])
+        array = _array(model, name, inputs[name])
         if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
             raise PconvgenError(
                 f"input {name} does not fit",
@@ -113,6 +127,20 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
             )
         arrays.append(np.ascontiguousarray(array).reshape(array.shape))
     return arrays
+
+
+def _array(model: Model, name: str, value: Any) -> np.ndarray:
+    """The array in an input, which may also be a tensor of another library or nested lists."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PconvgenError(
+            f"input {name} is no array",
+            file=model.path,
+            found=str(error).splitlines()[0] if str(error) else type(value).__name__,
+            expected="a NumPy array, or what becomes one",
+            remedy="for a tensor of PyTorch, give tensor.detach().cpu().numpy()",
+        ) from error
 
 
 def named_outputs(model: Model, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
@@ -146,25 +174,3 @@ def check_library(model: Model, machine: str, remedy: str) -> None:
         raise PconvgenError(
             "the library has code for another processor", file=model.path, found=found, expected=machine, remedy=remedy
         )
-
-
-def check_threads(threads: int) -> None:
-    """Checks a number of threads against this machine.
-
-    Raises
-    ------
-    UsageError: it is less than one or more than there are cores: threads that share a core make times meaningless.
-    """
-    cores = usable_cores()
-    if not 1 <= threads <= cores:
-        raise UsageError(
-            "impossible number of threads",
-            found=threads,
-            expected=f"1 to {cores}",
-            remedy="use no more threads than this machine has cores",
-        )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

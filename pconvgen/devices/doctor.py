@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from pconvgen.devices import toolchain
-from pconvgen.devices.device import usable_cores
+from pconvgen.devices.cores import usable_cores
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.host import host_target
 from pconvgen.targets.linker import REMEDIES, find_linkers

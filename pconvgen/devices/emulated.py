@@ -7,7 +7,7 @@ figure to compare kernels by; the same library gives the same count each time.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from pconvgen.devices import toolchain
 from pconvgen.devices.container import read_tensors, write_tensors
+from pconvgen.devices.cores import format_cores
 from pconvgen.devices.counts import Span, read_spans
 from pconvgen.devices.device import BenchResult, Model, check_library, named_outputs, ordered_inputs
 from pconvgen.devices.process import run_child
@@ -59,24 +60,48 @@ class EmulatedDevice:
             "c_library": "glibc, which also stands in for Android's bionic",
         }
 
-    def run(self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1) -> dict[str, np.ndarray]:
-        """Outputs by name of one inference; see `Device.run`. More threads are allowed and bring no speed."""
+    def run(
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Outputs by name of one inference; see `Device.run`. More threads are allowed and bring no speed.
+
+        Raises
+        ------
+        UsageError: fewer threads than one, or any choice of cores.
+        """
+        _no_cores(cores)
         if threads < 1:
-            raise UsageError("impossible number of threads", found=threads, expected="1 or more")
+            raise UsageError(
+                "impossible number of threads", found=threads, expected="1 or more", remedy="leave --threads out"
+            )
         with tempfile.TemporaryDirectory(prefix="pconvgen-emulated-") as name:
             return named_outputs(model, self._work(Path(name), model, inputs, threads))
 
     def bench(
-        self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1, seconds: float = 0.5
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+        seconds: float = 0.5,
     ) -> BenchResult:
         """Counts the instructions of one inference; one is enough, so `seconds` is not used. See `Device.bench`.
 
         Raises
         ------
-        UsageError: more than one thread; waiting threads spin, and their count is chance.
+        UsageError: more than one thread (waiting threads spin, and their count is chance), or any choice of cores.
         """
+        _no_cores(cores)
         if threads != 1:
-            raise UsageError("instructions are counted with one thread", found=threads, expected=1)
+            raise UsageError(
+                "instructions are counted with one thread", found=threads, expected=1, remedy="leave --threads out"
+            )
         classes = self.profile(model, inputs)[1].classes
         return BenchResult(
             median_ms=None,
@@ -140,6 +165,15 @@ class EmulatedDevice:
         known = cpu if cpu in toolchain.emulated_cpus(qemu) else DEFAULT_CPU
         libraries = f"LD_LIBRARY_PATH={toolchain.bionic_names()}"
         return [qemu, "-L", str(toolchain.sysroot()), "-cpu", known, "-E", libraries]
+
+
+def _no_cores(cores: Sequence[int] | None) -> None:
+    if cores is not None:
+        raise UsageError(
+            "an emulated device has no cores to choose from",
+            found=format_cores(cores) or "none",
+            remedy="leave --cores out, or run a library for this machine on the local device",
+        )
 
 
 def _cpu_of(target: str) -> str:

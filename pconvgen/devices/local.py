@@ -9,20 +9,19 @@ import re
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from pconvgen.devices.cores import check_threads, usable_cores
 from pconvgen.devices.device import (
     BenchResult,
     Model,
     check_library,
-    check_threads,
     named_outputs,
     ordered_inputs,
-    usable_cores,
 )
 from pconvgen.devices.process import run_child
 from pconvgen.targets.clock import measured_ghz
@@ -56,39 +55,59 @@ class LocalDevice:
             "system": f"{platform.system()} {platform.release()}",
         }
 
-    def run(self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1) -> dict[str, np.ndarray]:
+    def run(
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+    ) -> dict[str, np.ndarray]:
         """Outputs by name of one inference; see `Device.run`."""
         with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
             folder = Path(name)
-            self._work(folder, model, inputs, threads, seconds=None)
+            self._work(folder, model, inputs, threads, cores, seconds=None)
             with np.load(folder / "outputs.npz") as stored:
                 return named_outputs(model, [stored[f"arr_{index}"] for index in range(len(stored.files))])
 
     def bench(
-        self, model: Model, inputs: Mapping[str, np.ndarray], *, threads: int = 1, seconds: float = 0.5
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+        seconds: float = 0.5,
     ) -> BenchResult:
         """Wall-clock times of repeated inferences; see `Device.bench`."""
         with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
             folder = Path(name)
-            self._work(folder, model, inputs, threads, seconds=seconds)
+            self._work(folder, model, inputs, threads, cores, seconds=seconds)
             times = tuple(json.loads((folder / "times.json").read_text()))
         return BenchResult(
             median_ms=statistics.median(times),
             min_ms=min(times),
             times_ms=times,
             threads=threads,
+            cores=tuple(cores or ()),
             device=self.name,
             target=model.target,
         )
 
     def _work(
-        self, folder: Path, model: Model, inputs: Mapping[str, np.ndarray], threads: int, seconds: float | None
+        self,
+        folder: Path,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        threads: int,
+        cores: Sequence[int] | None,
+        seconds: float | None,
     ) -> None:
         """Has a worker answer one request; what it writes is in the folder."""
-        check_threads(threads)
+        chosen = check_threads(threads, cores)
         check_library(model, platform.machine(), remedy="use the emulated device, or a phone")
         np.savez(folder / "inputs.npz", *ordered_inputs(model, inputs))
-        request = {"library": str(model.path.resolve()), "seconds": seconds}
+        request = {"library": str(model.path.resolve()), "seconds": seconds, "threads": threads, "cores": chosen}
         (folder / "request.json").write_text(json.dumps(request))
         run_child(
             [sys.executable, "-m", "pconvgen.devices.worker", str(folder)],

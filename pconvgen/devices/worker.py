@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ WARM_UP_S = 0.05
 def main(folder: Path) -> None:
     """Answers the request in the folder."""
     request = json.loads((folder / "request.json").read_text())
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, request["cores"])
     tvm = _import_runtime()
+    if request["threads"] > 1:
+        keep_to_cores(tvm, request["threads"], request["cores"])
     from tvm.runtime.vm import VirtualMachine
 
     with np.load(folder / "inputs.npz") as stored:
@@ -50,6 +55,16 @@ def _import_runtime() -> Any:
     for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
         signal.signal(number, signal.SIG_DFL)
     return tvm
+
+
+def keep_to_cores(tvm: Any, threads: int, cores: Sequence[int]) -> None:
+    """Has TVM's threads run on `cores`. By itself it binds them to the first cores of the machine, whatever is allowed.
+
+    Each thread but the main one gets a core of its own.
+    """
+    one_core_per_thread = -2
+    configure = tvm.get_global_func("runtime.config_threadpool")
+    configure(one_core_per_thread, threads, [str(core) for core in cores])
 
 
 def _flat(value: Any) -> list[np.ndarray]:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
+from pconvgen.arena import ActivationMemory
 from pconvgen.decision import Decision
-from pconvgen.report.units import dimensions, kib, millions, milliseconds, percent
+from pconvgen.report.units import byte_size, dimensions, kib, millions, milliseconds, percent
 
 
 def layer_table(decisions: Sequence[Decision]) -> Table:
@@ -40,8 +41,10 @@ def layer_table(decisions: Sequence[Decision]) -> Table:
     return table
 
 
-def summary(decisions: Sequence[Decision], library_bytes: int | None = None) -> str:
-    """The total line: layers by structure, MACs, predicted time and the library's size."""
+def summary(
+    decisions: Sequence[Decision], library_bytes: int | None = None, memory: ActivationMemory | None = None
+) -> str:
+    """The total line: layers by structure, MACs, predicted time, memory of the activations and the library's size."""
     if not decisions:
         parts = ["no convolution or linear layers"]
     else:
@@ -57,9 +60,17 @@ def summary(decisions: Sequence[Decision], library_bytes: int | None = None) -> 
             others = len(decisions) - len(times)
             without = f" without {others} layers of TVM's" if others else ""
             parts.append(f"predicted {milliseconds(sum(times))} ms on one core{without}")
+    if memory is not None:
+        parts.append(_memory(memory))
     if library_bytes is not None:
         parts.append(f"library {kib(library_bytes)}")
     return "; ".join(parts)
+
+
+def _memory(memory: ActivationMemory) -> str:
+    least = byte_size(memory.live_nbytes)
+    ratio = memory.nbytes / memory.live_nbytes if memory.live_nbytes else 1.0
+    return f"activations {byte_size(memory.nbytes)}, largest live set {least}, {ratio:.2f}x"
 
 
 def _cost(row: Decision, timed: bool) -> str:

@@ -20,6 +20,11 @@ def kib(size: int) -> str:
     return f"{size / 1024:.1f} KiB"
 
 
+def byte_size(size: int) -> str:
+    """2048 bytes as 2.0 KiB, five million as 4.8 MiB."""
+    return kib(size) if size < 1 << 20 else f"{size / (1 << 20):.1f} MiB"
+
+
 def milliseconds(value: float) -> str:
     """0.0123, 1.23, 123: three digits, or the whole number."""
     return _digits(value)

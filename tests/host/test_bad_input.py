@@ -23,6 +23,8 @@ from torch import nn
 
 import pconvgen
 from pconvgen.devices import toolchain
+from pconvgen.devices.cores import core_numbers
+from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.targets import linker
 
 pytestmark = pytest.mark.host
@@ -384,10 +386,38 @@ def test_library_of_another_machine(models: Path, tmp_path: Path, fails: FailsWi
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1000])
-def test_impossible_threads(threads: int, models: Path, fails: FailsWith) -> None:
+def test_impossible_threads(threads: int, models: Path, tmp_path: Path, fails: FailsWith) -> None:
     words = (f"impossible number of threads (found {threads}, expected 1 to ", "no more threads than")
+    image = npy(tmp_path / "x.npy", IMAGE)
     fails(2, words, "bench", models / "small.so", "--threads", threads)
+    fails(2, words, "run", models / "small.so", "--input", image, "--threads", threads)
     fails(2, ("one thread", f"found {threads}"), "bench", models / "arm.so", "--threads", threads)
+
+
+@pytest.mark.parametrize(
+    ("cores", "words"),
+    [
+        ("", ("this is no set of cores (found ''", "numbers and ranges", "this machine has the cores 0")),
+        ("two", ("this is no set of cores (found 'two'", "such as 0-3")),
+        ("3-1", ("this is no set of cores (found '3-1'",)),
+        ("0,4000", ("no such cores (found 4000, expected some of 0", "name cores that this machine has")),
+    ],
+)
+def test_impossible_cores(cores: str, words: tuple[str, ...], models: Path, tmp_path: Path, fails: FailsWith) -> None:
+    image = npy(tmp_path / "x.npy", IMAGE)
+    fails(2, words, "bench", models / "small.so", "--cores", cores)
+    fails(2, words, "run", models / "small.so", "--input", image, "--cores", cores)
+
+
+def test_more_threads_than_chosen_cores(models: Path, fails: FailsWith) -> None:
+    words = ("impossible number of threads (found 2, expected 1 to 1)", "no more threads than cores")
+    fails(2, words, "bench", models / "small.so", "--cores", core_numbers()[0], "--threads", 2)
+
+
+def test_cores_of_an_emulated_device(models: Path, tmp_path: Path, fails: FailsWith) -> None:
+    words = ("an emulated device has no cores to choose from (found 0)", "leave --cores out")
+    fails(2, words, "bench", models / "arm.so", "--cores", "0")
+    fails(2, words, "run", models / "arm.so", "--input", npy(tmp_path / "x.npy", IMAGE), "--cores", "0")
 
 
 def test_models_and_libraries_have_other_options(models: Path, fails: FailsWith) -> None:
@@ -423,11 +453,16 @@ def test_bad_recipes(
     fails(2, words, "sparsify", models / "small.onnx", *options, "-o", tmp_path / "p.onnx")
 
 
-def test_arrays_in_any_memory_layout(models: Path) -> None:
-    compiled = pconvgen.compile(models / "small.pt2")
+@pytest.fixture(scope="module")
+def compiled(models: Path) -> pconvgen.CompiledModel:
+    return pconvgen.compile(models / "small.pt2")
+
+
+def test_arrays_in_any_memory_layout(compiled: pconvgen.CompiledModel) -> None:
     image = np.random.default_rng(0).standard_normal(SHAPE).astype("float32")
+    tensor = torch.from_numpy(image)
     with torch.no_grad():
-        expected = small()(torch.from_numpy(image)).numpy()
+        expected = small()(tensor).numpy()
     misaligned = np.frombuffer(b"\0" + image.tobytes(), "float32", offset=1).reshape(SHAPE)
     assert misaligned.ctypes.data % 4
     frozen = image.copy()
@@ -437,9 +472,47 @@ def test_arrays_in_any_memory_layout(models: Path) -> None:
         frozen,
         np.repeat(image, 2, axis=3)[..., ::2],
         image[..., ::-1].copy()[..., ::-1],
+        image[:, ::-1, ::-1].copy()[:, ::-1, ::-1],
         np.asfortranarray(image),
         np.ascontiguousarray(image.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        np.broadcast_to(image, (3, *SHAPE))[1],
+        tensor,
+        tensor.to(memory_format=torch.channels_last),
+        tensor.repeat_interleave(2, dim=2)[:, :, ::2],
+        torch.cat([torch.zeros(1), tensor.reshape(-1)])[1:].reshape(SHAPE),
     ):
         np.testing.assert_allclose(compiled.run(array)["output"], expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(pconvgen.errors.PconvgenError, match="input image does not fit"):
-        compiled.run(image.astype(">f4"))
+    np.testing.assert_allclose(compiled.run(np.asfortranarray(image), threads=1)["output"], expected, 1e-4, 1e-5)
+
+
+BAD_ARRAYS: dict[str, tuple[Any, str]] = {
+    "byte order": (IMAGE.astype(">f4"), r"input image does not fit \(found >f4"),
+    "dtype": (IMAGE.astype("float16"), r"found float16 .*expected float32 \(1, 3, 8, 8\)"),
+    "shape": (IMAGE[..., 1:], r"found float32 \(1, 3, 8, 7\), expected float32 \(1, 3, 8, 8\)\); convert"),
+    "scalar": (0.0, r"found float64 \(\)"),
+    "transposed": (torch.zeros(1, 8, 8, 3), r"found float32 \(1, 8, 8, 3\)"),
+    "gradient": (torch.zeros(SHAPE, requires_grad=True), r"input image is no array .*give tensor\.detach\(\)"),
+    "bfloat16": (torch.zeros(SHAPE, dtype=torch.bfloat16), "input image is no array .*BFloat16"),
+    "ragged": ([[1.0], [1.0, 2.0]], "input image is no array .*inhomogeneous"),
+    "name": ({"picture": IMAGE}, r"wrong inputs \(found picture, expected image\); give each input by the name"),
+    "no string": ({1: IMAGE, "image": IMAGE}, r"wrong inputs \(found 1, image, expected image\)"),
+    "nothing": ({}, r"wrong inputs \(found none, expected image\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARRAYS)
+def test_bad_arrays(case: str, compiled: pconvgen.CompiledModel) -> None:
+    array, message = BAD_ARRAYS[case]
+    for call in (compiled.run, compiled.bench):
+        with pytest.raises(PconvgenError, match=message):
+            call(array)
+
+
+def test_bad_run_options(compiled: pconvgen.CompiledModel) -> None:
+    for call in (compiled.run, compiled.bench):
+        for threads in (0, -1, 1000):
+            with pytest.raises(UsageError, match=f"impossible number of threads .found {threads}, expected 1 to"):
+                call(IMAGE, threads=threads)
+        for cores in ([], [4000]):
+            with pytest.raises(UsageError, match="no such cores"):
+                call(IMAGE, cores=cores)

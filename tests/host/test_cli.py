@@ -24,6 +24,7 @@ from torch.nn.utils import parametrize, prune
 
 import pconvgen
 from pconvgen.devices import get_device
+from pconvgen.devices.cores import core_numbers
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model, onnx_weights, torch_weights
 from pconvgen.sparsify import Recipe, sparsify, sparsify_file
@@ -110,7 +111,9 @@ def test_run_gives_what_the_model_gives(models: Path, tmp_path: Path, invoke: In
     with np.load(tmp_path / "y.npz") as stored:
         assert stored.files == ["output"]
         np.testing.assert_allclose(stored["output"], expected, rtol=1e-4, atol=1e-5)
-    code, out, _ = invoke("run", models / "small.so", "--input", tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", np.asfortranarray(image))
+    cores = ("--cores", core_numbers()[-1], "--threads", 1)
+    code, out, _ = invoke("run", models / "small.so", "--input", tmp_path / "x.npy", *cores)
     assert code == 0
     assert out.startswith("output: float32 1x10, min ")
     assert f"top 5: [{expected.argmax()}] " in out
@@ -133,6 +136,12 @@ def test_bench(models: Path, tmp_path: Path, invoke: Invoke) -> None:
     assert 0 < result["min_ms"] == min(result["times_ms"]) <= result["median_ms"]
     assert (result["threads"], result["device"], result["target"]) == (1, "local", "host")
     assert "median" in out
+
+    core = core_numbers()[-1]
+    code, out, _ = invoke("bench", models / "small.so", "--cores", core, "--json", tmp_path / "b.json")
+    assert code == 0
+    assert json.loads((tmp_path / "b.json").read_text())["cores"] == [core]
+    assert f"1 thread on core {core}, device local" in out
 
 
 @without_emulator

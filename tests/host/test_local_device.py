@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from pconvgen.devices import Model, get_device
-from pconvgen.devices.device import usable_cores
+from pconvgen.devices.cores import core_numbers, usable_cores
 from pconvgen.devices.local import LocalDevice
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.schedules import ISAS
@@ -133,6 +135,37 @@ def test_impossible_threads_are_refused(model: Model, inputs: dict[str, np.ndarr
     for threads in (0, usable_cores() + 1):
         with pytest.raises(UsageError, match="impossible number of threads"):
             get_device("local").bench(model, inputs, threads=threads)
+
+
+def test_a_model_keeps_to_its_cores(model: Model, inputs: dict[str, np.ndarray]) -> None:
+    last = core_numbers()[-1]
+    _assert_right(get_device("local").run(model, inputs, cores=[last]), inputs)
+    result = get_device("local").bench(model, inputs, cores=[last], seconds=0.05)
+    assert result.cores == (last,)
+    with pytest.raises(UsageError, match=r"impossible number of threads.*expected 1 to 1"):
+        get_device("local").run(model, inputs, cores=[last], threads=2)
+    with pytest.raises(UsageError, match="no such cores"):
+        get_device("local").bench(model, inputs, cores=[last + 1])
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="one core")
+def test_threads_are_bound_to_the_cores_they_are_given() -> None:
+    first, second = core_numbers()[:2]
+    program = f"""
+import os
+from pconvgen.devices.worker import _import_runtime, keep_to_cores
+tvm = _import_runtime()
+before = set(os.listdir("/proc/self/task"))
+keep_to_cores(tvm, 2, [{second}, {first}])
+for thread in sorted(set(os.listdir("/proc/self/task")) - before | {{str(os.getpid())}}):
+    print(thread == str(os.getpid()), sorted(os.sched_getaffinity(int(thread))))
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command, env={**os.environ, "TVM_NUM_THREADS": "2"}, capture_output=True, text=True, check=True
+    )
+    # TVM itself would bind its second thread to the second core.
+    assert sorted(done.stdout.splitlines()) == [f"False [{first}]", f"True [{first}, {second}]"]
 
 
 def test_kernel_that_writes_out_of_bounds_is_a_message(tmp_path: Path) -> None:

@@ -11,6 +11,9 @@ from pconvgen.tvm_compat import PrimFunc, build, is_scheduled
 from tests.networks import TOLERANCE, imported, relative_error
 from tests.zoo import ZOO
 
+MEMORY = 1.2
+"""The arena of the activations is at most this many times as large as the largest live set."""
+
 pytestmark = pytest.mark.host
 
 # Every network dense and with patterns; the other structures on networks that differ in their layers.
@@ -37,6 +40,9 @@ def test_answers_are_pytorchs(name: str, structure: str | None, monkeypatch: pyt
     model = imported(name, structure)
     compiled = pconvgen.compile(model)
     assert relative_error(compiled) <= TOLERANCE
+    memory = compiled.manifest.memory
+    assert memory is not None
+    assert memory.live_nbytes <= memory.nbytes <= MEMORY * memory.live_nbytes
     if structure is not None:
         assert any(decision.structure != "dense" for decision in compiled.decisions)
 

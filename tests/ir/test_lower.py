@@ -203,7 +203,8 @@ def test_dense_ignores_zeros(mixed: Any) -> None:
     decisions = decisions_of(run(imported.module, HOST, dense=True))
     assert {decision.structure for decision in decisions} == {"dense"}
     assert all(decision.reason.endswith("dense was asked for") for decision in decisions)
-    assert [name for name, _ in phases(HOST, dense=True)] == ["transposed", "lower", "legalise"]
+    names = [name for name, _ in phases(HOST, dense=True)]
+    assert names == ["transposed", "lower", "resizes", "rows", "legalise", "schedule", "calls", "memory"]
 
 
 @pytest.mark.host

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from commands import Invoke, invoker
 
+from pconvgen.arena import ActivationMemory
 from pconvgen.cli.options import parse_shapes
 from pconvgen.cli.run import _summary, read_arrays, write_arrays
 from pconvgen.decision import Decision
@@ -221,6 +222,9 @@ def test_layer_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert summary(rows, 4096) == (
         "total: 2 layers (1 pattern, 1 dense); 2.00 M MACs dense, 1.25 M surviving (62.5 %); "
         "predicted 0.500 ms on one core without 1 layers of TVM's; library 4.0 KiB"
+    )
+    assert summary(rows[:1], memory=ActivationMemory(5 << 20, 4 << 20)).endswith(
+        "on one core; activations 5.0 MiB, largest live set 4.0 MiB, 1.25x"
     )
     assert summary([]) == "no convolution or linear layers"
 

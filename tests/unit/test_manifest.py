@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pconvgen.arena import ActivationMemory
 from pconvgen.decision import Decision
 from pconvgen.errors import PconvgenError
 from pconvgen.manifest import MARK, Manifest, read_manifest
@@ -16,6 +17,7 @@ MANIFEST = Manifest(
     outputs=(("y", (1, 4), "float32"), ("z", (), "float32")),
     decisions=(Decision("fc", "linear", (4, 3), 12, "dense", 1.0, "channels: dense", "the weight has no zeros"),),
     versions={"pconvgen": "0"},
+    memory=ActivationMemory(192, 130),
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from pconvgen.devices import DEVICES, Model, get_device, toolchain
 from pconvgen.devices.container import read_tensors, write_tensors
-from pconvgen.devices.device import check_library, check_threads, named_outputs, ordered_inputs, usable_cores
+from pconvgen.devices.device import check_library, named_outputs, ordered_inputs
 from pconvgen.devices.doctor import checks, numbers
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError, UsageError
@@ -163,13 +163,6 @@ def test_inputs_are_checked_and_made_contiguous() -> None:
 def test_number_of_outputs_is_checked() -> None:
     with pytest.raises(PconvgenError, match=r"found 2, expected 1 \(y\)"):
         named_outputs(MODEL, [np.zeros(1), np.zeros(1)])
-
-
-def test_threads_are_checked() -> None:
-    check_threads(usable_cores())
-    for threads in (0, -1, usable_cores() + 1):
-        with pytest.raises(UsageError, match="impossible number of threads"):
-            check_threads(threads)
 
 
 def test_library_must_exist_and_fit(tmp_path: Path) -> None:
