@@ -19,7 +19,10 @@ from pconvgen.schedules.isa import Isa
 from pconvgen.templates.tiles import cut
 from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_transforms import transform_weight
-from pconvgen.tvm_compat import T, broadcast, lane, ramp
+from pconvgen.tvm_compat import T, broadcast, lane, prefetch, ramp
+
+AHEAD = 16384
+"""Elements by which weights, which are read once a block, are fetched ahead: hardware stops at the ends of pages."""
 
 
 def pack_weight(grid: TileGrid, weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -71,6 +74,7 @@ class Product:
         with T.serial(0, grid.workload.in_channels) as channel:
             c = T.Bind(T.Cast("int64", channel))
             first = T.Bind(weights + c * s.filters)
+            prefetch(self.weights, first + AHEAD)
             at = T.Bind(source + c * grid.stride)
             xs = [T.Bind(self.inputs[ramp(at + i * s.lanes, s.lanes)]) for i in range(vectors)]
             for row, w in zip(acc, self._broadcast(first), strict=True):
