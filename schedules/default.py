@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from pconvgen.schedules.cost import TLB_KIB, channel_cycles, pixel_cycles, tile_channel_bytes
 from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.schedules.winograd import winograd_cycles, winograd_schedules
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.pixels import pixel_layout
 from pconvgen.templates.planes import min_pitch, used_phases
@@ -25,6 +26,9 @@ WEIGHTS = 16
 
 TILE_CHOICES = 3
 """How many sizes of tiles that run across rows are tried, from the largest that fits the registers."""
+
+FULL = 0.99
+"""Share of the weights of a layer from which it is not pruned: it may be stored as four times as many for Winograd."""
 
 UNROLL = (1, 2, 4, 8)
 
@@ -48,14 +52,21 @@ class Choice:
 
 
 def rank(workload: ConvWorkload, candidates: Iterable[Candidate], isa: Isa, l2_kib: int) -> list[Choice]:
-    """The best choice of every candidate, the fastest first."""
+    """The best choice of every candidate, the fastest first; where nothing is pruned, also the best of Winograd's."""
+    found = list(candidates)
     best = []
-    for candidate in candidates:
+    for candidate in found:
         choices = (
             Choice(candidate, max_group, schedule, _cycles(workload, shape, schedule, isa, l2_kib))
             for max_group, shape, schedule in schedules(workload, candidate, isa, l2_kib)
         )
         best.append(min(choices, key=lambda choice: choice.cycles))
+        if candidate.structure == "dense" and (len(found) == 1 or candidate.fill >= FULL):
+            winograd = (
+                Choice(candidate, 1, schedule, winograd_cycles(workload, schedule, isa, l2_kib))
+                for schedule in winograd_schedules(workload, isa)
+            )
+            best.extend(sorted(winograd, key=lambda choice: choice.cycles)[:1])
     return sorted(best, key=lambda choice: choice.cycles)
 
 

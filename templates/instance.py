@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
 from pconvgen.sparsity.taps import TapEncoding, by_channels
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.pack import PackKernel
 from pconvgen.templates.pixels import PixelKernel, pixel_layout
+from pconvgen.templates.winograd import WinogradKernel, nchw, planes_read
+from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.workload import ConvWorkload
 
 CHUNKS = 8
@@ -27,10 +29,11 @@ class Instance:
     ----------
     kernel: the template instance.
     pack: what brings the input into the kernel's layout, None when it reads NCHW.
-    constants: the kernel's arguments between the data and the bias: offsets, values, indptr, order, chunks.
+    constants: the kernel's arguments between the data and the bias: offsets, values, indptr, order, chunks; the
+        transformed weight where the kernel is Winograd's.
     """
 
-    kernel: PixelKernel | ChannelKernel
+    kernel: PixelKernel | ChannelKernel | WinogradKernel
     pack: PackKernel | None
     constants: tuple[NDArray[np.int32] | NDArray[np.float32], ...]
 
@@ -44,6 +47,8 @@ def instantiate(workload: ConvWorkload, encoding: TapEncoding, schedule: Schedul
     """The kernel of `workload` for weights in `encoding`, with its arrays."""
     if isinstance(schedule, ChannelSchedule):
         return _channels(workload, encoding, schedule)
+    if isinstance(schedule, WinogradSchedule):
+        return _winograd(workload, encoding, schedule, isa)
     return _pixels(workload, encoding, schedule, isa)
 
 
@@ -85,6 +90,13 @@ def _channels(workload: ConvWorkload, encoding: TapEncoding, schedule: ChannelSc
         chunks=len(chunks) - 1,
     )
     return Instance(kernel, None, _arrays(encoding, np.ascontiguousarray(encoding.entries[:, 0]), chunks))
+
+
+def _winograd(workload: ConvWorkload, encoding: TapEncoding, schedule: WinogradSchedule, isa: Isa) -> Instance:
+    layout, source = planes_read(workload)
+    kernel = WinogradKernel(workload, schedule, isa, source, nchw(workload), layout.identity)
+    pack = None if layout.identity else PackKernel(layout, isa.widths[0].lanes)
+    return Instance(kernel, pack, (pack_weight(kernel.grid, encoding.decode(workload.weight_shape)),))
 
 
 def _arrays(encoding: TapEncoding, offsets: NDArray[np.int32], chunks: NDArray[np.int32]) -> tuple:

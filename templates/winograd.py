@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.winograd import WinogradSchedule
+from pconvgen.schedules.schedule import WinogradSchedule
+from pconvgen.templates.planes import PlaneLayout, min_pitch, plane_layout
 from pconvgen.templates.winograd_grid import TileGrid, View
 from pconvgen.templates.winograd_input import InputTransform
 from pconvgen.templates.winograd_output import OutputTransform
@@ -99,6 +100,21 @@ class WinogradKernel:
                 with T.serial(0, w.out_channels) if shared else T.parallel(0, w.out_channels) as f:
                     last.filter(T.Bind(T.Cast("int64", f)), T.Bind(image * self.target.size), first)
         return func()
+
+
+def planes_read(workload: ConvWorkload) -> tuple[PlaneLayout, View]:
+    """The layout that packing makes for the template, and the same as a view."""
+    layout = plane_layout(
+        workload, block=workload.out_height, pitch=min_pitch(workload), align=1, own_columns=False, slack=0
+    )
+    top, left = workload.padding[:2]
+    return layout, View(layout.lead + top * layout.pitch + left, layout.channel, layout.pitch, layout.size)
+
+
+def nchw(workload: ConvWorkload) -> View:
+    """The output of a workload in NCHW."""
+    plane = workload.out_height * workload.out_width
+    return View(0, plane, workload.out_width, workload.out_channels * plane)
 
 
 def _loop(parts: int) -> Any:

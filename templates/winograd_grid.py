@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pconvgen.schedules.winograd import WinogradSchedule
+from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.templates.winograd_transforms import TAPS
 from pconvgen.workload import ConvWorkload
 

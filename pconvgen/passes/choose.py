@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
 from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import Choice, is_single_pixel, rank
+from pconvgen.schedules.default import Choice, rank
+from pconvgen.schedules.schedule import ChannelSchedule, WinogradSchedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, instantiate
@@ -63,7 +64,6 @@ def plan_layer(
     if weight is not site.weight:
         encoding = replace(encoding, values=np.nan_to_num(encoding.values))
     instance = instantiate(site.workload, encoding, best.schedule, isa)
-    template = "channels" if is_single_pixel(site.workload) else "pixels"
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
     structure = "dense" if best.candidate.structure == "dense" else smallest(found).structure
     reason = _reason(ranking, decided_dense=dense)
@@ -79,13 +79,21 @@ def plan_layer(
         macs=site.workload.macs * math.prod(whole) // math.prod(shape),
         structure=structure,
         density=np.count_nonzero(site.weight) / math.prod(whole),
-        choice=f"{template}: {best.candidate}",
+        choice=_text(best),
         reason=reason,
         schedule=asdict(best.schedule),
         predicted_cycles=best.cycles,
         nbytes=instance.nbytes,
     )
     return LayerPlan(site, instance, decision.timed(target.ghz))
+
+
+def _text(choice: Choice) -> str:
+    """Template and encoding."""
+    if isinstance(choice.schedule, WinogradSchedule):
+        return f"winograd: F({choice.schedule.tile},3)"
+    template = "channels" if isinstance(choice.schedule, ChannelSchedule) else "pixels"
+    return f"{template}: {choice.candidate}"
 
 
 def _compact(candidate: Candidate) -> bool:
@@ -98,10 +106,11 @@ def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:
     """Why the first of the ranking was taken, with predicted cycles against the alternative a user would ask about."""
     best = ranking[0]
     zeros = best.candidate.nonzeros < _dense_size(ranking, best)
-    if decided_dense:
-        return "dense was asked for"
-    if not zeros:
-        return "the weight has no zeros"
+    if decided_dense or not zeros:
+        text = "dense was asked for" if decided_dense else "the weight has no zeros"
+        return f"{text}; {_against_direct(ranking)}" if isinstance(best.schedule, WinogradSchedule) else text
+    if isinstance(best.schedule, WinogradSchedule):
+        return f"the weight has hardly any zeros; {_against_direct(ranking)}"
     if best.candidate.structure == "dense":
         rival = next((choice for choice in ranking if choice.candidate.structure != "dense"), None)
         if rival is None:
@@ -114,6 +123,12 @@ def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:
         text += f", fill {best.candidate.fill:.2f}"
     rival = next((choice for choice in ranking[1:] if choice.candidate.structure != best.candidate.structure), dense)
     return text + f"; next {rival.candidate} at {rival.cycles / best.cycles:.2f}x"
+
+
+def _against_direct(ranking: list[Choice]) -> str:
+    """What Winograd, the first of the ranking, gains over direct convolution."""
+    direct = next(choice for choice in ranking[1:] if choice.candidate.structure == "dense")
+    return f"{direct.cycles / ranking[0].cycles:.1f}x fewer cycles than direct convolution"
 
 
 def _dense_size(ranking: list[Choice], best: Choice) -> int:
