@@ -94,7 +94,8 @@ def _channels(workload: ConvWorkload, encoding: TapEncoding, schedule: ChannelSc
 
 def _winograd(workload: ConvWorkload, encoding: TapEncoding, schedule: WinogradSchedule, isa: Isa) -> Instance:
     layout, source = planes_read(workload)
-    kernel = WinogradKernel(workload, schedule, isa, source, nchw(workload), layout.identity)
+    target = nchw(workload.out_channels, workload.out_height, workload.out_width)
+    kernel = WinogradKernel(workload, schedule, isa, source, target)
     pack = None if layout.identity else PackKernel(layout, isa.widths[0].lanes)
     return Instance(kernel, pack, (pack_weight(kernel.grid, encoding.decode(workload.weight_shape)),))
 

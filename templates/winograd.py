@@ -41,7 +41,6 @@ class WinogradKernel:
     source: the input, whose zero padding is in memory around every plane: rows [-top, height + bottom) and columns
         [-left, width + right) are read, nothing else.
     target: the output; exactly its elements are written. A residual lies like it.
-    nchw_input: whether the input is NCHW itself.
     """
 
     workload: ConvWorkload
@@ -49,7 +48,6 @@ class WinogradKernel:
     isa: Isa
     source: View
     target: View
-    nchw_input: bool
 
     @property
     def grid(self) -> TileGrid:
@@ -59,14 +57,14 @@ class WinogradKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data float32 [batch, source.size] (NCHW when `nchw_input`), weights float32
-        (winograd_product.pack_weight), then bias float32 [out_channels] and residual (NCHW) when the epilogue has them,
-        then the output, NCHW.
+        Arguments, in order: data float32 [batch, source.size], weights float32 (winograd_product.pack_weight), then bias
+        float32 [out_channels] and residual float32 [batch, target.size] when the epilogue has them, then the output,
+        like the residual. What lies as NCHW does has its shape.
         """
         w, grid = self.workload, self.grid
         with prim_func("winograd") as func:
-            data_shape = (w.batch, w.in_channels, w.height, w.width) if self.nchw_input else (w.batch, self.source.size)
-            out_shape = (w.batch, w.out_channels, w.out_height, w.out_width)
+            data_shape = _shape(self.source, w.batch, w.in_channels, w.height, w.width)
+            out_shape = _shape(self.target, w.batch, w.out_channels, w.out_height, w.out_width)
             data = T.arg("data", T.buffer(data_shape, "float32"))
             size = grid.points**2 * grid.groups * w.in_channels * self.schedule.filters
             weights = T.arg("weights", T.buffer((size,), "float32"))
@@ -111,10 +109,13 @@ def planes_read(workload: ConvWorkload) -> tuple[PlaneLayout, View]:
     return layout, View(layout.lead + top * layout.pitch + left, layout.channel, layout.pitch, layout.size)
 
 
-def nchw(workload: ConvWorkload) -> View:
-    """The output of a workload in NCHW."""
-    plane = workload.out_height * workload.out_width
-    return View(0, plane, workload.out_width, workload.out_channels * plane)
+def nchw(channels: int, height: int, width: int) -> View:
+    """An image without padding."""
+    return View(0, height * width, width, channels * height * width)
+
+
+def _shape(view: View, batch: int, *chw: int) -> tuple[int, ...]:
+    return (batch, *chw) if view == nchw(*chw) else (batch, view.size)
 
 
 def _loop(parts: int) -> Any:

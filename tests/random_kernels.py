@@ -17,16 +17,20 @@ from numpy.typing import NDArray
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import is_single_pixel, schedules
 from pconvgen.schedules.schedule import PixelSchedule, Schedule
+from pconvgen.schedules.winograd import winograd_schedules
 from pconvgen.sparsity import Candidate, candidates, encode
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pack import PackKernel
 from pconvgen.templates.pixels import PixelKernel, block_tiles, pixel_layout
 from pconvgen.templates.planes import PlaneLayout
+from pconvgen.templates.winograd import WinogradKernel
+from pconvgen.templates.winograd_grid import View
+from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
-from tests.layers import TOLERANCE, Layer, error, random_convolution, random_layer, random_linear, random_weight
+from tests.layers import TOLERANCE, Layer, error, random_convolution, random_epilogue, random_layer, random_linear, random_weight
 
 L2_KIB = (4, 16, 64, 1024)
 """Caches to block for: small ones cut a small layer into blocks of rows."""
@@ -179,6 +183,82 @@ def packed_planes(layout: PlaneLayout, data: NDArray[np.float32]) -> NDArray[np.
     return packed
 
 
+def _winograd(rng: np.random.Generator, isa: str) -> Case:
+    """With gaps of NaN between rows, planes and images, in which nothing may be read that counts, and nothing written."""
+    w = _winograd_workload(rng)
+    legal = list(winograd_schedules(w, ISAS[isa]))
+    schedule = legal[rng.integers(len(legal))]
+    top, left, bottom, right = w.padding
+    padded = (w.in_channels, top + w.height + bottom, left + w.width + right)
+    source, target = _spaced(rng, *padded), _spaced(rng, w.out_channels, w.out_height, w.out_width)
+    inner = replace(source, origin=source.origin + top * source.row + left)
+    kernel = WinogradKernel(w, schedule, ISAS[isa], inner, target)
+    weight = rng.standard_normal(w.weight_shape).astype(np.float32)
+    seed = int(rng.integers(1 << 32))
+
+    def check(functions: Functions, at: At) -> str | None:
+        layer = random_layer(np.random.default_rng(seed), w, weight)
+        data = np.pad(layer.data, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        buffers = [Guarded(placed(source, data), at, writable=False)]
+        buffers.append(Guarded(pack_weight(kernel.grid, weight), at, writable=False))
+        if w.epilogue.bias:
+            buffers.append(Guarded(layer.bias, at, writable=False))
+        if w.epilogue.residual:
+            buffers.append(Guarded(placed(target, layer.residual), at, writable=False))
+        output = Guarded(_nothing(w.batch, target.size), at, writable=True)
+        functions[0](*(buffer.array for buffer in buffers), output.array)
+        if not output.intact:
+            return "wrote behind the end of the output"
+        found = _elements(target, output.array, *layer.expected.shape[1:])
+        wrong = error(layer, found)
+        if wrong > TOLERANCE:
+            return f"error {wrong}"
+        same = np.array_equal(placed(target, found), output.array, equal_nan=True)
+        return None if same else "wrote between the outputs"
+
+    return Case(f"{w} {schedule} {inner} {target}", (kernel,), check)
+
+
+def _winograd_workload(rng: np.random.Generator) -> ConvWorkload:
+    wide = rng.random() < 0.1
+    padding = (1,) * 4 if rng.random() < 0.5 else tuple(int(p) for p in rng.integers(0, 4, 4))
+    return ConvWorkload(
+        batch=int(rng.choice([1, 1, 1, 2, 9])),
+        in_channels=int(rng.integers(1, 20)),
+        height=int(rng.integers(3, 6 if wide else 24)),
+        width=int(rng.integers(3, 200 if wide else 36)),
+        out_channels=int(rng.integers(1, 24)),
+        kernel=(3, 3),
+        padding=padding,
+        epilogue=random_epilogue(rng),
+    )
+
+
+def _spaced(rng: np.random.Generator, channels: int, height: int, width: int) -> View:
+    """An image with random gaps, which ends with its last element."""
+    gaps = [int(gap) for gap in rng.integers(0, 6, 3)]
+    row = width + gaps[0]
+    channel = height * row + gaps[1]
+    return View(gaps[2], channel, row, gaps[2] + (channels - 1) * channel + (height - 1) * row + width)
+
+
+def _elements(view: View, images: NDArray[np.float32], *shape: int) -> NDArray[np.float32]:
+    """[batch, channels, height, width] out of [batch, view.size]."""
+    return images[:, _places(view, *shape)]
+
+
+def _places(view: View, channels: int, height: int, width: int) -> NDArray[np.int64]:
+    c, y, x = np.ogrid[:channels, :height, :width]
+    return view.origin + c * view.channel + y * view.row + x
+
+
+def placed(view: View, data: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of `_elements`; NaN elsewhere."""
+    images = _nothing(len(data), view.size)
+    images[:, _places(view, *data.shape[1:])] = data
+    return images
+
+
 def _nothing(*shape: int) -> NDArray[np.float32]:
     """NaN, so that nothing unwritten passes."""
     return np.full(shape, np.nan, np.float32)
@@ -188,6 +268,7 @@ TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "pixels": _pixels,
     "channels": _channels,
     "pack": _pack,
+    "winograd": _winograd,
 }
 
 

@@ -108,9 +108,9 @@ def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:
     zeros = best.candidate.nonzeros < _dense_size(ranking, best)
     if decided_dense or not zeros:
         text = "dense was asked for" if decided_dense else "the weight has no zeros"
-        return f"{text}; {_against_direct(ranking)}" if isinstance(best.schedule, WinogradSchedule) else text
+        return f"{_against_direct(ranking)}; {text}" if isinstance(best.schedule, WinogradSchedule) else text
     if isinstance(best.schedule, WinogradSchedule):
-        return f"the weight has hardly any zeros; {_against_direct(ranking)}"
+        return f"{_against_direct(ranking)}; the weight has hardly any zeros"
     if best.candidate.structure == "dense":
         rival = next((choice for choice in ranking if choice.candidate.structure != "dense"), None)
         if rival is None:
