@@ -1,9 +1,9 @@
 """Dense 3x3 layers: direct convolution against Winograd, python -m benchmarks.winograd [LAYER ...].
 
-For each layer: milliseconds of the kernel without packing its input, direct, with F(2, 3) and with F(4, 3), each with the
-schedule that the model likes best, the cycles that it predicts (packing included) turned into milliseconds at the clock
-of the FMA peak, and the share of that peak that the products of the best would have alone. One thread of one process;
-benchmarks/measure.py has the rules.
+For each layer: milliseconds of the kernel without packing its input, direct, with F(2, 3) and with F(4, 3), each with
+the schedule that the model likes best; the milliseconds that it predicts (packing included) at the clock of the FMA
+peak; the share of that peak that the multiplications of the better of the two have, transforms taking part of the time.
+One thread of one process; benchmarks/measure.py has the rules.
 """
 
 from __future__ import annotations

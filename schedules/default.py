@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from math import prod
 
 from pconvgen.schedules.cost import TLB_KIB, channel_cycles, pixel_cycles, tile_channel_bytes
 from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.schedules.winograd import winograd_cycles, winograd_schedules
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.pixels import pixel_layout
@@ -61,13 +62,19 @@ def rank(workload: ConvWorkload, candidates: Iterable[Candidate], isa: Isa, l2_k
             for max_group, shape, schedule in schedules(workload, candidate, isa, l2_kib)
         )
         best.append(min(choices, key=lambda choice: choice.cycles))
-        if candidate.structure == "dense" and (len(found) == 1 or candidate.fill >= FULL):
+        if _is_full(workload, candidate, found):
             winograd = (
                 Choice(candidate, 1, schedule, winograd_cycles(workload, schedule, isa, l2_kib))
                 for schedule in winograd_schedules(workload, isa)
             )
             best.extend(sorted(winograd, key=lambda choice: choice.cycles)[:1])
     return sorted(best, key=lambda choice: choice.cycles)
+
+
+def _is_full(workload: ConvWorkload, candidate: Candidate, found: list[Candidate]) -> bool:
+    """Whether a candidate stores all weights and there is nothing to gain from zeros."""
+    full = candidate.structure == "dense" and candidate.stored == prod(workload.weight_shape)
+    return full and (len(found) == 1 or candidate.fill >= FULL)
 
 
 def is_single_pixel(workload: ConvWorkload) -> bool:

@@ -1,14 +1,24 @@
 """Schedules of Winograd convolution: which are legal on an instruction set, and the cycles that they need.
 
-The model is that of cost.py: what a register tile starts per channel against what the core can start, and what comes from
-the caches. Constants were fitted to schedules measured on Zen 4.
+The model is that of cost.py: what a register tile starts per channel against what the core can start, and what comes
+from the caches; transforms are as many cycles as they have vector instructions, at the rate of FMAs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pconvgen.schedules.cost import BODY, FMA_LATENCY, IN_ORDER, L1_KIB, L2_BYTES, L3_BYTES, MEMORY_BYTES, OVERLAP, STORE
+from pconvgen.schedules.cost import (
+    BODY,
+    FMA_LATENCY,
+    IN_ORDER,
+    L1_KIB,
+    L2_BYTES,
+    L3_BYTES,
+    MEMORY_BYTES,
+    OVERLAP,
+    STORE,
+)
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.templates.winograd import planes_read

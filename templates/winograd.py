@@ -57,9 +57,9 @@ class WinogradKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data float32 [batch, source.size], weights float32 (winograd_product.pack_weight), then bias
-        float32 [out_channels] and residual float32 [batch, target.size] when the epilogue has them, then the output,
-        like the residual. What lies as NCHW does has its shape.
+        Arguments, in order: data float32 [batch, source.size], weights float32 (winograd_product.pack_weight), then
+        bias float32 [out_channels] and residual float32 [batch, target.size] when the epilogue has them, then the
+        output, like the residual. What lies as NCHW does has its shape.
         """
         w, grid = self.workload, self.grid
         with prim_func("winograd") as func:

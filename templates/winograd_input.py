@@ -1,7 +1,7 @@
 """Winograd's input transform: the padded planes of an image as tiles' values at the points.
 
-For every channel and row of tiles, first along columns, vectors along the row, into scratch rows; then along rows, whose
-tiles are put apart by shuffles:
+For every channel and row of tiles, first along columns, vectors along the row, into scratch rows; then along rows,
+whose tiles are put apart by shuffles:
 
     row y      a0 a1 a2 a3 b0 b1 b2 b3 c0 ...    of 6 rows, one scratch row for each of 6 points
     scratch    a0 a1 a2 a3 b0 b1 b2 b3 c0 ...    ->  d0 = a0 b0 c0 ..   d4 = b0 c0 ..  (F(4, 3): tiles a, b, c, ...
@@ -91,9 +91,7 @@ class InputTransform:
         loaded = [T.Bind(rows[ramp(start + n * lanes, lanes)]) for n in range(m + 1)]
         d = split(loaded[:m], lanes)
         # What the next tile begins with.
-        d += [
-            T.Bind(shuffle([d[k], loaded[m]], [*range(1, lanes), lanes + k])) for k in range(TAPS - 1)
-        ]
+        d += [T.Bind(shuffle([d[k], loaded[m]], [*range(1, lanes), lanes + k])) for k in range(TAPS - 1)]
         for j, point in enumerate(transform_input(d, m, lanes)):
             start = (i * grid.points + j) * grid.inputs + piece.first
             T.buffer_store(self.points, point, [ramp(at + start, lanes)])

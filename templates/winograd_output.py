@@ -1,7 +1,7 @@
 """Winograd's output transform: products at the points as outputs, with the epilogue, into the planes of an image.
 
-The reverse of the input transform: for every filter and vector of tiles of a row, along columns and along rows, with the
-tiles of a vector put together by shuffles and finished as vectors of pixels.
+The reverse of the input transform: for every filter and vector of tiles of a row, along columns and along rows, with
+the tiles of a vector put together by shuffles and finished as vectors of pixels.
 """
 
 from __future__ import annotations

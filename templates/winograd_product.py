@@ -1,11 +1,11 @@
 """Winograd's products: at every point a small matrix product of weights and tiles.
 
-    for point:
-        for group of filters:
-            for some vectors of tiles:
-                acc[G][vectors] = 0
-                for channel: acc[j][i] += weight[point, group, channel, j] * input[point, channel, i]
-                store
+for point:
+    for group of filters:
+        for some vectors of tiles:
+            acc[G][vectors] = 0
+            for channel: acc[j][i] += weight[point, group, channel, j] * input[point, channel, i]
+            store
 """
 
 from __future__ import annotations
@@ -91,6 +91,4 @@ class Product:
             scalars = [T.Bind(broadcast(self.weights[first + j], s.lanes)) for j in range(s.filters)]
             return [lambda w=w: w for w in scalars]
         loaded = [T.Bind(self.weights[ramp(first + j, s.lanes)]) for j in range(0, s.filters, s.lanes)]
-        return [
-            lambda j=j: broadcast(lane(loaded[j // s.lanes], j % s.lanes), s.lanes) for j in range(s.filters)
-        ]
+        return [lambda j=j: broadcast(lane(loaded[j // s.lanes], j % s.lanes), s.lanes) for j in range(s.filters)]

@@ -30,7 +30,16 @@ from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
-from tests.layers import TOLERANCE, Layer, error, random_convolution, random_epilogue, random_layer, random_linear, random_weight
+from tests.layers import (
+    TOLERANCE,
+    Layer,
+    error,
+    random_convolution,
+    random_epilogue,
+    random_layer,
+    random_linear,
+    random_weight,
+)
 
 L2_KIB = (4, 16, 64, 1024)
 """Caches to block for: small ones cut a small layer into blocks of rows."""
@@ -184,7 +193,7 @@ def packed_planes(layout: PlaneLayout, data: NDArray[np.float32]) -> NDArray[np.
 
 
 def _winograd(rng: np.random.Generator, isa: str) -> Case:
-    """With gaps of NaN between rows, planes and images, in which nothing may be read that counts, and nothing written."""
+    """With gaps of NaN between rows, planes and images: nothing in them may count, and nothing be written."""
     w = _winograd_workload(rng)
     legal = list(winograd_schedules(w, ISAS[isa]))
     schedule = legal[rng.integers(len(legal))]
