@@ -32,6 +32,12 @@ FILTERS = (4, 8, 16)
 BLOCK = 256
 """Tiles of a block, about, at most: enough for weights to be read from far away for nothing."""
 
+HIDDEN = 0.7
+"""Share of reading the weights once more that hides behind the products."""
+
+EXPOSED = 0.5
+"""Share of writing and reading scratch memory that takes time where it does not fit the second-level cache."""
+
 STEP = 3
 """Instructions for addresses and the branch of one channel, beside its tile."""
 
@@ -78,14 +84,15 @@ def winograd_cycles(workload: ConvWorkload, schedule: WinogradSchedule, isa: Isa
     cycles = workload.in_channels * _input(grid, isa) + workload.out_channels * _output(grid, isa)
     scratch = 4 * grid.points**2 * (grid.inputs + grid.products)
     if scratch > l2_kib * 1024:
-        cycles += 2 * scratch / L3_BYTES
+        cycles += EXPOSED * scratch / L3_BYTES
     weights = 4 * grid.points**2 * grid.groups * schedule.filters * workload.in_channels
     products = grid.points**2 * grid.groups * _products(grid, isa)
     near = weights + scratch <= l2_kib * 1024
     blocks = workload.batch * grid.blocks
     # They come from memory once and are fetched ahead.
     first = max(products, weights / MEMORY_BYTES)
-    further = max(products, weights / (L2_BYTES if near else L3_BYTES))
+    again = weights / (L2_BYTES if near else L3_BYTES)
+    further = products + again - HIDDEN * min(products, again)
     pack = 0.0 if layout.identity else layout.size / isa.widths[0].lanes * STORE
     return blocks * cycles + first + (blocks - 1) * further + workload.batch * pack
 
@@ -94,6 +101,8 @@ def _products(grid: TileGrid, isa: Isa) -> float:
     """Cycles of a group of filters at one point for the tiles of a block."""
     s, width = grid.schedule, next(w for w in isa.widths if w.lanes == grid.schedule.lanes)
     channels = grid.workload.in_channels
+    # Weights are loaded one by one, for which the narrowest width stands, but for FMAs by element.
+    scalars = max(w.loads for w in isa.widths)
     panels = -(-grid.vectors // s.vectors)
     compute = 0.0
     for panel in range(panels):
@@ -103,7 +112,8 @@ def _products(grid: TileGrid, isa: Isa) -> float:
         # A weight that is used once is a memory operand where the ISA has those.
         separate = 0 if isa.memory_operands and vectors == 1 else weights
         issue = (fmas + (vectors + separate) / isa.paired + STEP) / isa.issue
-        step = max(fmas / width.fma, (vectors + weights) / (2 * width.loads), FMA_LATENCY, issue)
+        loads = vectors / width.loads + weights / scalars
+        step = max(fmas / width.fma, loads, FMA_LATENCY, issue)
         step += IN_ORDER * issue if isa.by_element else 0.0
         compute += channels * step + BODY + fmas * STORE
     # The tiles of a point are read again for every group of filters.

@@ -10,6 +10,7 @@ for point:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -77,18 +78,19 @@ class Product:
             prefetch(self.weights, first + AHEAD)
             at = T.Bind(source + c * grid.stride)
             xs = [T.Bind(self.inputs[ramp(at + i * s.lanes, s.lanes)]) for i in range(vectors)]
-            for row, w in zip(acc, self._broadcast(first), strict=True):
+            weight = self._weight(first)
+            for j, row in enumerate(acc):
+                w = weight(j)
                 for a, x in zip(row, xs, strict=True):
-                    T.buffer_store(a, a[every] + w() * x, [every])
+                    T.buffer_store(a, a[every] + w * x, [every])
         for j, row in enumerate(acc):
             for i, a in enumerate(row):
                 T.buffer_store(self.products, a[every], [ramp(target + (j * grid.stride + i * s.lanes), s.lanes)])
 
-    def _broadcast(self, first: Any) -> list[Any]:
-        """Functions that give each weight of a group, broadcast."""
+    def _weight(self, first: Any) -> Callable[[int], Any]:
+        """A function that gives each weight of a group, broadcast, when it is wanted: all do not fit the registers."""
         s = self.grid.schedule
         if not self.isa.by_element:
-            scalars = [T.Bind(broadcast(self.weights[first + j], s.lanes)) for j in range(s.filters)]
-            return [lambda w=w: w for w in scalars]
+            return lambda j: T.Bind(broadcast(self.weights[first + j], s.lanes))
         loaded = [T.Bind(self.weights[ramp(first + j, s.lanes)]) for j in range(0, s.filters, s.lanes)]
-        return [lambda j=j: broadcast(lane(loaded[j // s.lanes], j % s.lanes), s.lanes) for j in range(s.filters)]
+        return lambda j: broadcast(lane(loaded[j // s.lanes], j % s.lanes), s.lanes)

@@ -280,6 +280,9 @@ TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "winograd": _winograd,
 }
 
+RARE = {"winograd": 20}
+"""Templates whose kernels take this many times as long to compile as others: so many fewer are checked."""
+
 
 def kernel_name(number: int, index: int) -> str:
     """Name of a kernel of a workload in the library."""
