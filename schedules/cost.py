@@ -7,6 +7,7 @@ ranks encodings and schedules. The constants were fitted to some hundred schedul
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pconvgen.schedules.isa import Isa, VectorWidth
@@ -51,6 +52,10 @@ LINE = 64
 """Bytes of a cache line."""
 MEMORY_BYTES = 6.0
 """Bytes per cycle that one core reads from memory."""
+STREAMED = 0.4
+"""Share of reading the weights from memory, where they are after the rest of a network, that does not hide."""
+COLD = 20.0
+"""Cycles for a line of input that no prefetch has brought from behind the second-level cache."""
 
 
 def pixel_cycles(
@@ -69,7 +74,7 @@ def pixel_cycles(
         hidden = OVERLAP * min(compute, move)
         cycles += run.rows * run.columns * (compute + move - hidden + stores)
     cycles += workload.out_channels * schedule.rows * zeros_cycles(places.target)
-    return workload.batch * -(-workload.out_height // schedule.rows) * cycles
+    return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + fetch.first())
 
 
 def store_cycles(target: PlaneLayout) -> float:
@@ -153,8 +158,17 @@ class _Fetch:
     @property
     def block(self) -> int:
         """Bytes of a row block of the input."""
+        return self._input(self.schedule.rows)
+
+    def _input(self, rows: int) -> int:
         planes = _planes(self.workload, self.source)
-        return 4 * self.workload.in_channels * planes * (self.schedule.rows + halo(self.workload)) * self.source.pitch
+        return 4 * self.workload.in_channels * planes * (rows + halo(self.workload)) * self.source.pitch
+
+    def first(self) -> float:
+        """Cycles, once per image, for what is not in the second-level cache when the layer begins."""
+        far = self._input(self.workload.out_height) > self.l2_kib * 1024
+        lines = self._input(self.workload.out_height) / LINE if far and not self.schedule.prefetch else 0.0
+        return STREAMED * self.weights / MEMORY_BYTES + COLD * lines
 
     def per_block(self, tiles: int) -> float:
         """Cycles for the weights of a block."""
@@ -202,7 +216,7 @@ def halo(workload: ConvWorkload) -> int:
 
 
 def _planes(workload: ConvWorkload, source: PlaneLayout) -> int:
-    return workload.kernel[1] if source.own_columns else 1
+    return 1 if workload.kernel == (1, 1) else len(source.phases)
 
 
 def _channel_bytes(
@@ -211,7 +225,11 @@ def _channel_bytes(
     row = _row_bytes(workload, source, vectors)
     if not schedule.height:
         return _planes(workload, source) * (row + 4 * halo(workload) * source.pitch)
-    return _planes(workload, source) * (max(vector.row for vector in vectors) + 1 + halo(workload)) * row
+    rows = max(vector.row for vector in vectors) + 1 + halo(workload)
+    # Rows that follow each other share lines.
+    return _planes(workload, source) * min(
+        rows * row, math.inf if source.interleaved else 4 * rows * source.pitch + LINE
+    )
 
 
 def _row_bytes(workload: ConvWorkload, source: PlaneLayout, vectors: tuple[Vector, ...]) -> float:

@@ -124,9 +124,14 @@ def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
     slack = 2 * isa.widths[0].lanes
     found = {}
     if workload.kernel == (1, 1) and not any(workload.padding):
-        # Strides are taken when the input is loaded: other readers want every element.
         plain = plain_layout(workload.in_channels, workload.height, workload.width)
         found[replace(plain, slack=slack * workload.stride[1])] = None
+        if workload.stride != (1, 1):
+            # Only what is read; other readers want every element, which is then skipped as it is loaded.
+            thin = plane_layout(
+                workload, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=slack
+            )
+            found[thin] = None
         return tuple(found)
     for interleaved in (False, True):
         found[
