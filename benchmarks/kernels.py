@@ -162,7 +162,7 @@ def report(results: Results, folder: Path) -> int:
         console.print(comparison_table(results.comparisons, peak))
     if any(is_noisy(row.peak_gflops, peak) for row in (*results.rows, *results.comparisons)):
         console.print("~ no quiet round: the machine was busy with something else, which makes kernels look slower")
-    console.print(verdict_table(verdicts))
+    console.print(verdict_table(verdicts, "promises; shares are of the FMA peak"))
 
     json, picture = _files(folder)
     missing = f"missing: {results.missing}" if results.missing else None

@@ -37,7 +37,7 @@ READ_S, READ_REPEATS = 0.2, 3
 """Of an engine in a round."""
 
 SLOW = 6
-"""An engine that takes so many times as long as the fastest is measured in one round, with one inference."""
+"""An engine that takes so many times as long as the fastest in the first round is measured in no other."""
 
 PROFILE_ROUNDS, PROFILE_REPEATS = 5, 5
 SCALED = 2

@@ -55,9 +55,9 @@ def comparison_table(found: Sequence[Comparison], peak: float) -> Table:
     return table
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+def verdict_table(verdicts: Sequence[Verdict], title: str = "promises") -> Table:
     """What was promised and what was measured."""
-    table = Table("promise", "measured", title="promises; shares are of the FMA peak", title_justify="left")
+    table = Table("promise", "measured", title=title, title_justify="left")
     table.add_column(max_width=REASON_WIDTH)
     for verdict in verdicts:
         style = "bold red" if verdict.missed else "green" if verdict.word == "ok" else "yellow"

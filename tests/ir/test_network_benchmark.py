@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import pconvgen
-from benchmarks import engines, environments
+from benchmarks import arm_networks, engines, environments
+from benchmarks.arm_peers import PEERS
 from benchmarks.engines import DEEPSPARSE, LIBRARY, Engine, running
 from benchmarks.engines import DENSE as ENGINES
 from benchmarks.layer_times import assign, layer_ms, profile, slower_than_dense
@@ -235,3 +236,39 @@ def test_what_an_engine_cannot_do_is_an_error_with_its_words(monkeypatch):
 def test_images_repeat():
     assert torch.equal(SMALL.image(), SMALL.image())
     assert sys.executable == str(LIBRARY.python())
+
+
+def arm_rows(ours, missing=()):
+    promise = arm_networks.PROMISES[0]
+    peers = [peer.name for peer in PEERS if peer.name not in missing]
+    return [
+        arm_networks.Row(promise.network, "A network", OURS, promise.weights, ours, ours // 2, ours // 3),
+        *(
+            arm_networks.Row(promise.network, "A network", name, DENSE, 1000 + i, 500, 0)
+            for i, name in enumerate(peers)
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"),
+    [
+        (arm_rows(550), "ok"),
+        (arm_rows(551), "MISSED"),
+        (arm_rows(400, missing=("MNN",)), "not judged without MNN"),
+        ([], "not measured"),
+    ],
+)
+def test_instructions_are_judged_by_the_best_engine(rows, word):
+    assert arm_networks.judge(arm_networks.PROMISES[0], rows).word == word
+
+
+def test_instructions_are_a_table():
+    assert arm_networks.table(arm_rows(500)).row_count == 1 + len(PEERS)
+
+
+def test_promised_networks_fit_small_images():
+    for case in arm_networks.cases(None):
+        assert case.size == arm_networks.SIZE
+        assert len(case.variants) == 1
+        assert (case.network, case.variants[0].name) in {(p.network, p.weights) for p in arm_networks.PROMISES}
