@@ -3,6 +3,7 @@
 Each engine is a process that has loaded its network, on one thread. A round lets every one of them run in turn, the FMA
 peak of the core first; the time of an engine in a round is the median of its inferences. What a neighbour takes makes a
 round slower and never faster, so of every engine the best round counts. The median over the rounds is kept beside it.
+An engine that never had its core for itself gets as many rounds again.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ READ_S, READ_REPEATS = 0.2, 3
 SLOW = 6
 """An engine that takes so many times as long as the fastest in the first round is measured in no other."""
 
+ONE_THREAD = 1.1
+"""Processor time over wall time of an engine on one thread is at most this."""
+
 PROFILE_ROUNDS, PROFILE_REPEATS = 5, 5
 SCALED = 2
 """Threads beside one."""
@@ -51,7 +55,7 @@ MEBI = 1 << 20
 Say = Callable[[str], None]
 
 
-@dataclass
+@dataclass(eq=False)
 class _Subject:
     """An engine with its network, and its rounds so far."""
 
@@ -63,9 +67,18 @@ class _Subject:
     readings: list[Reading] = field(default_factory=list)
 
     def timing(self) -> Timing:
+        """What its rounds say."""
         best = min(self.readings, key=lambda reading: reading.ms)
         typical = statistics.median(reading.ms for reading in self.readings)
         return Timing(self.engine, self.weights, self.threads, best.ms, typical, best.core, self.error)
+
+    def slow(self, fastest: float) -> bool:
+        """Whether it is not worth another round, given the milliseconds of the fastest engine."""
+        return self.engine != OURS and bool(self.readings) and self.readings[0].ms > SLOW * fastest
+
+    def cores(self) -> float:
+        """How many cores computed at most."""
+        return max(reading.core for reading in self.readings)
 
 
 def measure(case: Case, engines: Sequence[Engine], rounds: int, say: Say) -> NetworkResult:
@@ -107,6 +120,8 @@ def measure(case: Case, engines: Sequence[Engine], rounds: int, say: Say) -> Net
                 subjects.append(_ours(stack, _name(variant), folder, expected, threads))
         peaks = _peaks(stack, folder, (1, SCALED) if case.scaling else (1,))
         best_peaks = _rounds(subjects, peaks, rounds, say)
+        greedy = [subject for subject in subjects if subject.threads == 1 and subject.cores() > ONE_THREAD]
+        missing += [f"{s.engine}, {s.weights}: it computed on {s.cores():.1f} cores, not on one" for s in greedy]
         say("layer by layer")
         profiles = _profiles(case, subjects, folder)
     return NetworkResult(
@@ -123,7 +138,7 @@ def measure(case: Case, engines: Sequence[Engine], rounds: int, say: Say) -> Net
         }
         | {engine.name: engine.version for engine in engines},
         peak_gflops=best_peaks,
-        timings=tuple(subject.timing() for subject in subjects),
+        timings=tuple(subject.timing() for subject in subjects if subject not in greedy),
         libraries=tuple(libraries),
         profiles=profiles,
         missing=tuple(missing),
@@ -225,16 +240,18 @@ def _peaks(stack: ExitStack, folder: Path, threads: Sequence[int]) -> list[_Peak
 def _rounds(subjects: Sequence[_Subject], peaks: Sequence[_Peak], rounds: int, say: Say) -> dict[int, float]:
     """Measures all in turn; returns the best FMA peak by number of threads."""
     best = dict.fromkeys((peak.threads for peak in peaks), 0.0)
-    for number in range(rounds):
-        say(f"round {number + 1} of {rounds}")
+    for number in range(2 * rounds):
+        fastest = min((reading.ms for subject in subjects for reading in subject.readings), default=float("inf"))
+        again = number >= rounds
+        todo = [s for s in subjects if not s.slow(fastest) and (not again or s.timing().noisy)]
+        if not todo:
+            break
+        say(f"round {number + 1}" + f", of {len(todo)} that were disturbed" * again)
         for peak in peaks:
             ms = peak.process.read(READ_S / 2, READ_REPEATS).ms
             best[peak.threads] = max(best[peak.threads], 1e-6 * peak.flops / ms)
-        fastest = min((reading.ms for subject in subjects for reading in subject.readings), default=float("inf"))
-        for subject in subjects:
-            slow = subject.engine != OURS and subject.readings and subject.readings[0].ms > SLOW * fastest
-            if not slow:
-                subject.readings.append(subject.process.read(READ_S, READ_REPEATS))
+        for subject in todo:
+            subject.readings.append(subject.process.read(READ_S, READ_REPEATS))
     return best
 
 

@@ -96,7 +96,7 @@ def _faster(result: NetworkResult, weights: str, peer: Timing | None, ratio: flo
     if ours is None or peer is None:
         return Verdict(text, "", "not measured")
     reached = peer.ms / ours.ms
-    found = f"{reached:.2f}x {peer.engine}"
+    found = f"{reached:.2f}x {peer.engine}{'~' * (ours.noisy or peer.noisy)}"
     if reached < ratio:
         return Verdict(text, found, "MISSED")
     absent = _absent(result) if peer.weights == DENSE else []
@@ -114,7 +114,7 @@ def _near_bound(result: NetworkResult, library: Library | None, limit: float) ->
     if library is None or ours is None:
         return Verdict(text, "", "not measured")
     reached = ours.ms / result.bound_ms(library)
-    return Verdict(text, f"{reached:.2f} of the bound", "MISSED" if reached > limit else "ok")
+    return Verdict(text, f"{reached:.2f} of the bound{'~' * ours.noisy}", "MISSED" if reached > limit else "ok")
 
 
 def _scaling(result: NetworkResult, weights: str) -> Verdict:
