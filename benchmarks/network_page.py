@@ -46,7 +46,7 @@ def page(results: Sequence[NetworkResult], verdicts: Sequence[Verdict], pictures
         parts += [f"## {result.title} at {result.size}x{result.size}", markdown(ENGINE_COLUMNS, engine_rows(result))]
         if result.missing:
             parts.append("Missing:\n\n" + "\n".join(f"- {line}" for line in result.missing))
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
 def machines(results: Sequence[NetworkResult]) -> str:

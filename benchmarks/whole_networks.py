@@ -5,6 +5,8 @@ interleaved in one run (benchmarks/network_measure.py has the rules), the bound 
 memory of compiling, size of the library, and every layer beside the same layer compiled dense. Exits with 1 when a
 promise is missed.
 
+The first run takes longer: it makes the engines' environments in the user's cache folder and tunes TVM for one network.
+
 Writes networks.json, pictures and docs/performance.md after a full run; a filtered one writes to out/. With --out
 benchmarks/results, networks that were measured again take the places of the earlier ones.
 """
