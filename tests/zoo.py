@@ -55,6 +55,5 @@ ZOO: dict[str, ZooEntry] = {
         ZooEntry("unet", {"num_classes": 2, "width": 0.125}, (1, 3, 32, 32), "image"),
         ZooEntry("densenet", {**_SMALL, "depths": (2, 2, 2)}),
         ZooEntry("shufflenet", _SMALL),
-        ZooEntry("yolo", {"num_classes": 3, "width": 0.125}),
     )
 }

@@ -233,6 +233,12 @@ def test_what_an_engine_cannot_do_is_an_error_with_its_words(monkeypatch):
         process.load(None, {"input": np.zeros(1, np.float32)}, ["output"])
 
 
+def test_the_detector_has_a_map_for_every_stride(tmp_path):
+    case = Case("yolo", "small", 64, (), options={"num_classes": 3, "width": 0.125})
+    exported = export(case.build(), case.image(), tmp_path / "model.onnx")
+    assert [array.shape for array in exported.expected.values()] == [(1, 24, 8, 8), (1, 24, 4, 4), (1, 24, 2, 2)]
+
+
 def test_images_repeat():
     assert torch.equal(SMALL.image(), SMALL.image())
     assert sys.executable == str(LIBRARY.python())
