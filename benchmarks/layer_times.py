@@ -77,7 +77,7 @@ def profile(
     ms = layer_ms(calls, owners)
     dense_ms = layer_ms(dense_calls, assign(dense_calls, dense_decisions))
     layers = tuple(
-        LayerTime(d.name, kind_of(d), d.macs * d.density, ms[d.name], dense_ms[d.name])
+        LayerTime(d.name, kind_of(d), d.macs * d.density, ms[d.name], dense_ms[d.name], d.density < 1)
         for d in decisions
         if d.name in ms and d.name in dense_ms
     )
@@ -93,5 +93,5 @@ def slower_than_dense(found: Profile) -> list[LayerTime]:
     return [
         layer
         for layer in found.layers
-        if layer.ms > TOLERANCE * layer.dense_ms and layer.ms > layer.dense_ms + TOLERANCE_MS
+        if layer.pruned and layer.ms > TOLERANCE * layer.dense_ms and layer.ms > layer.dense_ms + TOLERANCE_MS
     ]

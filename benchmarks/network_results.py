@@ -76,6 +76,7 @@ class LayerTime:
     kind: see `kind_of` in benchmarks/layer_times.py.
     macs: surviving multiply-accumulates.
     ms, dense_ms: kernel and packing of its input.
+    pruned: whether it has zeros at all; others have the same kernel in both.
     """
 
     name: str
@@ -83,6 +84,7 @@ class LayerTime:
     macs: float
     ms: float
     dense_ms: float
+    pruned: bool = True
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def test_every_other_promise_can_be_missed():
 
 def test_noise_does_not_make_a_layer_slower_than_dense():
     layers = [
+        LayerTime("stays dense", "3x3", 1.0, 2.0, 1.0, pruned=False),
         LayerTime("a", "3x3", 1.0, 1.04, 1.0),
         LayerTime("b", "3x3", 1.0, 0.011, 0.002),
         LayerTime("c", "", 1.0, 1.1, 1.0),
