@@ -159,8 +159,10 @@ class _Search:
     def _packed(self, number: int, instead: Layouts) -> float:
         operation = self.operations[number]
         home = operation.reads[0]
-        # Packing reads whole rows.
+        # Packing reads whole rows, and channels that lie together in one call.
         if home is not None and self._layout(home.buffer, instead).main is None:
+            return math.inf
+        if home is not None and home.first is None and math.isfinite(self._direct(number, instead)):
             return math.inf
         return min(self._repacked(number, layout, instead) for layout in operation.proposals())
 
