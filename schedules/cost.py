@@ -112,9 +112,10 @@ def _entry(
     widths = [_width(isa, vector.lanes) for vector in vectors]
     aligned = _aligned_share(workload, shape, schedule, source)
     height = max(vector.row for vector in vectors) + 1
-    # Input vectors for one output vector: the taps of a column share those of the rows that they have in common.
+    # Input vectors for one output vector: the taps of a column share those of the rows that they have in common. With a
+    # stride neighbouring taps read different phases.
     inputs = shape.taps
-    if shape.group == 1 and schedule.height:
+    if shape.group == 1 and schedule.height and workload.stride[0] == 1:
         inputs = shape.columns + (shape.taps - shape.columns) / height
     weights = shape.taps * shape.group
     if isa.by_element:

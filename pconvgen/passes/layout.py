@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from pconvgen.passes.tensors import Buffer, Home
+from pconvgen.schedules.cost import pack_cycles
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 
 SWEEPS = 4
@@ -65,18 +66,16 @@ class Chosen:
     packed: dict[int, PlaneLayout]
 
 
-def choose_layouts(
-    operations: Sequence[Operation], foreign: dict[Buffer, Callable[[PlaneLayout], float]], slack: int
-) -> Chosen:
+def choose_layouts(operations: Sequence[Operation], foreign: set[Buffer], lanes: int) -> Chosen:
     """The layouts of all buffers that `operations` read and write.
 
     Parameters
     ----------
     operations: in program order.
-    foreign: for buffers that other operators read, what bringing them to NCHW costs.
-    slack: elements behind a buffer that vectors may read.
+    foreign: buffers that other operators read, as NCHW.
+    lanes: of the widest vector.
     """
-    search = _Search(operations, foreign, slack)
+    search = _Search(operations, foreign, lanes)
     for buffer in search.options:
         search.layouts[buffer] = search.best(buffer, alone=True)
     for _ in range(SWEEPS):
@@ -92,10 +91,8 @@ def choose_layouts(
 
 
 class _Search:
-    def __init__(
-        self, operations: Sequence[Operation], foreign: dict[Buffer, Callable[[PlaneLayout], float]], slack: int
-    ) -> None:
-        self.operations, self.foreign = operations, foreign
+    def __init__(self, operations: Sequence[Operation], foreign: set[Buffer], lanes: int) -> None:
+        self.operations, self.foreign, self.lanes = operations, foreign, lanes
         self.readers: dict[Buffer, list[int]] = {}
         self.writers: dict[Buffer, list[int]] = {}
         self.layouts: Layouts = {}
@@ -106,11 +103,9 @@ class _Search:
             for home in operation.reads:
                 if home is not None:
                     self.readers.setdefault(home.buffer, []).append(number)
-        self.options = {
-            buffer: self._options(buffer, slack) for buffer in dict.fromkeys([*self.writers, *self.readers])
-        }
+        self.options = {buffer: self._options(buffer) for buffer in dict.fromkeys([*self.writers, *self.readers])}
 
-    def _options(self, buffer: Buffer, slack: int) -> list[PlaneLayout]:
+    def _options(self, buffer: Buffer) -> list[PlaneLayout]:
         """Layouts that all readers and writers can use."""
         plain = plain_layout(buffer.channels, buffer.height, buffer.width)
         votes = Counter[PlaneLayout]()
@@ -127,7 +122,7 @@ class _Search:
             for favourites, weight in ((proposed, 1), (shared, len(self.operations))):
                 votes.update({layout: weight * (PROPOSALS - n) for n, layout in enumerate(favourites[:PROPOSALS])})
         liked = [layout for layout, _ in votes.most_common(OPTIONS)]
-        return list(dict.fromkeys([replace(plain, slack=slack), plain, *liked]))
+        return list(dict.fromkeys([replace(plain, slack=2 * self.lanes), plain, *liked]))
 
     def _all_read(self, buffer: Buffer, layout: PlaneLayout) -> bool:
         """Whether all readers of a buffer can read a layout."""
@@ -147,10 +142,16 @@ class _Search:
         touching = [*self.readers.get(buffer, []), *([] if alone else self.writers.get(buffer, []))]
 
         def cost(layout: PlaneLayout) -> float:
-            extra = self.foreign[buffer](layout) if buffer in self.foreign else 0.0
-            return extra + sum(self._cycles(number, {buffer: layout}) for number in touching)
+            own = sum(self._cycles(number, {buffer: layout}) for number in touching)
+            return own + (self._unpacking(layout) if buffer in self.foreign else 0.0)
 
         return min(self.options[buffer], key=cost)
+
+    def _unpacking(self, layout: PlaneLayout) -> float:
+        """Cycles to bring a tensor to NCHW, of which packing can read whole rows only."""
+        if layout.plain:
+            return 0.0
+        return math.inf if layout.main is None else pack_cycles(layout, self.lanes)
 
     def packed(self, number: int) -> PlaneLayout:
         """The layout in which an operation has its input packed."""

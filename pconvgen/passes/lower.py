@@ -33,7 +33,6 @@ from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.passes.users import Users
 from pconvgen.schedules import ISAS
-from pconvgen.schedules.cost import pack_cycles
 from pconvgen.targets.target import Target
 from pconvgen.templates.pack import PackKernel
 from pconvgen.templates.planes import PlaneLayout, plain_layout
@@ -153,14 +152,8 @@ class _Network:
 
     def _layouts(self) -> Chosen:
         lanes = self.isa.widths[0].lanes
-        foreign = {}
-        for var in self._read_by_others():
-            buffer = self.tensors[var].buffer
-            foreign[buffer] = lambda layout: (
-                (0 if layout.plain else 1 if layout.main is None else 0) * 1e18
-                + (0.0 if layout.plain else pack_cycles(layout, lanes))
-            )
-        return choose_layouts(list(self.operations.values()), foreign, slack=2 * lanes)
+        foreign = {self.tensors[var].buffer for var in self._read_by_others()}
+        return choose_layouts(list(self.operations.values()), foreign, lanes)
 
     def _read_by_others(self) -> list[Any]:
         """Tensors with a home that something else than a generated kernel reads, as NCHW."""
