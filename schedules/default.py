@@ -180,7 +180,7 @@ def _pixel_schedules(
     """Legal schedules: accumulators, inputs and weights fit into the registers, the code into the cap."""
     most = max((n for n in range(1, isa.registers) if _fits(shape, n, isa)), default=1)
     source = places.source
-    row = 4 * workload.in_channels * len(source.phases) * source.pitch
+    row = workload.precision.bytes * workload.in_channels * len(source.phases) * source.pitch
     contiguous = source.line == workload.out_width and source.step(workload) == (1, 1)
     across = contiguous and places.seamless
     for width, rows in itertools.product(isa.widths, _rows(workload, row, l2_kib)):
@@ -242,8 +242,9 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     if isa.by_element:
         # Two inputs, and the weights of a tap or, where taps share inputs, of an entry.
         weights = shape.group if shape.group > 1 else min(shape.taps, WEIGHTS)
-        # Of many weights LLVM loads the next ones early.
-        ahead = 2 if shape.taps > 4 else 0
+        # Of many weights LLVM loads the next ones early, and of wide vectors the first tap's inputs.
+        wide = isa.widths[0].lanes > 4 and shape.group == 1 < shape.taps
+        ahead = 2 if shape.taps > 4 else 5 if wide else 0
         resident = 2 + -(-weights // isa.widths[0].lanes) + ahead
     elif shape.group == 1 and shape.taps > 1 and not isa.memory_operands:
         # Inputs that LLVM loads ahead have no other place; 32-bit ARM code spills above this.

@@ -170,7 +170,7 @@ def _channels(rng: np.random.Generator, isa: str) -> Case:
     legal = list(schedules(w, candidate, ISAS[isa], int(rng.choice(L2_KIB))))
     max_group, _, schedule = legal[rng.integers(len(legal))]
     assert isinstance(schedule, ChannelSchedule)
-    instance = matrix_product(w, encode(weight, candidate, w.groups, max_group), schedule)
+    instance = matrix_product(w, encode(weight, candidate, w.groups, max_group), schedule, ISAS[isa])
     seed = int(rng.integers(1 << 32))
 
     def check(functions: Functions, at: At) -> str | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
-from pconvgen.schedules import ISAS
+from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
@@ -105,7 +105,8 @@ def plan_layer(
     places: where the layer's tensors lie; None for a product of matrices.
     slots, first: see `convolution` (templates/instance.py).
     """
-    isa, site = ISAS[target.isa], layer.site
+    site = layer.site
+    isa = isa_for(target.isa, site.workload.precision.arithmetic)
     ranking = rank(site.workload, layer.candidates, isa, target.l2_kib, places)
     best = ranking[0]
     encoding = encode(layer.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
@@ -115,7 +116,7 @@ def plan_layer(
         instance = convolution(site.workload, encoding, best.schedule, isa, places, slots=slots, first=first)
     else:
         assert isinstance(best.schedule, ChannelSchedule)
-        instance = matrix_product(site.workload, encoding, best.schedule)
+        instance = matrix_product(site.workload, encoding, best.schedule, isa)
     template = "channels" if places is None else "pixels"
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
     structure = "dense" if best.candidate.structure == "dense" else smallest(layer.found).structure
