@@ -23,6 +23,7 @@ import numpy as np
 from pconvgen.decision import Decision
 from pconvgen.passes.choose import Layer, layer_of, plan_layer
 from pconvgen.passes.foreign import foreign_layers
+from pconvgen.passes.half import in_precision
 from pconvgen.passes.layout import Chosen, choose_layouts
 from pconvgen.passes.operations import Convolution, Elementwise, Operation, Pooling
 from pconvgen.passes.pointwise import find_pointwise
@@ -32,6 +33,7 @@ from pconvgen.passes.sites import find_sites
 from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.passes.users import Users
+from pconvgen.precision import FLOAT32, Precision
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.cost import pack_cycles
 from pconvgen.targets.target import Target
@@ -68,10 +70,11 @@ class LowerLayers:
     ----------
     target: what code is generated for.
     dense: ignore the zeros in the weights, to compare with.
+    precision: in which formats layers are computed.
     """
 
-    def __init__(self, target: Target, dense: bool = False) -> None:
-        self.target, self.dense = target, dense
+    def __init__(self, target: Target, dense: bool = False, precision: Precision = FLOAT32) -> None:
+        self.target, self.dense, self.precision = target, dense, precision
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
@@ -90,7 +93,7 @@ class LowerLayers:
     def _layers(self, module: Any) -> list[Layer]:
         names, originals, transposed = layer_names(module), original_shapes(module), transposed_layers(module)
         layers = []
-        for site in find_sites(module):
+        for site in (in_precision(site, self.precision) for site in find_sites(module)):
             layer = transposed.get(site.var.name)
             present = None if layer is None else layer.mask(site.weight, site.workload.groups)
             original = originals.get(site.var.name)
