@@ -122,7 +122,7 @@ def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict
         weight = STRUCTURES[structure].project(weight, density, **params)
     found = STRUCTURES[structure].detect(weight)
     own = [c for c in found if c.params.get("n") == params.get("n") and not c.params.get("whole_kernel")]
-    choice = rank(w, own, isa, target.l2_kib)[0]
+    choice = rank(w, own, isa, target.l2_kib, winograd=False)[0]
     instance = instantiate(w, encode(weight, choice.candidate, 1, choice.max_group), choice, isa)
     packing = input_pack(w.batch, choice.places.source, isa.widths[0].lanes) if choice.places else None
     expected = _reference(w, weight, layer.data, layer.bias)

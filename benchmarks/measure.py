@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from benchmarks.layers import Layer, Pruning
 from benchmarks.peak import Meter
 from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import rank
+from pconvgen.schedules.default import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
@@ -213,7 +213,17 @@ def prepare(layer: Layer, pruning: Pruning, density: float, target: Target) -> K
     w, isa = layer.workload, ISAS[target.isa]
     data = random_data(w, pruning, density)
     found = STRUCTURES[pruning.structure].detect(data.weight, w.groups)
-    choice = rank(w, found, isa, target.l2_kib)[0]
+    # Kernels are measured by the share of the peak that surviving weights have: Winograd's would have more than all.
+    choice = rank(w, found, isa, target.l2_kib, winograd=False)[0]
+    return build(w, data, choice, target, f"{pruning.name} at {density:g} on {layer.group} {layer.name}")
+
+
+def build(w: ConvWorkload, data: Data, choice: Choice, target: Target, what: str) -> Kernel:
+    """Compiles a layer as `choice` says.
+
+    Raises ValueError, with `what` was compiled, when the kernel's output is not PyTorch's.
+    """
+    isa = ISAS[target.isa]
     encoding = encode(data.weight, choice.candidate, w.groups, choice.max_group)
     instance, pack = instantiate(w, encoding, choice, isa), None
     if choice.places is not None:
@@ -232,7 +242,7 @@ def prepare(layer: Layer, pruning: Pruning, density: float, target: Target) -> K
     constants = map(tvm.runtime.tensor, map(np.ascontiguousarray, instance.constants))
     arguments["kernel"] = (source, *constants, tvm.runtime.tensor(data.bias), out)
     library["kernel"](*arguments["kernel"])
-    data.check(out.numpy(), f"{pruning.name} at {density:g} on {layer.group} {layer.name}")
+    data.check(out.numpy(), what)
     return Kernel(
         data=data,
         encoding=str(choice.candidate),

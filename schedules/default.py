@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from pconvgen.precision import FLOAT32
 from pconvgen.schedules.cost import TLB_KIB, channel_cycles, halo, pack_cycles, pixel_cycles, tile_channel_bytes
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
+from pconvgen.schedules.winograd import best_winograd, can_place
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout, plane_layout
 from pconvgen.workload import ConvWorkload
@@ -50,14 +52,21 @@ class Choice:
 
 
 def rank(
-    workload: ConvWorkload, candidates: Iterable[Candidate], isa: Isa, l2_kib: int, places: Places | None = None
+    workload: ConvWorkload,
+    candidates: Iterable[Candidate],
+    isa: Isa,
+    l2_kib: int,
+    places: Places | None = None,
+    *,
+    winograd: bool = True,
 ) -> list[Choice]:
-    """The best choice of every candidate, the fastest first.
+    """The best choice of every candidate, the fastest first; of the dense one also by Winograd, where that applies,
+    which is in float32 only.
 
     Without `places`, the input is packed for this layer, which counts, and the output is NCHW; a product of matrices
     has none.
     """
-    options = [(0.0, places)]
+    options: list[tuple[float, Places | None]] = [(0.0, places)]
     if places is None and not is_single_pixel(workload):
         options = list(_alone(workload, isa))
     best = []
@@ -69,7 +78,23 @@ def rank(
             for cycles, schedule in [best_schedule(workload, shape, isa, l2_kib, where)]
         ]
         best.append(min(choices, key=lambda choice: choice.cycles))
+        if winograd and candidate.structure == "dense" and workload.precision == FLOAT32:
+            best += _winograd(workload, candidate, isa, l2_kib, options)
     return sorted(best, key=lambda choice: choice.cycles)
+
+
+def _winograd(
+    workload: ConvWorkload, candidate: Candidate, isa: Isa, l2_kib: int, options: list[tuple[float, Places | None]]
+) -> list[Choice]:
+    """The best choice of Winograd's template, if there is one."""
+    found = [
+        Choice(candidate, 1, best[1], pack + best[0], where)
+        for pack, where in options
+        if where is not None and can_place(where)
+        for best in [best_winograd(workload, isa, l2_kib, where.target)]
+        if best is not None
+    ]
+    return [min(found, key=lambda choice: choice.cycles)] if found else []
 
 
 def _alone(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[float, Places]]:

@@ -47,4 +47,23 @@ class ChannelSchedule:
     unroll: int
 
 
-Schedule = PixelSchedule | ChannelSchedule
+@dataclass(frozen=True)
+class WinogradSchedule:
+    """Schedule of the `winograd` template.
+
+    Attributes
+    ----------
+    tile: outputs of a tile in each direction, m of F(m, 3); it reads m + 2 inputs in each.
+    lanes: tiles of a vector in the products.
+    vectors, filters: of a register tile of the products.
+    rows: rows of tiles that are computed for all filters before the next ones (cache blocking).
+    """
+
+    tile: int
+    lanes: int
+    vectors: int
+    filters: int
+    rows: int
+
+
+Schedule = PixelSchedule | ChannelSchedule | WinogradSchedule

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from pconvgen.schedules.default import Choice
 from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, WinogradSchedule
 from pconvgen.sparsity.taps import TapEncoding, by_channels
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.pixels import PixelKernel
 from pconvgen.templates.planes import Places
+from pconvgen.templates.winograd import WinogradKernel
+from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.workload import ConvWorkload
 
 CHUNKS = 8
@@ -28,10 +30,11 @@ class Instance:
     Attributes
     ----------
     kernel: the template instance.
-    constants: the kernel's arguments between the data and the bias: offsets, values, indptr, order, chunks.
+    constants: the kernel's arguments between the data and the bias: offsets, values, indptr, order, chunks; the
+        transformed weight where the kernel is Winograd's.
     """
 
-    kernel: PixelKernel | ChannelKernel
+    kernel: PixelKernel | ChannelKernel | WinogradKernel
     constants: tuple[NDArray[np.int32] | NDArray[np.floating[Any]], ...]
 
     @property
@@ -42,7 +45,7 @@ class Instance:
 
 def instantiate(workload: ConvWorkload, encoding: TapEncoding, choice: Choice, isa: Isa) -> Instance:
     """The kernel that was chosen for a layer by itself, with its arrays."""
-    if isinstance(choice.schedule, ChannelSchedule) or choice.places is None:
+    if choice.places is None or isinstance(choice.schedule, ChannelSchedule):
         assert isinstance(choice.schedule, ChannelSchedule)
         return matrix_product(workload, encoding, choice.schedule, isa)
     return convolution(workload, encoding, choice.schedule, isa, choice.places)
@@ -68,7 +71,7 @@ def matrix_product(workload: ConvWorkload, encoding: TapEncoding, schedule: Chan
 def convolution(
     workload: ConvWorkload,
     encoding: TapEncoding,
-    schedule: PixelSchedule,
+    schedule: PixelSchedule | WinogradSchedule,
     isa: Isa,
     places: Places,
     *,
@@ -81,11 +84,16 @@ def convolution(
     ----------
     places: where input, output and residual lie.
     slots: int64 [in_channels], the places of the input's channels among those of its layout; None for the first ones.
-        Bodies of several channels need neighbours.
+        Bodies of several channels, and Winograd's template, need neighbours.
     first: places of the first channels of output and residual.
     """
     source = places.source
     slots = np.arange(workload.in_channels) if slots is None else slots
+    if isinstance(schedule, WinogradSchedule):
+        kernel = WinogradKernel(
+            workload, schedule, isa, source, places.target, places.residual, (int(slots[0]), *first)
+        )
+        return Instance(kernel, (pack_weight(kernel.grid, encoding.decode(workload.weight_shape)),))
     bodies = tuple(
         tuple(channel * source.channel + source.tap_offset(workload, row, column) for channel, row, column in body)
         for body in encoding.bodies
@@ -96,7 +104,7 @@ def convolution(
     # Many row blocks or images are tasks enough; otherwise threads share the filters.
     blocks = workload.batch * -(-workload.out_height // schedule.rows)
     chunks = _chunks(encoding, 1 if blocks >= CHUNKS else CHUNKS)
-    kernel = PixelKernel(
+    pixels = PixelKernel(
         workload=workload,
         schedule=schedule,
         isa=isa,
@@ -113,7 +121,7 @@ def convolution(
     if schedule.channels:
         encoding = by_channels(encoding, schedule.channels, workload.in_channels)
     return Instance(
-        kernel, _arrays(workload, encoding, source.entry_offsets(workload, encoding.entries, slots), chunks)
+        pixels, _arrays(workload, encoding, source.entry_offsets(workload, encoding.entries, slots), chunks)
     )
 
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import is_single_pixel, layouts, schedules
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
-from pconvgen.sparsity import candidates, encode
+from pconvgen.schedules.winograd import can_place, winograd_schedules
+from pconvgen.sparsity import STRUCTURES, candidates, encode
 from pconvgen.templates.instance import Instance, convolution, matrix_product
 from pconvgen.templates.pack import PackKernel
 from pconvgen.templates.pixels import PixelKernel, block_tiles
@@ -27,7 +28,16 @@ from pconvgen.templates.store import tensor_shape
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
-from tests.layers import TOLERANCE, Layer, error, random_convolution, random_layer, random_linear, random_weight
+from tests.layers import (
+    TOLERANCE,
+    Layer,
+    error,
+    random_convolution,
+    random_epilogue,
+    random_layer,
+    random_linear,
+    random_weight,
+)
 from tests.planes import elements, from_planes, in_planes, nothing, visible
 from tests.random_movers import MOVERS, Mover, check_mover
 
@@ -92,7 +102,21 @@ def _convolution(rng: np.random.Generator, w: ConvWorkload, isa: str) -> Case:
     schedule = _with_large_layers_choices(rng, w, schedule)
     encoding = encode(weight, candidate, w.groups, max_group)
     instance = convolution(w, encoding, schedule, ISAS[isa], places, slots=slots, first=first)
-    seed = int(rng.integers(1 << 32))
+    text = f"{w} {candidate} {schedule} {places}"
+    return _checked(w, weight, instance, places, slots, first, int(rng.integers(1 << 32)), text)
+
+
+def _checked(
+    w: ConvWorkload,
+    weight: NDArray[np.float32],
+    instance: Instance,
+    places: Places,
+    slots: NDArray[np.int64],
+    first: tuple[int, int],
+    seed: int,
+    text: str,
+) -> Case:
+    """A convolution between layouts; `slots` and `first` as in `convolution`."""
 
     def check(functions: Functions, at: At) -> str | None:
         layer = random_layer(np.random.default_rng(seed), w, weight)
@@ -118,7 +142,7 @@ def _convolution(rng: np.random.Generator, w: ConvWorkload, isa: str) -> Case:
         off = error(layer, found)
         return None if off <= TOLERANCE else f"error {off}"
 
-    return Case(f"{w} {candidate} {schedule} {places} {first}", (instance.kernel,), check)
+    return Case(f"{text} {first}", (instance.kernel,), check)
 
 
 def _places(
@@ -160,6 +184,35 @@ def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: str) -> tuple[Pla
         layout = found[rng.integers(len(found))]
         more = int(rng.integers(3))
         return replace(layout, channels=w.out_channels + more), int(rng.integers(more + 1))
+
+
+def _winograd(rng: np.random.Generator, isa: str) -> Case:
+    while True:
+        w = _winograd_workload(rng)
+        places, slots, first = _places(rng, w, isa, scattered=False)
+        if can_place(places):
+            break
+    legal = list(winograd_schedules(w, ISAS[isa]))
+    schedule = legal[rng.integers(len(legal))]
+    weight = rng.standard_normal(w.weight_shape).astype(np.float32)
+    (dense,) = STRUCTURES["dense"].detect(weight)
+    instance = convolution(w, encode(weight, dense), schedule, ISAS[isa], places, slots=slots, first=first)
+    return _checked(w, weight, instance, places, slots, first, int(rng.integers(1 << 32)), f"{w} {schedule} {places}")
+
+
+def _winograd_workload(rng: np.random.Generator) -> ConvWorkload:
+    wide = rng.random() < 0.1
+    padding = (1,) * 4 if rng.random() < 0.5 else tuple(int(p) for p in rng.integers(0, 4, 4))
+    return ConvWorkload(
+        batch=int(rng.choice([1, 1, 1, 2, 9])),
+        in_channels=int(rng.integers(1, 20)),
+        height=int(rng.integers(3, 6 if wide else 24)),
+        width=int(rng.integers(3, 200 if wide else 36)),
+        out_channels=int(rng.integers(1, 24)),
+        kernel=(3, 3),
+        padding=padding,
+        epilogue=random_epilogue(rng),
+    )
 
 
 def _channels(rng: np.random.Generator, isa: str) -> Case:
@@ -250,8 +303,13 @@ TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     "pixels": _pixels,
     "channels": _channels,
     "pack": _pack,
+    "winograd": _winograd,
     **{name: partial(_mover, make) for name, make in MOVERS.items()},
 }
+
+
+RARE = {"winograd": 20, **dict.fromkeys(MOVERS, 10)}
+"""Templates whose kernels take long to compile, or depend on a few numbers: so many times fewer are checked."""
 
 
 def kernel_name(number: int, index: int) -> str:

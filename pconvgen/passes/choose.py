@@ -12,7 +12,7 @@ from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
+from pconvgen.schedules.schedule import ChannelSchedule, WinogradSchedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, convolution, matrix_product
@@ -35,6 +35,7 @@ class Layer:
     weight: what is encoded. NaN holds the place of a zero that is to be computed.
     found: encodings that hold the weight's non-zeros.
     candidates: those of them that are small enough.
+    neighbours: whether its input's channels lie side by side, which encodings of several channels and Winograd need.
     """
 
     site: Site
@@ -44,15 +45,17 @@ class Layer:
     weight: NDArray[np.float32]
     found: tuple[Candidate, ...]
     candidates: tuple[Candidate, ...]
+    neighbours: bool = True
 
     @property
     def is_product(self) -> bool:
         """Whether it is a product of matrices, whose tensors have no planes."""
         return is_single_pixel(self.site.workload)
 
-    def without_neighbours(self) -> Layer:
-        """The layer without encodings of several channels, which need them side by side in the input."""
-        return replace(self, candidates=tuple(c for c in self.candidates if c.structure != "block_punched"))
+    def scattered(self) -> Layer:
+        """The layer when its input's channels do not lie side by side."""
+        left = tuple(c for c in self.candidates if c.structure != "block_punched")
+        return replace(self, candidates=left, neighbours=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,17 +110,16 @@ def plan_layer(
     """
     site = layer.site
     isa = isa_for(target.isa, site.workload.precision.arithmetic)
-    ranking = rank(site.workload, layer.candidates, isa, target.l2_kib, places)
+    ranking = rank(site.workload, layer.candidates, isa, target.l2_kib, places, winograd=layer.neighbours)
     best = ranking[0]
     encoding = encode(layer.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
     if layer.weight is not site.weight:
         encoding = replace(encoding, values=np.nan_to_num(encoding.values))
-    if isinstance(best.schedule, PixelSchedule) and places is not None:
-        instance = convolution(site.workload, encoding, best.schedule, isa, places, slots=slots, first=first)
-    else:
-        assert isinstance(best.schedule, ChannelSchedule)
+    if isinstance(best.schedule, ChannelSchedule):
         instance = matrix_product(site.workload, encoding, best.schedule, isa)
-    template = "channels" if places is None else "pixels"
+    else:
+        assert places is not None
+        instance = convolution(site.workload, encoding, best.schedule, isa, places, slots=slots, first=first)
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
     structure = "dense" if best.candidate.structure == "dense" else smallest(layer.found).structure
     reason = _reason(ranking, decided_dense=layer.dense)
@@ -134,13 +136,21 @@ def plan_layer(
         macs=site.workload.macs * math.prod(whole) // math.prod(shape),
         structure=structure,
         density=np.count_nonzero(site.weight) / math.prod(whole),
-        choice=f"{template}: {best.candidate}",
+        choice=_text(best),
         reason=reason,
         schedule=asdict(best.schedule) | _described(places),
         predicted_cycles=best.cycles,
         nbytes=instance.nbytes,
     )
     return LayerPlan(layer, instance, decision.timed(target.ghz))
+
+
+def _text(choice: Choice) -> str:
+    """Template and encoding."""
+    if isinstance(choice.schedule, WinogradSchedule):
+        return f"winograd: F({choice.schedule.tile},3)"
+    template = "channels" if isinstance(choice.schedule, ChannelSchedule) else "pixels"
+    return f"{template}: {choice.candidate}"
 
 
 def _described(places: Places | None) -> dict[str, str]:
@@ -157,22 +167,38 @@ def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:
     """Why the first of the ranking was taken, with predicted cycles against the alternative a user would ask about."""
     best = ranking[0]
     zeros = best.candidate.nonzeros < _dense_size(ranking, best)
+    if isinstance(best.schedule, WinogradSchedule):
+        text = (
+            "dense was asked for" if decided_dense else _against_sparse(ranking) if zeros else "the weight has no zeros"
+        )
+        return f"{_against_direct(ranking)}; {text}"
     if decided_dense:
         return "dense was asked for"
     if not zeros:
         return "the weight has no zeros"
     if best.candidate.structure == "dense":
-        rival = next((choice for choice in ranking if choice.candidate.structure != "dense"), None)
-        if rival is None:
-            return "no sparse encoding fits"
-        slower, fill = rival.cycles / best.cycles, rival.candidate.fill
-        return f"{rival.candidate} would take {slower:.2f}x the cycles (fill {fill:.2f})"
+        return _against_sparse(ranking)
     dense = next(choice for choice in ranking if choice.candidate.structure == "dense")
     text = f"{dense.cycles / best.cycles:.1f}x fewer cycles than dense"
     if best.candidate.fill < 0.995:
         text += f", fill {best.candidate.fill:.2f}"
     rival = next((choice for choice in ranking[1:] if choice.candidate.structure != best.candidate.structure), dense)
     return text + f"; next {rival.candidate} at {rival.cycles / best.cycles:.2f}x"
+
+
+def _against_direct(ranking: list[Choice]) -> str:
+    """What Winograd, the first of the ranking, gains over direct convolution."""
+    direct = next(choice for choice in ranking[1:] if choice.candidate.structure == "dense")
+    return f"{direct.cycles / ranking[0].cycles:.1f}x fewer cycles than direct convolution"
+
+
+def _against_sparse(ranking: list[Choice]) -> str:
+    """What the first of the ranking, a dense choice, gains over the best sparse encoding."""
+    rival = next((choice for choice in ranking if choice.candidate.structure != "dense"), None)
+    if rival is None:
+        return "no sparse encoding fits"
+    slower, fill = rival.cycles / ranking[0].cycles, rival.candidate.fill
+    return f"{rival.candidate} would take {slower:.2f}x the cycles (fill {fill:.2f})"
 
 
 def _dense_size(ranking: list[Choice], best: Choice) -> int:

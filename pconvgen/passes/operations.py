@@ -70,7 +70,7 @@ class Convolution:
     @cached_property
     def _layer(self) -> Layer:
         home = self.reads[0]
-        return self.layer if home is None or home.first is not None else self.layer.without_neighbours()
+        return self.layer if home is None or home.first is not None else self.layer.scattered()
 
     @cached_property
     def _contenders(self) -> tuple[Candidate, ...]:
@@ -78,8 +78,10 @@ class Convolution:
         w, isa = self.layer.site.workload, ISAS[self.target.isa]
         plain = plain_layout(w.out_channels, w.out_height, w.out_width)
         places = self._places([next(iter(self.proposals())), plain], plain)
-        ranking = rank(w, self._layer.candidates, isa, self.target.l2_kib, places)
-        return tuple(choice.candidate for choice in ranking if choice.cycles < CONTENDER * ranking[0].cycles)
+        layer = self._layer
+        ranking = rank(w, layer.candidates, isa, self.target.l2_kib, places, winograd=layer.neighbours)
+        close = [choice.candidate for choice in ranking if choice.cycles < CONTENDER * ranking[0].cycles]
+        return tuple(candidate for candidate in layer.candidates if candidate in close)
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
@@ -93,7 +95,8 @@ class Convolution:
         places = self._places(sources, target)
         if not sources[0].readable(w) or not target.writable or (places.residual and places.residual.main is None):
             return math.inf
-        return rank(w, self._contenders, isa, self.target.l2_kib, places)[0].cycles
+        neighbours = self._layer.neighbours
+        return rank(w, self._contenders, isa, self.target.l2_kib, places, winograd=neighbours)[0].cycles
 
     def _places(self, sources: Sequence[PlaneLayout], target: PlaneLayout) -> Places:
         w, residual = self.layer.site.workload, None

@@ -80,7 +80,7 @@ def default_kernel(case: Case, isa: str, l2_kib: int) -> tuple[Choice, Instance]
     pruned = STRUCTURES[case.structure].project(weight, case.density, groups=w.groups, **params)
     found = STRUCTURES[case.structure].detect(pruned, w.groups)
     found = tuple(c for c in found if params.items() <= dict(c.params).items())
-    choice = rank(w, found, ISAS[isa], l2_kib)[0]
+    choice = rank(w, found, ISAS[isa], l2_kib, winograd=False)[0]
     encoding = encode(pruned, choice.candidate, w.groups, choice.max_group)
     return choice, instantiate(w, encoding, choice, ISAS[isa])
 

@@ -1,6 +1,7 @@
 """Every template on thousands of random workloads, with each of this machine's instruction sets.
 
-`--workloads N` sets how many workloads of a template are checked, over all instruction sets together.
+`--workloads N` sets how many workloads of a template are checked, over all instruction sets together; of those in RARE
+fewer.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from check_kernels import CPUS, command
 pytest.importorskip("tvm")
 
 from pconvgen.targets.host import CPUINFO, cpu_flags
-from tests.random_kernels import MOVERS, TEMPLATES, draw
+from tests.random_kernels import RARE, TEMPLATES, draw
 
 pytestmark = pytest.mark.host
 
 ROOT = Path(__file__).resolve().parents[2]
 PART = 120
 """Workloads of one test: a few seconds, so that tests spread over processes."""
-FEWER = 10
-"""Of kernels without weights, which have a few numbers where convolutions have a schedule, a tenth is checked."""
 
 
 def missing(isa: str) -> str | None:
@@ -41,16 +40,15 @@ def ranges(workloads: int) -> dict[str, range]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "part" not in metafunc.fixturenames:
         return
-    shares = ranges(metafunc.config.getoption("--workloads"))
     found = []
     for template in TEMPLATES:
+        shares = ranges(metafunc.config.getoption("--workloads") // RARE.get(template, 1))
         for isa in CPUS:
             if isa not in shares:
                 found.append(pytest.param(template, isa, None, marks=pytest.mark.skip(reason=str(missing(isa)))))
                 continue
-            share = shares[isa][: len(shares[isa]) // (FEWER if template in MOVERS else 1)]
-            for first in share[::PART]:
-                part = share[first : first + PART]
+            for first in shares[isa][::PART]:
+                part = shares[isa][first : first + PART]
                 found.append(pytest.param(template, isa, part, id=f"{template}-{isa}-{first}"))
     metafunc.parametrize(("template", "isa", "part"), found)
 
@@ -70,7 +68,7 @@ def test_random_workloads_are_right(template: str, isa: str, part: range) -> Non
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_random_workloads_differ(template: str, request: pytest.FixtureRequest) -> None:
     """Whatever the weights, workloads count once for each shape, structure, epilogue and schedule."""
-    wanted = request.config.getoption("--workloads") // (FEWER if template in MOVERS else 1)
+    wanted = request.config.getoption("--workloads") // RARE.get(template, 1)
     shares = ranges(wanted)
     kernels = {(isa, draw(template, isa, number).kernels) for isa, numbers in shares.items() for number in numbers}
     assert len(kernels) >= wanted

@@ -14,7 +14,7 @@ pytest.importorskip("tvm")
 
 from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import CODE_CAP, is_single_pixel, layouts, rank, schedules
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import block_tiles
@@ -174,7 +174,8 @@ def test_rank_is_deterministic_and_sorted(isa: Isa) -> None:
         assert ranking == rank(w, found, isa, 512)
         cycles = [choice.cycles for choice in ranking]
         assert cycles == sorted(cycles)
-        assert len(ranking) == len(found)
+        # A dense one may be there twice: direct and by Winograd.
+        assert len([c for c in ranking if not isinstance(c.schedule, WinogradSchedule)]) == len(found)
         assert cycles[0] > 0
 
 

@@ -1,0 +1,109 @@
+"""Dense 3x3 layers: direct convolution against Winograd, python -m benchmarks.winograd [LAYER ...].
+
+For each layer: milliseconds of the kernel without packing its input, direct, with F(2, 3) and with F(4, 3), each with
+the schedule that the model likes best; the milliseconds that it predicts (packing included) at the clock of the FMA
+peak; the share of that peak that the multiplications of the better of the two have, transforms taking part of the time.
+One thread of one process; benchmarks/measure.py has the rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from fnmatch import fnmatch
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.layers import EPILOGUE, PRUNINGS
+from benchmarks.measure import Data, build, interleave, is_noisy, random_data
+from benchmarks.peak import Meter, fma_meter
+from pconvgen.schedules import ISAS
+from pconvgen.schedules.default import Choice, rank
+from pconvgen.schedules.schedule import WinogradSchedule
+from pconvgen.schedules.winograd import winograd_cycles, winograd_schedules
+from pconvgen.sparsity import STRUCTURES
+from pconvgen.targets.presets import get_target
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places, plain_layout, plane_layout
+from pconvgen.workload import ConvWorkload
+
+LAYERS = (
+    (64, 64, 56), (128, 128, 28), (256, 256, 14), (512, 512, 7),  # ResNet-50
+    (64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56), (256, 256, 56), (256, 512, 28), (512, 512, 28),
+    (512, 512, 14), (256, 256, 28),  # VGG-16
+)  # fmt: skip
+"""(channels, filters, height and width)."""
+
+DENSE = next(pruning for pruning in PRUNINGS if pruning.structure == "dense")
+
+
+def name(channels: int, filters: int, size: int) -> str:
+    """As tables print a layer, e.g. 64-128@112."""
+    return f"{channels}@{size}" if channels == filters else f"{channels}-{filters}@{size}"
+
+
+def rivals(w: ConvWorkload, data: Data, target: Target) -> dict[str, Choice]:
+    """The best schedule of each kind."""
+    isa, (candidate,) = ISAS[target.isa], STRUCTURES["dense"].detect(data.weight)
+    found = {"direct": rank(w, [candidate], isa, target.l2_kib, winograd=False)[0]}
+    layout = plane_layout(w, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=0)
+    places = Places(layout, plain_layout(w.out_channels, w.out_height, w.out_width))
+    for schedule in winograd_schedules(w, isa):
+        cycles = winograd_cycles(w, schedule, isa, target.l2_kib, places.target)
+        choice = Choice(candidate, 1, schedule, cycles, places)
+        key = f"F({schedule.tile},3)"
+        if key not in found or choice.cycles < found[key].cycles:
+            found[key] = choice
+    return found
+
+
+def measure(w: ConvWorkload, target: Target, peak: Meter) -> tuple[dict[str, Choice], dict[str, float]]:
+    """The choices and their milliseconds, and the peak in GFLOP/s as "peak"."""
+    data = random_data(w, DENSE, 1.0)
+    choices = rivals(w, data, target)
+    kernels = {key: build(w, data, choice, target, key) for key, choice in choices.items()}
+    return choices, interleave({key: kernel.subjects["kernel"] for key, kernel in kernels.items()}, peak)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help="shell patterns of layers, e.g. '*@56'")
+    patterns = parser.parse_args().layers or ["*"]
+    # TVM's runtime reads this once, before its first parallel loop.
+    os.environ["TVM_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    target = get_target("host")
+    peak = fma_meter(target)
+    flops_per_cycle = 2 * max(width.lanes * width.fma for width in ISAS[target.isa].widths)
+    table = Table("layer", "direct ms", "F(2,3) ms", "F(4,3) ms", "gain", "predicted", "products", "schedule")
+    for layer in LAYERS:
+        if not any(fnmatch(name(*layer), pattern) for pattern in patterns):
+            continue
+        channels, filters, size = layer
+        w = ConvWorkload(1, channels, size, size, filters, (3, 3), padding=(1, 1, 1, 1), epilogue=EPILOGUE)
+        choices, ms = measure(w, target, peak)
+        best = min((key for key in choices if key != "direct"), key=lambda key: ms[key])
+        schedule = choices[best].schedule
+        assert isinstance(schedule, WinogradSchedule)
+        m = schedule.tile
+        tiles = (-(-w.out_height // m)) * (-(-w.out_width // m))
+        products = 2e-6 * (m + 2) ** 2 * channels * filters * tiles / peak.best
+        table.add_row(
+            name(*layer) + ("~" if is_noisy(ms["peak"], peak.best) else ""),
+            *(f"{ms[key]:.3f}" for key in ("direct", "F(2,3)", "F(4,3)")),
+            f"{ms['direct'] / ms[best]:.2f}",
+            " ".join(f"{1e-6 * flops_per_cycle * choices[key].cycles / peak.best:.2f}" for key in choices),
+            f"{products / ms[best]:.2f}",
+            f"{schedule.lanes} x {schedule.vectors} x {schedule.filters}, {schedule.rows} rows",
+        )
+    console = Console(width=140)
+    console.print(f"{target.cpu}, one thread; FMA peak {peak.best:.1f} GFLOP/s")
+    console.print(table)
+    console.print("~ no quiet round: the machine was busy with something else, which makes kernels look slower")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Where the tiles of a Winograd convolution lie: in the input, in the output, and in the scratch memory between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pconvgen.schedules.schedule import WinogradSchedule
+from pconvgen.templates.winograd_transforms import TAPS
+from pconvgen.workload import ConvWorkload
+
+LINE = 16
+"""float32 elements of a cache line."""
+
+NARROW = 4
+"""Least lanes of a vector in the transforms."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A vector of tiles of one row of tiles.
+
+    Attributes
+    ----------
+    first, lanes: its tiles; those beyond the row are computed and not stored.
+    columns: its outputs in a row of the image.
+    """
+
+    first: int
+    lanes: int
+    columns: int
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The tiles of an image, in blocks of some rows of tiles.
+
+    Transformed inputs are kept as [(m + 2)^2 points][channels][stride] and their products with the weights as
+    [(m + 2)^2 points][filters][stride], both for the tiles of a block, row by row without gaps.
+    """
+
+    workload: ConvWorkload
+    schedule: WinogradSchedule
+
+    @property
+    def points(self) -> int:
+        """Points in each direction, m + 2: as many as a tile has inputs."""
+        return self.schedule.tile + TAPS - 1
+
+    @property
+    def height(self) -> int:
+        """Rows of tiles; those at the end may reach beyond the outputs."""
+        return -(-self.workload.out_height // self.schedule.tile)
+
+    @property
+    def width(self) -> int:
+        """Tiles of a row."""
+        return -(-self.workload.out_width // self.schedule.tile)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of an image; the last one overlaps the one before it when rows do not divide."""
+        return -(-self.height // self.schedule.rows)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of a block."""
+        return self.schedule.rows * self.width
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of a block in the products."""
+        return -(-self.tiles // self.schedule.lanes)
+
+    @property
+    def groups(self) -> int:
+        """Groups of filters that a register tile computes."""
+        return -(-self.workload.out_channels // self.schedule.filters)
+
+    def pieces(self) -> tuple[Piece, ...]:
+        """The vectors of one row of tiles in the transforms: wide ones, and the rest as narrow as it allows."""
+        return tuple(self._pieces())
+
+    def _pieces(self) -> Iterator[Piece]:
+        m, first = self.schedule.tile, 0
+        while first < self.width:
+            lanes = self.schedule.lanes
+            while lanes > NARROW and lanes // 2 >= self.width - first:
+                lanes //= 2
+            yield Piece(first, lanes, min(m * lanes, self.workload.out_width - m * first))
+            first += lanes
+
+    @property
+    def stride(self) -> int:
+        """Distance of channels and of filters in scratch memory: room for what vectors compute beyond the last tile."""
+        last = self.pieces()[-1]
+        reach = max(self.tiles + last.first + last.lanes - self.width, self.vectors * self.schedule.lanes)
+        return -(-reach // LINE) * LINE
+
+    @property
+    def inputs(self) -> int:
+        """Distance of points in the transformed input."""
+        return _odd_lines(self.workload.in_channels * self.stride)
+
+    @property
+    def products(self) -> int:
+        """Distance of points in the products."""
+        return _odd_lines(self.groups * self.schedule.filters * self.stride)
+
+
+def _odd_lines(size: int) -> int:
+    """`size`, of whole lines, made an odd number of them, so that points do not fall on the same set of a cache."""
+    return size if size // LINE % 2 else size + LINE
