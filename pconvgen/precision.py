@@ -20,9 +20,10 @@ class Precision:
 
     Attributes
     ----------
-    activations: of inputs and outputs in memory.
+    activations: of tensors in memory.
     weights: of weights in memory; kernels convert them as they are loaded.
-    arithmetic: of products and sums, biases and what an epilogue adds.
+    arithmetic: of products and sums, of biases, and of a convolution's input, which is packed for it where activations
+        are in another format: converting in the loop over weights would take more than the FMAs.
     """
 
     activations: str = "float32"
@@ -31,8 +32,8 @@ class Precision:
 
     @property
     def bytes(self) -> int:
-        """Of an activation in memory."""
-        return BYTES[self.activations]
+        """Of an element of a convolution's input."""
+        return BYTES[self.arithmetic]
 
     @property
     def weight_bytes(self) -> int:

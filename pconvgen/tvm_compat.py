@@ -181,17 +181,6 @@ def astype(expr: Any, dtype: str) -> Any:
     return relax.op.astype(expr, dtype)
 
 
-def call_argument(expr: Any) -> Any:
-    """The variable that is the first argument of a call; None for any other expression."""
-    first = expr.args[0] if isinstance(expr, tvm.ir.Call) and expr.args else None
-    return first if isinstance(first, relax.Var) else None
-
-
-def is_tuple_item(expr: Any) -> bool:
-    """Whether `expr` is a field of a tuple."""
-    return isinstance(expr, relax.TupleGetItem)
-
-
 def is_op(expr: Any, *names: str) -> bool:
     """Whether `expr` calls one of the named Relax operators."""
     return op_name(expr) in names

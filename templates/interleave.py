@@ -18,7 +18,7 @@ from pconvgen.tvm_compat import PrimFunc, T, interleave, prim_func, ramp
 
 @dataclass(frozen=True)
 class InterleaveKernel:
-    """One instance: phases [batch, groups * rows * columns * channels, height, width] -> output NCHW.
+    """One instance: phases float32 [batch, groups * rows * columns * channels, height, width] -> output float32 NCHW.
 
     Phase (p, q) of the stride holds the outputs [y * rows + p - shift[0]][x * columns + q - shift[1]].
 
@@ -30,8 +30,7 @@ class InterleaveKernel:
     source: (height, width) of a phase.
     shift: outputs (rows, columns) that are cut off in front.
     output: (height, width) of the output.
-    lanes: of a vector.
-    dtype: of both tensors.
+    lanes: float32 lanes of a vector.
     """
 
     batch: int
@@ -42,7 +41,6 @@ class InterleaveKernel:
     shift: tuple[int, int]
     output: tuple[int, int]
     lanes: int
-    dtype: str = "float32"
 
     def build(self) -> PrimFunc:
         """The kernel as a TIR function with arguments (phases, output)."""
@@ -51,14 +49,14 @@ class InterleaveKernel:
         shape_in = (self.batch, self.groups * sh * sw * self.channels, height, width)
         shape_out = (self.batch, self.groups * self.channels, out_height, out_width)
         with prim_func("interleave") as func:
-            phases = T.arg("phases", T.buffer(shape_in, self.dtype))
-            output = T.arg("output", T.buffer(shape_out, self.dtype))
+            phases = T.arg("phases", T.buffer(shape_in, "float32"))
+            output = T.arg("output", T.buffer(shape_out, "float32"))
             # Relax takes a function of one tensor without a block for a reshape.
             with T.sblock("interleave"):
                 T.reads(phases[tuple(slice(0, size) for size in shape_in)])
                 T.writes(output[tuple(slice(0, size) for size in shape_out)])
-                source = T.decl_buffer((planes * sh * sw * height * width,), self.dtype, data=phases.data)
-                target = T.decl_buffer((planes * out_height * out_width,), self.dtype, data=output.data)
+                source = T.decl_buffer((planes * sh * sw * height * width,), "float32", data=phases.data)
+                target = T.decl_buffer((planes * out_height * out_width,), "float32", data=output.data)
                 with T.parallel(0, planes * out_height) as row:
                     plane = T.Bind(row // out_height)
                     place = T.Bind(row % out_height + self.shift[0])

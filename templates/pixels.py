@@ -220,7 +220,7 @@ class _Emitter:
         bodies, taps = len(kernel.bodies), len(kernel.bodies[0])
         stored, computed = self.precision.activations, self.precision.arithmetic
         entries = T.int64()
-        data = T.arg("data", T.buffer(tensor_shape(kernel.source, w.batch), stored))
+        data = T.arg("data", T.buffer(tensor_shape(kernel.source, w.batch), computed))
         self.offsets = T.arg("offsets", T.buffer((entries,), "int32"))
         self.values = T.arg("values", T.buffer((entries * (taps * kernel.group),), self.precision.weights))
         self.indptr = T.arg("indptr", T.buffer((kernel.parts * kernel.groups * bodies + 1,), "int32"))
@@ -231,7 +231,7 @@ class _Emitter:
         if kernel.residual is not None:
             residual = T.arg("residual", T.buffer(tensor_shape(kernel.residual, w.batch), stored))
         output = T.arg("output", T.buffer(tensor_shape(kernel.target, w.batch), stored))
-        self.data = T.decl_buffer((w.batch * kernel.source.size,), stored, data=data.data)
+        self.data = T.decl_buffer((w.batch * kernel.source.size,), computed, data=data.data)
         self.residual = None
         if residual is not None:
             self.residual = T.decl_buffer((w.batch * kernel.residual.size,), stored, data=residual.data)
@@ -387,7 +387,7 @@ class _Emitter:
         return vector.row * self.down * self.kernel.source.line
 
     def _load(self, start: Any, lanes: int) -> Any:
-        return T.Bind(cast(load_strided(self.data, start, self.across, lanes), self.precision.arithmetic))
+        return T.Bind(load_strided(self.data, start, self.across, lanes))
 
     def _by_input(
         self, acc: list[Any], vectors: tuple[Vector, ...], body: tuple[int, ...], anchors: _Anchors, origin: Any,

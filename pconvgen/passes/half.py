@@ -21,12 +21,13 @@ LONG_SUM = 2048
 def in_precision(site: Site, asked: Precision) -> Site:
     """The layer with the formats that it is computed in.
 
-    Long sums are in float32, and so are those of linear layers and convolutions of single pixels, which are as fast as
-    their weights are read and mostly come last.
+    Long sums are in float32. Linear layers and convolutions of single pixels are so with their inputs and outputs, too:
+    they are as fast as their weights are read, and mostly come last.
     """
     longest = int(np.count_nonzero(site.weight, axis=(1, 2, 3)).max(initial=0))
-    exact = longest > LONG_SUM or is_single_pixel(site.workload)
-    formats = replace(asked, arithmetic="float32" if exact else asked.arithmetic)
+    formats = asked if longest <= LONG_SUM else replace(asked, arithmetic="float32")
+    if is_single_pixel(site.workload):
+        formats = replace(asked, activations="float32", arithmetic="float32")
     return replace(site, workload=replace(site.workload, precision=formats))
 
 

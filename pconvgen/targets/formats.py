@@ -6,8 +6,6 @@ from pconvgen.errors import UsageError
 from pconvgen.precision import Precision
 from pconvgen.targets.target import Target
 
-# To go with this check once buffers of activations carry their format (passes/lower.py).
-PORTED = False
 HALF_ARITHMETIC = "fullfp16"
 """LLVM's name of the ARM feature that adds and multiplies float16 (FEAT_FP16 of ARMv8.2)."""
 
@@ -21,8 +19,6 @@ def check_formats(target: Target, precision: Precision) -> None:
     """
     if precision.activations == "float32":
         return
-    if not PORTED:
-        raise UsageError("no float16 activations yet", remedy="store only the weights in float16: --weights float16")
     if target.isa == "armv7a":
         raise UsageError(
             f"target {target.name}: no kernels for float16 activations on 32-bit ARM",
