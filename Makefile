@@ -65,7 +65,7 @@ mca:
 	echo "SKIPPED for it: cycle estimates. Instructions are counted without them."
 
 bench-arm: setup system mca
-	$(BIN)/python -m benchmarks.arm
+	@status=0; for part in arm arm_networks; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -22,7 +23,10 @@ from rich.table import Table
 from tvm import relax
 
 from benchmarks import mca
-from benchmarks.arm_peers import PEERS, DenseLayer, Peer, count_peer
+from benchmarks.arm_peers import PEERS, Peer, count_peer
+from benchmarks.deepsparse import layer_model
+from benchmarks.measure import Data
+from benchmarks.network_cases import Exported
 from pconvgen.devices.counts import Span
 from pconvgen.devices.device import Model
 from pconvgen.devices.emulated import EmulatedDevice
@@ -89,6 +93,17 @@ class Row:
     classes: dict[str, int]
     cycles: dict[str, float]
     schedule: dict[str, Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class DenseLayer:
+    """A dense layer with its data and what it must compute, all float32 NCHW; the epilogue is bias and ReLU."""
+
+    workload: ConvWorkload
+    weight: NDArray[np.float32]
+    data: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    expected: NDArray[np.float32]
 
 
 def random_layer(channels: int, size: int) -> DenseLayer:
@@ -185,7 +200,11 @@ def _profile(
 
 def count_engine(peer: Peer, layer: DenseLayer, cycles: bool) -> Row:
     """Counts another engine's dense kernel."""
-    span, w = count_peer(peer, layer, TARGET), layer.workload
+    w = layer.workload
+    with tempfile.TemporaryDirectory(prefix="pconvgen-layer-") as folder:
+        path = Path(folder) / "layer.onnx"
+        onnx.save(layer_model(w, Data(layer.weight, layer.data, layer.bias, layer.expected)), str(path))
+        span = count_peer(peer, Exported(path, {"data": layer.data}, {"out": layer.expected}), TARGET)
     return Row(
         layer=f"{w.in_channels}@{w.height}",
         name=peer.name,
@@ -281,7 +300,7 @@ def main() -> None:
     results = {
         "target": TARGET,
         "estimator": estimator,
-        "peers": {peer.name: peer.requirements for peer in PEERS},
+        "peers": {peer.name: peer.wheels for peer in PEERS},
         "missing": missing,
         "promised": promised,
         "average": average,

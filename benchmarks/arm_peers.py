@@ -1,4 +1,7 @@
-"""Other engines' instructions for the same layer: their ARM wheels under emulation, counted by the same plugin."""
+"""Other engines' instructions for the same network: their ARM wheels under emulation, counted by the same plugin.
+
+Their converters run on this machine, in the environments of benchmarks/engines.py.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.arm_userland import python_command, site_packages
+from benchmarks.engines import LITERT, MNN, NCNN, ONNXRUNTIME, Engine, running
+from benchmarks.network_cases import Exported
 from pconvgen.devices import toolchain
 from pconvgen.devices.counts import Span, net, read_spans
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError
-from pconvgen.workload import ConvWorkload
 
 GUEST = Path(__file__).with_name("arm_guest.py")
 TIMEOUT_S = 900
@@ -24,25 +27,34 @@ TOLERANCE = 1e-2
 
 @dataclass(frozen=True)
 class Peer:
-    """An engine.
+    """An engine on ARM.
 
     Attributes
     ----------
-    name: its name in arm_guest.py.
-    requirements: its wheel first, then the wheels that it needs to be imported.
+    engine: whose converter and session it is.
+    requirements: the wheels that its own needs to be imported.
     """
 
-    name: str
+    engine: Engine
     requirements: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As tables print it."""
+        return self.engine.name
+
+    @property
+    def wheels(self) -> tuple[str, ...]:
+        """All that is fetched, its own of the version that this machine's environment has."""
+        return (self.engine.requirements[0], *self.requirements)
 
 
 NUMPY = "numpy==2.4.6"
 PEERS = (
-    Peer("onnxruntime", ("onnxruntime==1.31.1", NUMPY, "flatbuffers==25.12.19", "packaging==26.3", "protobuf==7.36.2")),
+    Peer(ONNXRUNTIME, (NUMPY, "flatbuffers==25.12.19", "packaging==26.3", "protobuf==7.36.2")),
     Peer(
-        "ai-edge-litert",
+        LITERT,
         (
-            "ai-edge-litert==2.3.0",
             NUMPY,
             "flatbuffers==25.12.19",
             "backports.strenum==1.2.8",
@@ -52,59 +64,39 @@ PEERS = (
             "typing_extensions==4.16.0",
         ),
     ),
-    Peer("mnn", ("mnn==3.6.1", NUMPY)),
-    Peer("ncnn", ("ncnn==1.0.20261020", NUMPY)),
+    Peer(MNN, (NUMPY,)),
+    Peer(NCNN, (NUMPY,)),
 )
 
 
-@dataclass(frozen=True, eq=False)
-class DenseLayer:
-    """A dense layer with its data and what it must compute, all float32 NCHW; the epilogue is bias and ReLU."""
+def count_peer(peer: Peer, model: Exported, cpu: str, timeout_s: float = TIMEOUT_S) -> Span:
+    """What one inference of a network executes.
 
-    workload: ConvWorkload
-    weight: NDArray[np.float32]
-    data: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    expected: NDArray[np.float32]
-
-
-def count_peer(peer: Peer, layer: DenseLayer, cpu: str) -> Span:
-    """What one inference of the layer executes.
+    Parameters
+    ----------
+    peer: the engine.
+    model: the network, which nobody else writes files beside meanwhile.
+    cpu: what is emulated.
+    timeout_s: of the emulation.
 
     Raises
     ------
     PconvgenError: the engine is not to be had, fails, or computes something else.
     """
-    site = site_packages(peer.requirements)
+    site = site_packages(peer.wheels)
+    with running(peer.engine) as converter:
+        converter.convert(model.path)
     with tempfile.TemporaryDirectory(prefix="pconvgen-peer-") as name:
         folder = Path(name)
-        np.savez(folder / "layer.npz", data=layer.data, weight=layer.weight, bias=layer.bias)
-        _write_onnx(layer, folder / "layer.onnx")
-        counts = folder / "counts.json"
+        source, target, counts = folder / "inputs.npz", folder / "outputs.npz", folder / "counts.json"
+        np.savez(source, **model.inputs)
         options = ["-cpu", cpu, "-plugin", f"{toolchain.counting_plugin()},out={counts}"]
-        command = [*python_command(site, options), str(GUEST), peer.name]
-        run_child(command, f"{peer.name} under emulation", timeout_s=TIMEOUT_S, cwd=folder)
-        output = np.load(folder / "output.npy")
+        guest = [str(GUEST), peer.engine.session, str(model.path), str(source), str(target), *model.expected]
+        command = [*python_command(site, options), *guest]
+        run_child(command, f"{peer.name} under emulation", timeout_s=timeout_s, cwd=folder)
+        with np.load(target) as file:
+            error = model.error([file[key] for key in file.files])
         once, twice = read_spans(counts)
-    error = float(np.abs(output - layer.expected).max() / np.abs(layer.expected).max())
-    if not error < TOLERANCE:
-        raise PconvgenError(f"{peer.name} computes another layer", found=f"error {error:.1e}", expected=TOLERANCE)
+    if not error < TOLERANCE:  # also when it is not a number
+        raise PconvgenError(f"{peer.name} computes something else", found=f"error {error:.1e}", expected=TOLERANCE)
     return net(twice, once)
-
-
-def _write_onnx(layer: DenseLayer, path: Path) -> None:
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    w = layer.workload
-    nodes = [
-        helper.make_node("Conv", ["data", "weight", "bias"], ["sum"], kernel_shape=w.kernel, pads=w.padding),
-        helper.make_node("Relu", ["sum"], ["output"]),
-    ]
-    data, output = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape)
-        for name, array in (("data", layer.data), ("output", layer.expected))
-    )
-    weights = [numpy_helper.from_array(layer.weight, "weight"), numpy_helper.from_array(layer.bias, "bias")]
-    graph = helper.make_graph(nodes, "layer", [data], [output], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)

@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import deepsparse
 from benchmarks.against import Comparison, compare, ratios
+from benchmarks.engines import DEEPSPARSE
 from benchmarks.layers import DENSITIES, GROUPS, PRUNINGS, Layer, Pruning, layers
 from benchmarks.measure import Row, is_noisy, measure
 from benchmarks.peak import Meter, Roofs, fma_meter, l2_meter, memory_meter, roofs
@@ -67,7 +68,7 @@ class Results:
         every = layers()
         found = [judge(promise, self.rows, every, self.roofs.fma_gflops) for promise in PROMISES]
         for promise in PEER_PROMISES:
-            verdict = judge_peer(promise, ratios(self.comparisons, promise.structure), every, deepsparse.NAME)
+            verdict = judge_peer(promise, ratios(self.comparisons, promise.structure), every, DEEPSPARSE.name)
             found.append(Verdict(verdict.text, "", f"missing: {self.missing}") if self.missing else verdict)
         return found
 
@@ -137,10 +138,10 @@ def compare_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Pro
     if not chosen:
         return []
     found = []
-    task = progress.add_task(f"making the environment of {deepsparse.NAME}", total=len(chosen))
-    with deepsparse.running() as peer:
+    task = progress.add_task(f"making the environment of {DEEPSPARSE.name}", total=len(chosen))
+    with deepsparse.peer() as peer:
         for layer, prunings in chosen.items():
-            progress.update(task, description=f"{layer.name} against {deepsparse.NAME}")
+            progress.update(task, description=f"{layer.name} against {DEEPSPARSE.name}")
             found.append(compare(layer, prunings, peer, target, peak))
             progress.advance(task)
     return found
@@ -161,7 +162,7 @@ def report(results: Results, folder: Path) -> int:
         console.print(comparison_table(results.comparisons, peak))
     if any(is_noisy(row.peak_gflops, peak) for row in (*results.rows, *results.comparisons)):
         console.print("~ no quiet round: the machine was busy with something else, which makes kernels look slower")
-    console.print(verdict_table(verdicts))
+    console.print(verdict_table(verdicts, "promises; shares are of the FMA peak"))
 
     json, picture = _files(folder)
     missing = f"missing: {results.missing}" if results.missing else None
@@ -170,7 +171,7 @@ def report(results: Results, folder: Path) -> int:
         "isa": results.target.isa,
         **asdict(results.roofs),
         "rows": [row.json(peak) for row in results.rows],
-        deepsparse.NAME.lower(): missing or [asdict(row) for row in results.comparisons],
+        DEEPSPARSE.name.lower(): missing or [asdict(row) for row in results.comparisons],
         "promises": [asdict(verdict) for verdict in verdicts],
     }
     write_json(json, values)

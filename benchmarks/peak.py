@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tvm
+from tvm import relax
+from tvm.tirx import PrimFunc
 
 from pconvgen.schedules import ISAS
+from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import T, broadcast, prim_func, ramp
+from pconvgen.tvm_compat import KernelCalls, T, broadcast, build, export_library, prim_func, ramp
 
 ACCUMULATORS = 12
 """Independent sums: enough to hide the latency of an instruction, few enough for 16 registers."""
@@ -32,6 +36,40 @@ class Roofs:
     fma_gflops: float
     l2_gbs: float
     memory_gbs: float
+
+
+@dataclass(frozen=True)
+class PeakKernel:
+    """Independent FMAs on whole vectors in registers.
+
+    Attributes
+    ----------
+    lanes: of a vector.
+    threads: how many compute, each as much as one alone.
+    """
+
+    lanes: int
+    threads: int = 1
+
+    @property
+    def flops(self) -> int:
+        """Of one call."""
+        return 2 * self.lanes * ACCUMULATORS * ROUNDS * self.threads
+
+    def build(self) -> PrimFunc:
+        """peak(seed [lanes], out [threads x ACCUMULATORS x lanes])."""
+        step = ACCUMULATORS * self.lanes
+        with prim_func("peak") as func:
+            seed = T.arg("seed", T.buffer((self.lanes,), "float32"))
+            out = T.arg("out", T.buffer((self.threads * step,), "float32"))
+            with T.parallel(0, self.threads) if self.threads > 1 else T.serial(0, 1) as thread:
+                acc = _accumulators(self.lanes)
+                x = T.Bind(seed[ramp(0, self.lanes)])
+                with T.serial(0, ROUNDS):
+                    for a in acc:
+                        T.buffer_store(a, a[ramp(0, self.lanes)] * x + x, [ramp(0, self.lanes)])
+                _store(out, acc, self.lanes, thread * step)
+        return func()
 
 
 class Meter:
@@ -53,18 +91,23 @@ class Meter:
 
 def fma_meter(target: Target) -> Meter:
     """GFLOP/s of independent FMAs on whole vectors in registers; a reading takes about a millisecond."""
-    lanes = _lanes(target)
-    with prim_func("peak") as func:
-        seed = T.arg("seed", T.buffer((lanes,), "float32"))
-        out = T.arg("out", T.buffer((ACCUMULATORS * lanes,), "float32"))
-        acc = _accumulators(lanes)
-        x = T.Bind(seed[ramp(0, lanes)])
-        with T.serial(0, ROUNDS):
-            for a in acc:
-                T.buffer_store(a, a[ramp(0, lanes)] * x + x, [ramp(0, lanes)])
-        _store(out, acc, lanes)
-    time = _timer(func(), target, [np.full(n, 0.5, np.float32) for n in (lanes, ACCUMULATORS * lanes)], number=1)
-    return Meter(lambda: 2e-9 * lanes * ACCUMULATORS * ROUNDS / time())
+    kernel = PeakKernel(_lanes(target))
+    arrays = [np.full(n, 0.5, np.float32) for n in (kernel.lanes, ACCUMULATORS * kernel.lanes)]
+    time = _timer(kernel.build(), target, arrays, number=1)
+    return Meter(lambda: 1e-9 * kernel.flops / time())
+
+
+def export_peak(target: Target, threads: int, path: Path) -> PeakKernel:
+    """Writes the FMAs of `fma_meter`, on each of `threads`, as a library with an input "seed" like a network's."""
+    kernel, calls = PeakKernel(_lanes(target), threads), KernelCalls()
+    seed = relax.Var("seed", relax.TensorType((kernel.lanes,), "float32"))
+    builder = relax.BlockBuilder()
+    with builder.function("main", [seed]):
+        with builder.dataflow():
+            output = builder.emit_output(calls.call(kernel, [seed], (threads * ACCUMULATORS * kernel.lanes,)))
+        builder.emit_func_output(output)
+    export_library(build(calls.add_to(builder.get()), llvm_target(target), {}), str(path), library_linker(target))
+    return kernel
 
 
 def l2_meter(target: Target) -> Meter:
@@ -114,9 +157,9 @@ def _accumulators(lanes: int) -> list:
     return acc
 
 
-def _store(out: object, acc: list, lanes: int) -> None:
+def _store(out: object, acc: list, lanes: int, start: object = 0) -> None:
     for i, a in enumerate(acc):
-        T.buffer_store(out, a[ramp(0, lanes)], [ramp(i * lanes, lanes)])
+        T.buffer_store(out, a[ramp(0, lanes)], [ramp(start + i * lanes, lanes)])
 
 
 def _timer(function: object, target: Target, arrays: list, number: int) -> Callable[[], float]:

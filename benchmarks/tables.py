@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import deepsparse
 from benchmarks.against import Comparison, ratios
+from benchmarks.engines import DEEPSPARSE
 from benchmarks.measure import Row, is_noisy
 from benchmarks.promises import DENSITY, Verdict, geometric_mean
 
@@ -40,10 +40,10 @@ def comparison_table(found: Sequence[Comparison], peak: float) -> Table:
     """Milliseconds of the peer, and how many times as fast each structure is."""
     structures = list(dict.fromkeys(structure for row in found for structure in row.ours_ms))
     table = Table(
-        title=f"times as fast as {deepsparse.REQUIREMENTS[0]}, one core, {DENSITY:.1%} of the weights, with packing",
+        title=f"times as fast as {DEEPSPARSE.requirements[0]}, one core, {DENSITY:.1%} of the weights, with packing",
         title_justify="left",
     )
-    for name in ("layer", f"{deepsparse.NAME} ms", *structures):
+    for name in ("layer", f"{DEEPSPARSE.name} ms", *structures):
         table.add_column(name, justify="right")
     for row in found:
         cells = (f"{row.ratio(structure):.2f}" if structure in row.ours_ms else "" for structure in structures)
@@ -55,9 +55,9 @@ def comparison_table(found: Sequence[Comparison], peak: float) -> Table:
     return table
 
 
-def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+def verdict_table(verdicts: Sequence[Verdict], title: str = "promises") -> Table:
     """What was promised and what was measured."""
-    table = Table("promise", "measured", title="promises; shares are of the FMA peak", title_justify="left")
+    table = Table("promise", "measured", title=title, title_justify="left")
     table.add_column(max_width=REASON_WIDTH)
     for verdict in verdicts:
         style = "bold red" if verdict.missed else "green" if verdict.word == "ok" else "yellow"

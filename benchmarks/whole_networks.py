@@ -1,130 +1,114 @@
-"""Whole networks, pruned against dense: python -m benchmarks.whole_networks [--json FILE].
+"""Whole networks against other engines: make bench-networks, or python -m benchmarks.whole_networks.
 
-For each network: seconds and memory of compiling it, size of the library against what its surviving weights and
-their indices take, error against PyTorch, and milliseconds of both versions. One thread, 224x224, batch 1. Each
-network is compiled in a process of its own, so that its memory is its own.
+For each network, pruned and dense: milliseconds on one thread here and in every engine that users would pick,
+interleaved in one run (benchmarks/network_measure.py has the rules), the bound that the FMA peak sets, seconds and
+memory of compiling, size of the library, and every layer beside the same layer compiled dense. Exits with 1 when a
+promise is missed.
+
+The first run takes longer: it makes the engines' environments in the user's cache folder and tunes TVM for one network.
+
+Writes networks.json, pictures and docs/performance.md after a full run; a filtered one writes to out/. With --out
+benchmarks/results, networks that were measured again take the places of the earlier ones.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
-import resource
-import tempfile
-import time
-from dataclasses import asdict, dataclass
+import os
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.engines import DENSE, Engine
+from benchmarks.network_cases import CASES, Case
+from benchmarks.network_figures import draw_all
+from benchmarks.network_measure import ROUNDS, measure, quiet_exporter
+from benchmarks.network_page import page
+from benchmarks.network_promises import verdicts
+from benchmarks.network_results import NetworkResult, load, merged, save
+from benchmarks.network_tables import network_table, summary_table
+from benchmarks.tables import verdict_table
+from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import write_text
+from pconvgen.report.console import output
 
-CASES = (
-    ("resnet50", "pattern", 0.25),
-    ("resnet50", "simd_block", 0.25),
-    ("vgg16_bn", "pattern", 0.125),
-    ("mobilenet_v2", "simd_block", 0.4),
-)
-MEBI = 1 << 20
-COMPILE_LIMIT_S, MEMORY_LIMIT_GIB = 90, 6
-"""What compiling ResNet-50 may take."""
+RESULTS, FILTERED = Path("benchmarks/results"), Path("out")
+PAGE = Path("docs/performance.md")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One network."""
+def run(cases: Sequence[Case], engines: Sequence[Engine], rounds: int) -> list[NetworkResult]:
+    """Measures one network after the other."""
+    os.environ["TVM_NUM_THREADS"] = "1"
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    console, results = Console(stderr=True), []
+    with Progress(*columns, console=console, transient=True) as progress, quiet_exporter():
+        task = progress.add_task("", total=len(cases))
+        for case in cases:
 
-    network: str
-    structure: str
-    density: float
-    compile_s: float
-    peak_gib: float
-    library_bytes: int
-    allowed_bytes: int
-    error: float
-    pruned_ms: float
-    dense_ms: float
+            def say(text: str, title: str = case.title) -> None:
+                progress.update(task, description=f"{title}: {text}")
+                if not console.is_terminal:
+                    console.print(f"{title}: {text}", highlight=False)
+
+            results.append(measure(case, engines, rounds, say))
+            progress.advance(task)
+    return results
 
 
-def measure(network: str, structure: str, density: float) -> Row:
-    """Prunes random weights, compiles, runs and measures."""
-    import numpy as np
-    import torch
-
-    import pconvgen
-    from benchmarks.networks import NETWORKS, randomize
-    from pconvgen.sparsify import sparsify
-
-    torch.manual_seed(0)
-    model = randomize(NETWORKS[network](), 0, 64)
-    sparsify(model, structure, density)
-    imported = pconvgen.load_model(model, example=(torch.randn(1, 3, 224, 224),))
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        pruned = pconvgen.compile(imported)
-        path = pruned.export(Path(folder) / "model.so")
-        seconds = time.perf_counter() - started
-        size = path.stat().st_size
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEBI
-    inputs = pruned.manifest.random_inputs(0)
-    (expected,), (found,) = imported.reference(inputs).values(), pruned.run(inputs).values()
-    surviving = sum(4 * decision.density * np.prod(decision.shape) for decision in pruned.decisions)
-    indices = sum(decision.nbytes for decision in pruned.decisions) - surviving
-    return Row(
-        network=network,
-        structure=structure,
-        density=density,
-        compile_s=seconds,
-        peak_gib=peak,
-        library_bytes=size,
-        allowed_bytes=int(1.1 * (surviving + max(0.0, indices)) + MEBI),
-        error=float(np.abs(found - expected).max() / np.abs(expected).max()),
-        pruned_ms=pruned.bench(inputs).median_ms or 0.0,
-        dense_ms=pconvgen.compile(imported, dense=True).bench(inputs).median_ms or 0.0,
-    )
+def report(results: Sequence[NetworkResult], folder: Path) -> int:
+    """Prints the tables, writes the files; returns how many promises were missed."""
+    console, judged = output(), verdicts(results)
+    for result in results:
+        console.print(network_table(result))
+        for line in result.missing:
+            console.print(f"MISSING {line}", style="bold red")
+    console.print(summary_table(results))
+    console.print(verdict_table(judged))
+    save(results, folder / "networks.json")
+    pictures = draw_all(results, folder)
+    written = [folder / "networks.json", *pictures]
+    if folder == RESULTS:
+        write_text(PAGE, page(results, judged, [os.path.relpath(path, PAGE.parent) for path in pictures]))
+        written.append(PAGE)
+    console.print(f"wrote {', '.join(map(str, written))}")
+    return sum(verdict.missed for verdict in judged)
 
 
 def main() -> None:
-    """Prints the table, writes the JSON; exits with 1 when a promise is missed."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/whole_networks.json"))
-    args = parser.parse_args()
-    table = Table(title="networks at 224x224, batch 1, one thread, random weights")
-    for name in ("network", "structure", "density", "compile s", "GiB", "library MB", "allowed MB", "error"):
-        table.add_column(name, justify="right")
-    for name in ("pruned ms", "dense ms", "speed-up"):
-        table.add_column(name, justify="right")
-    rows = []
-    for case in CASES:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            row = pool.apply(measure, case)
-        rows.append(row)
-        table.add_row(
-            row.network,
-            row.structure,
-            f"{row.density:.1%}",
-            f"{row.compile_s:.0f}",
-            f"{row.peak_gib:.1f}",
-            f"{row.library_bytes / 1e6:.1f}",
-            f"{row.allowed_bytes / 1e6:.1f}",
-            f"{row.error:.0e}",
-            f"{row.pruned_ms:.2f}",
-            f"{row.dense_ms:.2f}",
-            f"{row.dense_ms / row.pruned_ms:.2f}",
-        )
-    Console(width=130).print(table)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    write_text(args.json, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-    missed = [row.network for row in rows if row.library_bytes > row.allowed_bytes or row.pruned_ms > row.dense_ms]
-    missed += [
-        row.network
-        for row in rows
-        if row.network == "resnet50" and (row.compile_s > COMPILE_LIMIT_S or row.peak_gib > MEMORY_LIMIT_GIB)
-    ]
+    """Measures, prints, writes."""
+    args = _arguments()
+    cases = [case for case in CASES if _matches((case.network, case.title), args.networks)]
+    engines = [engine for engine in DENSE if _matches((engine.name, engine.session), args.peers)]
+    folder = args.out or (FILTERED if args.networks or args.peers is not None else RESULTS)
+    try:
+        if not cases:
+            names = ", ".join(case.network for case in CASES)
+            raise UsageError("no such network", found=" ".join(args.networks), expected=names)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = run(cases, engines, args.rounds)
+        missed = report(merged(load(folder / "networks.json"), results) if folder == RESULTS else results, folder)
+    except PconvgenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
     if missed:
-        raise SystemExit(f"promises missed: {', '.join(missed)}")
+        raise SystemExit(f"{missed} promises were missed")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", metavar="GLOB", help="e.g. vgg16_bn 'mobilenet*'")
+    parser.add_argument("--peers", nargs="*", metavar="GLOB", help="e.g. MNN deepsparse; none for no peers")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each engine is measured (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the files go")
+    return parser.parse_args()
+
+
+def _matches(names: Sequence[str], globs: Sequence[str] | None) -> bool:
+    return globs is None or any(fnmatch(name.lower(), glob.lower()) for name in names for glob in globs)
 
 
 if __name__ == "__main__":

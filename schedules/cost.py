@@ -7,6 +7,7 @@ ranks encodings and schedules. The constants were fitted to some hundred schedul
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pconvgen.precision import BYTES
@@ -52,6 +53,10 @@ LINE = 64
 """Bytes of a cache line."""
 MEMORY_BYTES = 6.0
 """Bytes per cycle that one core reads from memory."""
+STREAMED = 0.4
+"""Share of reading the weights from memory, where they are after the rest of a network, that does not hide."""
+COLD = 20.0
+"""Cycles for a line of input that no prefetch has brought from behind the second-level cache."""
 
 
 def pixel_cycles(
@@ -70,7 +75,7 @@ def pixel_cycles(
         hidden = OVERLAP * min(compute, move)
         cycles += run.rows * run.columns * (compute + move - hidden + stores)
     cycles += workload.out_channels * schedule.rows * zeros_cycles(places.target)
-    return workload.batch * -(-workload.out_height // schedule.rows) * cycles
+    return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + fetch.first())
 
 
 def store_cycles(target: PlaneLayout) -> float:
@@ -159,14 +164,18 @@ class _Fetch:
     @property
     def block(self) -> int:
         """Bytes of a row block of the input."""
+        return self._input(self.schedule.rows)
+
+    def _input(self, rows: int) -> int:
         planes = _planes(self.workload, self.source)
-        return (
-            self.workload.precision.bytes
-            * self.workload.in_channels
-            * planes
-            * (self.schedule.rows + halo(self.workload))
-            * self.source.pitch
-        )
+        row = self.workload.precision.bytes * self.source.pitch
+        return self.workload.in_channels * planes * (rows + halo(self.workload)) * row
+
+    def first(self) -> float:
+        """Cycles, once per image, for what is not in the second-level cache when the layer begins."""
+        far = self._input(self.workload.out_height) > self.l2_kib * 1024
+        lines = self._input(self.workload.out_height) / LINE if far and not self.schedule.prefetch else 0.0
+        return STREAMED * self.weights / MEMORY_BYTES + COLD * lines
 
     def per_block(self, tiles: int) -> float:
         """Cycles for the weights of a block."""
@@ -221,7 +230,7 @@ def halo(workload: ConvWorkload) -> int:
 
 
 def _planes(workload: ConvWorkload, source: PlaneLayout) -> int:
-    return workload.kernel[1] if source.own_columns else 1
+    return 1 if workload.kernel == (1, 1) else len(source.phases)
 
 
 def _channel_bytes(
@@ -230,7 +239,10 @@ def _channel_bytes(
     row = _row_bytes(workload, source, vectors)
     if not schedule.height:
         return _planes(workload, source) * (row + workload.precision.bytes * halo(workload) * source.pitch)
-    return _planes(workload, source) * (max(vector.row for vector in vectors) + 1 + halo(workload)) * row
+    rows = max(vector.row for vector in vectors) + 1 + halo(workload)
+    # Rows that follow each other share lines.
+    together = math.inf if source.interleaved else workload.precision.bytes * rows * source.pitch + LINE
+    return _planes(workload, source) * min(rows * row, together)
 
 
 def _row_bytes(workload: ConvWorkload, source: PlaneLayout, vectors: tuple[Vector, ...]) -> float:

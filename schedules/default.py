@@ -126,9 +126,14 @@ def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
     slack = 2 * isa.widths[0].lanes
     found = {}
     if workload.kernel == (1, 1) and not any(workload.padding):
-        # Strides are taken when the input is loaded: other readers want every element.
         plain = plain_layout(workload.in_channels, workload.height, workload.width)
         found[replace(plain, slack=slack * workload.stride[1])] = None
+        if workload.stride != (1, 1):
+            # Only what is read; other readers want every element, which is then skipped as it is loaded.
+            thin = plane_layout(
+                workload, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=slack
+            )
+            found[thin] = None
         return tuple(found)
     for interleaved in (False, True):
         found[
@@ -303,5 +308,6 @@ def _channel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa) -> Ite
     vectors = shape.group // lanes
     for images in sorted({1, min(workload.batch, 2), min(workload.batch, 4)}):
         for unroll in UNROLL:
-            if vectors * images * unroll + vectors + 1 <= isa.registers:
+            # One is always legal: a group that nothing divides into wide vectors is slow, not impossible.
+            if images == unroll == 1 or vectors * images * unroll + vectors + 1 <= isa.registers:
                 yield ChannelSchedule(lanes, images, unroll)

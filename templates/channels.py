@@ -18,9 +18,13 @@ from typing import Any
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule
 from pconvgen.templates.epilogue import finish
+from pconvgen.templates.planes import LINE
 from pconvgen.templates.weights import weights
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, number, prim_func, ramp
+from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
 from pconvgen.workload import ConvWorkload
+
+AHEAD = 1024
+"""Weights between those that are multiplied and those that are fetched."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ class _Emitter:
         rounds = T.Bind((end - begin) // s.unroll)
         with T.serial(0, rounds) as r:
             first = T.Bind(begin + r * s.unroll)
+            self._prefetch(first)
             for u in range(s.unroll):
                 self._entry(acc[u], first + u, image)
         if s.unroll > 1:
@@ -124,6 +129,15 @@ class _Emitter:
             for u in range(1, s.unroll):
                 sums = [total + acc[u][p][v][ramp(0, s.lanes)] for v, total in enumerate(sums)]
             self._store(g, T.Bind((image + p) * self.workload.out_channels), sums)
+
+    def _prefetch(self, first: Any) -> None:
+        """Fetches the weights and offsets of a later round: they are read once, from memory, in order."""
+        entry, count = len(self.kernel.bodies[0]) * self.kernel.group, self.schedule.unroll
+        ahead = -(-AHEAD // entry)
+        values = T.Bind(T.Cast("int64", first + ahead) * entry)
+        for line in range(0, count * entry, LINE * 4 // self.precision.weight_bytes):
+            prefetch(self.values, values + line)
+        prefetch(self.offsets, T.Cast("int64", first + ahead))
 
     def _entry(self, acc: list[list[Any]], e: Any, image: Any) -> None:
         """acc[p][v] += values[e, v] * data[p, offset] for the taps of one entry."""

@@ -17,8 +17,8 @@ from pconvgen.templates.planes import PlaneLayout, plain_layout
 
 SWEEPS = 4
 """Rounds over all buffers, after which changes are too small to matter."""
-PACKING = 0.5
-"""Cycles for each element that has to be packed: far more than it takes, as nothing is to be packed without need."""
+PACKING = 2.0
+"""Cycles for each element that is packed: far more than it takes, as nothing is to be packed without need."""
 PROPOSALS = 4
 """Layouts of a reader that are looked at together with its neighbours: its fastest ones."""
 OPTIONS = 8
@@ -146,15 +146,19 @@ class _Search:
         return self._with(number, layout, instead) + (0 if as_it_is else PACKING * layout.size)
 
     def is_packed(self, number: int, instead: Layouts) -> bool:
-        """Whether an operation cannot read its input as it is."""
-        home = self.operations[number].reads[0]
-        return home is None or math.isinf(self._with(number, self._layout(home.buffer, instead), instead))
+        """Whether an operation cannot read its input as it is, or wants so little of it that packing pays."""
+        return self.operations[number].reads[0] is None or self._packed(number, instead) < self._direct(number, instead)
 
     def _cycles(self, number: int, instead: Layouts) -> float:
+        return min(self._packed(number, instead), self._direct(number, instead))
+
+    def _direct(self, number: int, instead: Layouts) -> float:
+        home = self.operations[number].reads[0]
+        return math.inf if home is None else self._with(number, self._layout(home.buffer, instead), instead)
+
+    def _packed(self, number: int, instead: Layouts) -> float:
         operation = self.operations[number]
         home = operation.reads[0]
-        if home is not None and not self.is_packed(number, instead):
-            return self._with(number, self._layout(home.buffer, instead), instead)
         # Packing reads whole rows.
         if home is not None and self._layout(home.buffer, instead).main is None:
             return math.inf

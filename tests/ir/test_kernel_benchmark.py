@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from benchmarks import deepsparse, kernels, measure
+from benchmarks import deepsparse, engines, environments, kernels, measure
 from benchmarks.against import Comparison, ratios
 from benchmarks.layers import DENSITIES, GROUPS, PRUNINGS, Layer, layers
 from benchmarks.measure import Reading, Row, interleave, random_data
@@ -183,10 +183,10 @@ def test_the_peer_gets_the_same_layer():
 
 def test_a_peer_that_cannot_be_had_is_an_error_with_its_reason(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(deepsparse, "PYTHONS", ("no-such-python",))
+    monkeypatch.setattr(environments, "PYTHONS", ("no-such-python",))
     with (
         pytest.raises(PconvgenError, match=r"no Python for DeepSparse .*no-such-python.*3\.8 to 3\.11"),
-        deepsparse.running(),
+        deepsparse.peer(),
     ):
         pass
 
@@ -194,9 +194,9 @@ def test_a_peer_that_cannot_be_had_is_an_error_with_its_reason(monkeypatch, tmp_
 def test_a_peer_that_dies_is_an_error_with_its_last_words(monkeypatch, tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text("import sys; sys.stdin.readline(); sys.exit('out of luck')")
-    monkeypatch.setattr(deepsparse, "WORKER", worker)
-    monkeypatch.setattr(deepsparse, "environment", lambda: sys.executable)
-    with deepsparse.running() as peer, pytest.raises(PconvgenError, match="out of luck"):
+    monkeypatch.setattr(engines, "WORKER", worker)
+    monkeypatch.setattr(engines, "environment", lambda *_: sys.executable)
+    with deepsparse.peer() as peer, pytest.raises(PconvgenError, match="out of luck"):
         peer.read()
 
 

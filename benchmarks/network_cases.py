@@ -1,0 +1,150 @@
+"""The networks of `make bench-networks` and how each is pruned: batch 1, random weights, the same for all engines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from benchmarks.networks import NETWORKS, randomize
+from pconvgen.frontend.torch_weights import module_layers
+from pconvgen.sparsify import sparsify
+from pconvgen.sparsity import STRUCTURES, density
+
+OPSET = 13
+"""What all engines read; DeepSparse knows no newer one."""
+
+NORM_SIZE = 64
+"""Height and width of the images that batch norms get their statistics from."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to prune a network.
+
+    Attributes
+    ----------
+    structure: key of STRUCTURES; layers that it does not apply to get SIMD blocks.
+    density: share of the weights that is left in each layer.
+    layers: globs of the layers; none for all but the first convolution and the last linear layer.
+    """
+
+    structure: str
+    density: float
+    layers: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """As tables print it, e.g. "simd_block 8x"."""
+        return f"{self.structure} {1 / self.density:g}x"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network.
+
+    Attributes
+    ----------
+    network: key of NETWORKS.
+    title: its usual name.
+    size: height and width of the image.
+    variants: how it is pruned.
+    options: of the network's factory.
+    scaling: whether two threads are measured as well.
+    tuned: whether TVM is tuned for it.
+    """
+
+    network: str
+    title: str
+    size: int
+    variants: tuple[Variant, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    scaling: bool = False
+    tuned: bool = False
+
+    def build(self) -> nn.Module:
+        """The network; equal weights on every call."""
+        torch.manual_seed(0)
+        return randomize(NETWORKS[self.network](**self.options), 0, NORM_SIZE)
+
+    def pruned(self, variant: Variant) -> nn.Module:
+        """The same, pruned."""
+        model = self.build()
+        sparsify(model, variant.structure, variant.density, variant.layers)
+        return model
+
+    def unstructured(self, variant: Variant) -> nn.Module:
+        """The same with as many weights in each layer as `pruned` has, the largest ones wherever they are."""
+        model, project = self.build(), STRUCTURES["unstructured"].project
+        for layer, pruned in zip(module_layers(model), module_layers(self.pruned(variant)), strict=True):
+            assert layer.weight is not None
+            assert pruned.weight is not None
+            kept = density(pruned.weight)
+            if kept < 1:
+                layer.store(project(layer.weight, kept, groups=layer.groups))
+        return model
+
+    def image(self) -> torch.Tensor:
+        """The input, always the same."""
+        return torch.randn(1, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
+
+
+_VGG = ("features.[1-9]*", "classifier.*")
+_POINTWISE = (Variant("simd_block", 0.4),)
+
+CASES = (
+    Case(
+        "vgg16_bn",
+        "VGG-16-BN",
+        224,
+        (Variant("simd_block", 0.125, _VGG), Variant("pattern", 0.125, _VGG)),
+        scaling=True,
+    ),
+    Case("resnet50", "ResNet-50", 224, (Variant("simd_block", 0.25), Variant("pattern", 0.25)), scaling=True),
+    Case("mobilenet_v2", "MobileNet-V2", 224, _POINTWISE),
+    Case("mobilenet_v1", "MobileNet-V1", 224, _POINTWISE, tuned=True),
+    Case("efficientnet_b0", "EfficientNet-B0", 224, _POINTWISE),
+    Case("yolo", "YOLO-style detector", 320, (Variant("simd_block", 0.25),)),
+    Case("unet", "U-Net, half width", 256, (Variant("simd_block", 0.25),), options={"width": 0.5}),
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network as engines get it.
+
+    Attributes
+    ----------
+    path: the ONNX file.
+    inputs: by name, float32 NCHW.
+    expected: the outputs by name, as PyTorch computes them.
+    """
+
+    path: Path
+    inputs: dict[str, NDArray[np.float32]]
+    expected: dict[str, NDArray[np.float32]]
+
+    def error(self, found: list[NDArray[np.float32]]) -> float:
+        """Largest difference of an output, relative to its largest value; not a number when a shape is another."""
+        if [array.shape for array in found] != [array.shape for array in self.expected.values()]:
+            return float("nan")
+        pairs = zip(found, self.expected.values(), strict=True)
+        return max(float(np.abs(array - right).max() / np.abs(right).max()) for array, right in pairs)
+
+
+def export(model: nn.Module, image: torch.Tensor, path: Path) -> Exported:
+    """Writes a network as ONNX; batch norm is folded by the exporter."""
+    with torch.no_grad():
+        results = model(image)
+    results = results if isinstance(results, tuple) else (results,)
+    names = [f"output{index}" for index, _ in enumerate(results)]
+    torch.onnx.export(
+        model, (image,), str(path), dynamo=False, opset_version=OPSET, input_names=["input"], output_names=names
+    )
+    expected = {name: result.numpy() for name, result in zip(names, results, strict=True)}
+    return Exported(path, {"input": image.numpy()}, expected)
