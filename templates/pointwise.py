@@ -105,9 +105,8 @@ class PointwiseKernel:
                     value = value + broadcast(addend, lanes)
                 for other in added:
                     value = value + other
-                value = T.Bind(value)
                 if self.activation is not None:
-                    value = T.Bind(activate(self.activation, value, lanes))
+                    value = activate(self.activation, T.Bind(value), lanes)
                 writer.store(place, *column_of(x), T.Bind(cast(value, self.dtype)), lanes)
 
             for_each_piece(width, self.lanes, piece)
