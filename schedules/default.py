@@ -274,7 +274,7 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
         weights = shape.group if shape.group > 1 else min(shape.taps, WEIGHTS)
         # Of many weights LLVM loads the next ones early, and of wide vectors the first tap's inputs.
         wide = isa.widths[0].lanes > 4 and shape.group == 1
-        ahead = 6 if wide and 1 < shape.taps <= 4 else 2 if wide or shape.taps > 4 else 0
+        ahead = 10 if wide and 1 < shape.taps <= 4 else 2 if wide or shape.taps > 4 else 0
         resident = 2 + -(-weights // isa.widths[0].lanes) + ahead
     elif shape.group == 1 and shape.taps > 1 and not isa.memory_operands:
         # Inputs that LLVM loads ahead have no other place; 32-bit ARM code spills above this.
