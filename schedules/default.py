@@ -72,10 +72,11 @@ def rank(
     best = []
     for candidate in candidates:
         choices = [
-            Choice(candidate, max_group, schedule, pack + cycles, where)
+            Choice(candidate, max_group, fastest[1], pack + fastest[0], where)
             for max_group, shape in _shapes(workload, candidate, isa)
             for pack, where in options
-            for cycles, schedule in [best_schedule(workload, shape, isa, l2_kib, where)]
+            for fastest in [best_schedule(workload, shape, isa, l2_kib, where)]
+            if fastest is not None
         ]
         best.append(min(choices, key=lambda choice: choice.cycles))
         if winograd and candidate.structure == "dense" and workload.precision == FLOAT32:
@@ -112,13 +113,13 @@ def _alone(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[float, Places]]:
 @lru_cache(maxsize=65536)  # networks repeat their layers
 def best_schedule(
     workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places | None
-) -> tuple[float, Schedule]:
-    """(cycles, schedule) of the fastest legal schedule of an encoding of that shape."""
+) -> tuple[float, Schedule] | None:
+    """(cycles, schedule) of the fastest legal schedule of an encoding of that shape; None when none is legal."""
     found = (
         (_cycles(workload, shape, schedule, isa, l2_kib, places), schedule)
         for schedule in _schedules(workload, shape, isa, l2_kib, places)
     )
-    return min(found, key=lambda pair: pair[0])
+    return min(found, key=lambda pair: pair[0], default=None)
 
 
 def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
@@ -138,6 +139,12 @@ def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
     for interleaved in (False, True):
         found[
             plane_layout(workload, align=1, aligned_rows=False, own_columns=False, interleaved=interleaved, slack=slack)
+        ] = None
+    if workload.stride != (1, 1):
+        # For readers that share it with others: strides are taken when the input is loaded.
+        whole = replace(workload, stride=(1, 1))
+        found[
+            plane_layout(whole, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=2 * slack)
         ] = None
     for lanes in sorted({width.lanes for width in isa.widths}) if workload.kernel[1] > 1 else ():
         for own_columns, aligned_rows, interleaved in (

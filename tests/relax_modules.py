@@ -45,7 +45,7 @@ def calls(module: Any) -> Counter[str]:
     """How often "main" calls what: TIR functions by the template, operators by name."""
     found: Counter[str] = Counter()
     for binding in main_bindings(module):
-        if is_op(binding.value, "relax.call_tir"):
+        if is_op(binding.value, "relax.call_tir", "relax.call_tir_inplace"):
             found[binding.value.args[0].name_hint.rsplit("_", 1)[0]] += 1
         elif isinstance(binding.value, tvm.ir.Call):
             found[binding.value.op.name] += 1

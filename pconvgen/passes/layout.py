@@ -19,6 +19,8 @@ SWEEPS = 4
 """Rounds over all buffers, after which changes are too small to matter."""
 PACKING = 2.0
 """Cycles for each element that is packed: far more than it takes, as nothing is to be packed without need."""
+CALL = 5000.0
+"""Cycles to call a kernel: channels that do not lie together are packed by several calls."""
 PROPOSALS = 4
 """Layouts of a reader that are looked at together with its neighbours: its fastest ones."""
 OPTIONS = 8
@@ -162,7 +164,8 @@ class _Search:
         # Packing reads whole rows.
         if home is not None and self._layout(home.buffer, instead).main is None:
             return math.inf
-        return min(self._repacked(number, layout, instead) for layout in operation.proposals())
+        calls = 1 if home is None else home.runs
+        return calls * CALL + min(self._repacked(number, layout, instead) for layout in operation.proposals())
 
     def _with(self, number: int, source: PlaneLayout, instead: Layouts) -> float:
         operation = self.operations[number]

@@ -53,7 +53,12 @@ class Home:
     @property
     def first(self) -> int | None:
         """The first place, when the others follow one by one."""
-        return int(self.slots[0]) if (np.diff(self.slots) == 1).all() else None
+        return int(self.slots[0]) if self.runs == 1 else None
+
+    @property
+    def runs(self) -> int:
+        """Runs of places that follow one by one."""
+        return 1 + int((np.diff(self.slots) != 1).sum())
 
 
 class Tensors:
