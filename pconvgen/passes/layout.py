@@ -41,6 +41,9 @@ class Operation(Protocol):
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of its first input worth trying, with as many channels as it reads."""
 
+    def can_read(self, number: int, source: PlaneLayout) -> bool:
+        """Whether input `number` may lie so."""
+
     def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Predicted cycles; infinite when the kernel cannot read or write these."""
 
@@ -120,9 +123,20 @@ class _Search:
             target = None if operation.writes is None else self._plain(operation.writes.buffer)
             others = [self._plain(home.buffer) for home in operation.reads[1:] if home is not None]
             proposed.sort(key=lambda layout: operation.cycles([layout, *others], target))
-            votes.update({layout: PROPOSALS - place for place, layout in enumerate(proposed[:PROPOSALS])})
+            shared = [layout for layout in proposed if self._all_read(buffer, layout)]
+            for favourites, weight in ((proposed, 1), (shared, len(self.operations))):
+                votes.update({layout: weight * (PROPOSALS - n) for n, layout in enumerate(favourites[:PROPOSALS])})
         liked = [layout for layout, _ in votes.most_common(OPTIONS)]
         return list(dict.fromkeys([replace(plain, slack=slack), plain, *liked]))
+
+    def _all_read(self, buffer: Buffer, layout: PlaneLayout) -> bool:
+        """Whether all readers of a buffer can read a layout."""
+        return all(
+            self.operations[number].can_read(place, layout)
+            for number in self.readers[buffer]
+            for place, home in enumerate(self.operations[number].reads)
+            if home is not None and home.buffer is buffer
+        )
 
     @staticmethod
     def _plain(buffer: Buffer) -> PlaneLayout:

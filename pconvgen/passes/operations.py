@@ -95,12 +95,16 @@ class Convolution:
         plain = plain_layout(w.in_channels, w.height, w.width)
         return [*layouts(w, self._isa), *([plain] if plain.readable(w) else [])]
 
-    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout) -> float:
+    def can_read(self, number: int, source: PlaneLayout) -> bool:
+        """Whether the data (0) or the residual (1) may lie so."""
+        return source.readable(self.layer.site.workload) if number == 0 else source.main is not None
+
+    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Of the fastest encoding."""
         w, isa = self.layer.site.workload, self._isa
-        places = self._places(sources, target)
-        if not sources[0].readable(w) or not target.writable or (places.residual and places.residual.main is None):
+        if target is None or not target.writable or not all(map(self.can_read, range(len(sources)), sources)):
             return math.inf
+        places = self._places(sources, target)
         neighbours = self._layer.neighbours
         return rank(w, self._contenders, isa, self.target.l2_kib, places, winograd=neighbours)[0].cycles
 
@@ -159,14 +163,15 @@ class Pooling:
 
     def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Of storing the results, as everything else does not depend on layouts."""
-        if not self._readable(sources[0]) or (target is not None and not target.writable):
+        if not self.can_read(0, sources[0]) or (target is not None and not target.writable):
             return math.inf
         if target is None:
             return 0.0
         n, c, *_ = self.pool.shape
         return n * c * plane_cycles(target, self._lanes)
 
-    def _readable(self, source: PlaneLayout) -> bool:
+    def can_read(self, _number: int, source: PlaneLayout) -> bool:
+        """Whether the data may lie so."""
         if self.pool.whole:
             return GlobalPoolKernel.readable(self.pool.kind, source)
         return source.main is not None
@@ -222,9 +227,13 @@ class Elementwise:
         plain = plain_layout(*size)
         return [plain] if self.reads[0] is None else [plain, replace(plain, slack=2 * self._lanes)]
 
+    def can_read(self, _number: int, source: PlaneLayout) -> bool:
+        """Whether the data or what is added may lie so."""
+        return source.main is not None
+
     def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Of storing the results."""
-        if target is None or not target.writable or any(source.main is None for source in sources):
+        if target is None or not target.writable or not all(map(self.can_read, range(len(sources)), sources)):
             return math.inf
         n, c, *_ = shape_of(self.chain.result) or ()
         return n * c * plane_cycles(target, self._lanes)

@@ -112,7 +112,8 @@ class Tensors:
         elif (part := strided_slice_of(value)) is not None and part[0] in self._homes and part[1] == 1:
             self._see(var, self._homes[part[0]], slice(*part[2:]))
         elif is_op(value, "relax.reshape") and (shuffled := self._shuffled(value)) is not None:
-            source, groups = shuffled
+            source, groups, between = shuffled
+            self._views.update(dict.fromkeys(var for var in between if self._users.only(var) is not None))
             home = self._homes[source]
             self._see(var, home, np.arange(len(home.slots)).reshape(groups, -1).T.reshape(-1))
 
@@ -120,8 +121,8 @@ class Tensors:
         self._homes[var] = Home(home.buffer, home.slots[channels])
         self._views[var] = None
 
-    def _shuffled(self, value: Any) -> tuple[Any, int] | None:
-        """(tensor, groups) of reshape(permute_dims(reshape(tensor))) that interleaves groups of channels."""
+    def _shuffled(self, value: Any) -> tuple[Any, int, tuple[Any, Any]] | None:
+        """(tensor, groups, variables between) of reshape(permute_dims(reshape(tensor))) that interleaves groups."""
         permuted = self._users.value(value.args[0])
         if not is_op(permuted, "relax.permute_dims") or [int(a) for a in permuted.attrs.axes or ()] != [0, 2, 1, 3, 4]:
             return None
@@ -134,7 +135,7 @@ class Tensors:
         groups = between[1]
         if between != (before[0], groups, before[1] // groups, *before[2:]):
             return None
-        return grouped.args[0], groups
+        return grouped.args[0], groups, (permuted.args[0], value.args[0])
 
     def _concatenated(self, var: Any, value: Any) -> None:
         parts = self._users.fields(value.args[0])
