@@ -2,7 +2,7 @@
 
 For each layer, pconvgen's kernel of every structure and other engines' dense kernels run under qemu, which counts the
 instructions of one inference (vector FMAs beside them). Counts are exact and repeat; they are not times. The cycles
-next to them are static estimates by llvm-mca. One thread, float32, bias and ReLU included.
+next to them are static estimates by llvm-mca. One thread, float32 and half precision, bias and ReLU included.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from pconvgen.devices.device import Model
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import PconvgenError
 from pconvgen.files import write_text
-from pconvgen.schedules import ISAS
+from pconvgen.precision import FLOAT32, Precision, precision
+from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import rank
 from pconvgen.sparsity import STRUCTURES, Candidate, encode
 from pconvgen.sparsity.patterns import PCONV_PATTERNS
@@ -47,7 +48,8 @@ from pconvgen.workload import RELU, ConvWorkload, Epilogue
 LAYERS = ((64, 112), (128, 56), (256, 28), (512, 14))
 """Channels in and out, height and width: 462.4 million multiply-accumulates each."""
 TARGET = "cortex-a76"
-TOLERANCE = 1e-5
+TOLERANCE = {"float32": 1e-5, "float16": 1e-2}
+"""Largest error relative to the largest output, by the format of the sums."""
 
 # NEON has four lanes: blocks of 16 filters are for wider vectors.
 STRUCTURES_COUNTED: tuple[tuple[str, float, dict[str, Any]], ...] = (
@@ -61,7 +63,20 @@ STRUCTURES_COUNTED: tuple[tuple[str, float, dict[str, Any]], ...] = (
 )
 """(structure, density, params of `project`)."""
 
-PROMISED = {"simd_block(4)": 20.5e6, "pattern(4)": 28e6, "pattern(8)": 28e6}
+HALF_COUNTED: tuple[tuple[str, float, dict[str, Any]], ...] = (
+    ("simd_block", 0.125, {"n": 8}),
+    ("pattern", 0.125, {"balanced": False, "patterns": PCONV_PATTERNS}),
+)
+"""The same in half precision. Dense layers of so many channels add up in float32 (passes/half.py)."""
+HALF = precision("float16")
+
+PROMISED = {
+    "simd_block(4)": 20.5e6,
+    "pattern(4)": 28e6,
+    "pattern(8)": 28e6,
+    "simd_block(8), float16": 10.5e6,
+    "pattern(4), float16": 14e6,
+}
 """Instructions, packing included, mean of the layers. pattern(4) is PCONV's, pattern(8) what suits random weights."""
 PROMISED_AS_PEER = {"dense": "onnxruntime"}
 """At most as many as this engine."""
@@ -76,7 +91,7 @@ class Row:
     layer, name, density: such as 256@28, simd_block(4), 0.125.
     kernel, pack, total: instructions of the kernel, of packing its input, and of both; an engine has a total only.
     vector_fma: vector FMAs among them.
-    bound: surviving multiply-accumulates / 4 lanes.
+    bound: surviving multiply-accumulates / lanes of a vector.
     classes: the instructions by coarse class.
     cycles: estimates by llvm-mca for each core; empty without llvm-mca.
     schedule: how the kernel was generated; None for an engine.
@@ -123,15 +138,22 @@ def _reference(w: ConvWorkload, weight: Any, data: Any, bias: Any) -> NDArray[np
     return torch.relu(torch.conv2d(*tensors, padding=w.padding[:2])).numpy()
 
 
-def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict[str, Any], cycles: bool) -> Row:
-    """Prunes the layer's weight and counts the default kernel of the structure.
+def count_kernel(
+    layer: DenseLayer,
+    structure: str,
+    density: float,
+    params: dict[str, Any],
+    cycles: bool,
+    formats: Precision = FLOAT32,
+) -> Row:
+    """Prunes the layer's weight and counts the default kernel of the structure, in the given formats.
 
     Raises
     ------
     PconvgenError: the kernel computes something else than PyTorch.
     """
-    w, target = layer.workload, get_target(TARGET)
-    isa = ISAS[target.isa]
+    w, target = replace(layer.workload, precision=formats), get_target(TARGET)
+    isa = isa_for(target.isa, formats.arithmetic)
     weight = layer.weight
     if structure != "dense":
         weight = STRUCTURES[structure].project(weight, density, **params)
@@ -140,32 +162,36 @@ def count_kernel(layer: DenseLayer, structure: str, density: float, params: dict
     choice = rank(w, own, isa, target.l2_kib, winograd=False)[0]
     instance = instantiate(w, encode(weight, choice.candidate, 1, choice.max_group), choice, isa)
     packing = input_pack(w.batch, choice.places.source, isa.widths[0].lanes) if choice.places else None
+    if packing:
+        packing = replace(packing, formats=(formats.activations, formats.arithmetic))
     expected = _reference(w, weight, layer.data, layer.bias)
-    span = _profile(layer, instance, packing, target, expected)
-    pack = _profile(layer, instance, packing, target, None).instructions if packing else 0
+    span = _profile(layer, formats, instance, packing, target, expected)
+    pack = _profile(layer, formats, instance, packing, target, None).instructions if packing else 0
     return Row(
         layer=f"{w.in_channels}@{w.height}",
-        name=_name(structure, choice.candidate),
+        name=_name(structure, choice.candidate, formats),
         density=float(np.count_nonzero(weight) / weight.size),
         kernel=span.instructions - pack,
         pack=pack,
         total=span.instructions,
         vector_fma=span.classes["vector_fma"],
-        bound=int(np.count_nonzero(weight)) * w.out_height * w.out_width // 4,
+        bound=int(np.count_nonzero(weight)) * w.out_height * w.out_width // isa.widths[0].lanes,
         classes=dict(span.classes),
         cycles=_cycles(span) if cycles else {},
         schedule={"group": instance.kernel.group, **asdict(choice.schedule)},
     )
 
 
-def _name(structure: str, candidate: Candidate) -> str:
+def _name(structure: str, candidate: Candidate, formats: Precision) -> str:
     # Which blocks a punched weight is stored in differs from layer to layer.
     names = {"pattern": f"pattern({candidate.bodies})", "block_punched": structure}
-    return names.get(structure, str(candidate))
+    name = names.get(structure, str(candidate))
+    return name if formats == FLOAT32 else f"{name}, {formats.activations}"
 
 
 def _profile(
     layer: DenseLayer,
+    formats: Precision,
     instance: Instance,
     pack: PackKernel | None,
     target: Target,
@@ -173,28 +199,30 @@ def _profile(
 ) -> Span:
     """What packing and kernel execute as a model of one layer, whose output is checked; without one, packing alone."""
     w, calls = layer.workload, KernelCalls()
-    data = relax.Var("data", relax.TensorType(layer.data.shape, "float32"))
+    data = relax.Var("data", relax.TensorType(layer.data.shape, formats.activations))
     builder = relax.BlockBuilder()
     with builder.function("main", [data]):
         with builder.dataflow():
             value = data
             if pack:
-                value = builder.emit(calls.call(pack, [data], (w.batch, pack.target.size)))
+                value = builder.emit(calls.call(pack, [data], (w.batch, pack.target.size), pack.formats[1]))
             if expected is not None:
-                args = [value, *map(constant, instance.constants), constant(layer.bias)]
-                value = builder.emit(calls.call(instance.kernel, args, layer.expected.shape))
+                args = [value, *map(constant, instance.constants), constant(layer.bias.astype(formats.arithmetic))]
+                call = calls.call(instance.kernel, args, layer.expected.shape, formats.activations)
+                value = builder.emit(call)
             output = builder.emit_output(value)
         builder.emit_func_output(output)
     executable = build(calls.add_to(builder.get()), llvm_target(target), {})
     with tempfile.TemporaryDirectory(prefix="pconvgen-arm-") as folder:
         path = Path(folder) / "model.so"
         export_library(executable, str(path), library_linker(target))
-        model = Model(path, (("data", layer.data.shape, "float32"),), ("output",), target.name)
-        outputs, span = EmulatedDevice().profile(model, {"data": layer.data})
+        model = Model(path, (("data", layer.data.shape, formats.activations),), ("output",), target.name)
+        outputs, span = EmulatedDevice().profile(model, {"data": layer.data.astype(formats.activations)})
     if expected is not None:
         error = float(np.abs(outputs["output"] - expected).max() / np.abs(expected).max())
-        if not error < TOLERANCE:
-            raise PconvgenError("the kernel computes another layer", found=f"error {error:.1e}", expected=TOLERANCE)
+        limit = TOLERANCE[formats.arithmetic]
+        if not error < limit:
+            raise PconvgenError("the kernel computes another layer", found=f"error {error:.1e}", expected=limit)
     return span
 
 
@@ -285,6 +313,7 @@ def main() -> None:
         layer = random_layer(channels, size)
         with console.status(f"counting {channels}@{size}"):
             rows += [count_kernel(layer, *structure, cycles=bool(estimator)) for structure in STRUCTURES_COUNTED]
+            rows += [count_kernel(layer, *structure, bool(estimator), HALF) for structure in HALF_COUNTED]
             for peer in PEERS:
                 try:
                     rows.append(count_engine(peer, layer, cycles=bool(estimator)))

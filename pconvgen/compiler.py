@@ -24,6 +24,8 @@ from pconvgen.manifest import Manifest
 from pconvgen.passes.lower import decisions_of
 from pconvgen.passes.memory import memory_of
 from pconvgen.pipeline import run
+from pconvgen.precision import FLOAT32, Precision, precision
+from pconvgen.targets.formats import check_formats
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
@@ -138,6 +140,9 @@ def compile(
     inputs: Mapping[str, Sequence[int]] | None = None,
     example: Sequence[Any] | None = None,
     dense: bool = False,
+    dtype: str = "float32",
+    accumulate: str | None = None,
+    weights: str | None = None,
 ) -> CompiledModel:
     """Compiles a pruned model.
 
@@ -149,21 +154,27 @@ def compile(
     inputs: input name -> shape, for dynamic dimensions and for modules.
     example: for a module, its example inputs in place of `inputs`.
     dense: ignore the zeros in the weights, to compare with.
+    dtype: of activations, float32 or float16; the model's inputs and outputs are float32 in either.
+    accumulate: of sums; without it, `dtype`.
+    weights: of weights in the library; without it, `dtype`.
 
     Raises
     ------
-    UsageError: the target is unknown or the inputs do not fit the model.
-    PconvgenError: the model cannot be read, or has an operator that nobody can lower.
+    UsageError: the target is unknown or does not compute in these formats, or the inputs do not fit the model.
+    PconvgenError: the model cannot be read, has an operator that nobody can lower, or a weight too large for its
+        format.
     """
-    preset = get_target(target)
+    preset, formats = get_target(target), precision(dtype, accumulate=accumulate, weights=weights)
+    check_formats(preset, formats)
     imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
-    lowered, decisions = lower(imported, preset, dense=dense)
+    lowered, decisions = lower(imported, preset, dense=dense, precision=formats)
     outputs = tuple((spec.name, spec.shape, spec.dtype) for spec in imported.outputs)
     manifest = Manifest(
         target=preset.name,
         inputs=tuple((spec.name, spec.shape, spec.dtype) for spec in imported.inputs),
         outputs=outputs,
         decisions=decisions,
+        precision=formats,
         versions={"pconvgen": version("pconvgen"), "apache-tvm": version("apache-tvm"), "cpu": preset.cpu},
         memory=memory_of(lowered),
     )
@@ -172,13 +183,15 @@ def compile(
     return CompiledModel(imported, preset, manifest, executable)
 
 
-def lower(imported: Imported, target: Target, *, dense: bool = False) -> tuple[Any, tuple[Decision, ...]]:
+def lower(
+    imported: Imported, target: Target, *, dense: bool = False, precision: Precision = FLOAT32
+) -> tuple[Any, tuple[Decision, ...]]:
     """The model's module after all passes, and what they decided; nothing is built yet.
 
-    Raises PconvgenError when TVM cannot lower an operator.
+    Raises PconvgenError when TVM cannot lower an operator, or a weight does not fit its format.
     """
     with _tvm_errors("lower", imported):
-        lowered = run(imported.module, target, dense=dense)
+        lowered = run(imported.module, target, dense=dense, precision=precision)
     return lowered, decisions_of(lowered)
 
 

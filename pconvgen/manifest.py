@@ -19,6 +19,7 @@ from pconvgen.arena import ActivationMemory
 from pconvgen.decision import Decision
 from pconvgen.devices.device import Model
 from pconvgen.errors import PconvgenError
+from pconvgen.precision import FLOAT32, Precision
 
 MARK = b"pconvgen manifest 1\n"
 _LENGTH_DIGITS = 12
@@ -34,6 +35,7 @@ class Manifest:
     inputs: (name, shape, dtype) of main's parameters, in order.
     outputs: (name, shape, dtype) of its results, in order.
     decisions: one for each convolution and linear layer.
+    precision: the formats that were asked for.
     memory: what the activations need, None where that is not known before a run.
     versions: of pconvgen, TVM and the target's processor.
     """
@@ -42,6 +44,7 @@ class Manifest:
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
     outputs: tuple[tuple[str, tuple[int, ...], str], ...]
     decisions: tuple[Decision, ...]
+    precision: Precision = FLOAT32
     versions: dict[str, str] = field(default_factory=dict)
     memory: ActivationMemory | None = None
 
@@ -114,6 +117,7 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         inputs=specs(data["inputs"]),
         outputs=specs(data["outputs"]),
         decisions=tuple(Decision.from_json(row) for row in data["decisions"]),
+        precision=Precision(**data["precision"]),
         versions=data["versions"],
         memory=None if data.get("memory") is None else ActivationMemory(**data["memory"]),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pconvgen.passes.half import check_range
 from pconvgen.passes.lower import LowerLayers
 from pconvgen.passes.memory import PlanMemory
 from pconvgen.passes.resizes import LowerResizes
@@ -11,6 +12,7 @@ from pconvgen.passes.rows import LowerRows
 from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.transposed import RewriteTransposed
+from pconvgen.precision import FLOAT32, Precision
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import call_kernels, legalise
@@ -18,7 +20,7 @@ from pconvgen.tvm_compat import call_kernels, legalise
 Phase = tuple[str, Any]
 
 
-def phases(target: Target, *, dense: bool = False) -> list[Phase]:
+def phases(target: Target, *, dense: bool = False, precision: Precision = FLOAT32) -> list[Phase]:
     """Named passes, in order; each is a TVM pass that works in anybody's own pipeline.
 
     The front end has already bound the weights, folded masks and batch norm.
@@ -29,7 +31,7 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
         # Transposed convolutions become ordinary ones, whose outputs are interleaved.
         ("transposed", RewriteTransposed(target)),
         # Convolution with bias, residual and activation, and pooling, become calls of generated kernels.
-        ("lower", LowerLayers(target, dense)),
+        ("lower", LowerLayers(target, dense, precision)),
         # Nearest, linear and cubic resizing.
         ("resizes", LowerResizes(target)),
         # Softmax, and permutations that move the last axis.
@@ -44,8 +46,13 @@ def phases(target: Target, *, dense: bool = False) -> list[Phase]:
     ]
 
 
-def run(module: Any, target: Target, *, dense: bool = False) -> Any:
-    """The module after all phases, ready to be built."""
-    for _, phase in phases(target, dense=dense):
+def run(module: Any, target: Target, *, dense: bool = False, precision: Precision = FLOAT32) -> Any:
+    """The module after all phases, ready to be built.
+
+    Raises PconvgenError when a weight or a bias is too large for its format.
+    """
+    for name, phase in phases(target, dense=dense, precision=precision):
+        if name == "lower":
+            check_range(module, precision)
         module = phase(module)
     return module

@@ -29,6 +29,8 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 from tvm_ffi import structural_map, structural_walk
 
+from pconvgen.precision import LARGEST_HALF
+
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
 
@@ -68,6 +70,34 @@ def lane(vector: Any, index: int) -> Any:
 def part(vector: Any, start: int, lanes: int) -> Any:
     """Elements [start, start + lanes) of a vector in a register."""
     return T.Shuffle([vector], list(range(start, start + lanes))) if lanes > 1 else lane(vector, start)
+
+
+def element_of(value: Any) -> str:
+    """The type of a scalar, or of a vector's elements, e.g. "float16"."""
+    return str(value.ty).partition("x")[0]
+
+
+def lanes_of(value: Any) -> int:
+    """Elements of a vector; 1 for a scalar."""
+    return int(str(value.ty).partition("x")[2] or 1)
+
+
+def cast(value: Any, element: str) -> Any:
+    """A scalar or a vector with its elements converted to another type."""
+    return value if element_of(value) == element else T.Cast(_vector_type(element, lanes_of(value)), value)
+
+
+def number(value: float, element: str, lanes: int) -> Any:
+    """A vector of `lanes` equal numbers; what is too large for the type is infinite there."""
+    if element == "float16" and abs(value) > LARGEST_HALF:
+        value = math.copysign(math.inf, value)
+    return broadcast(getattr(T, element)(value), lanes)
+
+
+def intrinsic(name: str, vector: Any, element: str, result: str, lanes: int) -> Any:
+    """An LLVM intrinsic on a vector whose bits it takes as `element`, with a vector of `result`."""
+    bits = T.reinterpret(_vector_type(element, lanes), vector)
+    return T.call_llvm_pure_intrin(_vector_type(result, lanes), name, bits)
 
 
 def float_bits(vector: Any, lanes: int) -> Any:
@@ -146,6 +176,11 @@ def op_name(expr: Any) -> str:
     return str(expr.op.name) if isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op) else ""
 
 
+def astype(expr: Any, dtype: str) -> Any:
+    """A tensor with its elements converted."""
+    return relax.op.astype(expr, dtype)
+
+
 def is_op(expr: Any, *names: str) -> bool:
     """Whether `expr` calls one of the named Relax operators."""
     return op_name(expr) in names
@@ -194,6 +229,19 @@ def main_results(module: Any) -> list[Any]:
     bound = {binding.var: binding.value for binding in main_bindings(module) or []}
     value = bound.get(result, result)
     return list(value.fields) if isinstance(value, relax.Tuple) else [result]
+
+
+def returning(module: Any, variables: list[Any]) -> Any:
+    """`module` with a "main" that returns a tuple of variables of its dataflow block."""
+    function, builder = module["main"], relax.BlockBuilder()
+    outputs = [relax.Var(f"{variable.name}_result", variable.ty) for variable in variables]
+    copies = [relax.VarBinding(output, variable) for output, variable in zip(outputs, variables, strict=True)]
+    block = relax.DataflowBlock([*(main_bindings(module) or []), *copies])
+    body = builder.normalize(relax.SeqExpr([block], relax.Tuple(outputs)))
+    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
+    main = relax.Function(function.params, body, body.ty, function.is_pure, function.attrs)
+    result[module.get_global_var("main")] = main
+    return result
 
 
 Emit = Callable[..., Any]
@@ -354,13 +402,13 @@ class KernelCalls:
     def __init__(self) -> None:
         self._functions: dict[Any, tuple[Any, Any]] = {}
 
-    def call(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
-        """call_tir of `kernel` (hashable, with `build()`) whose float32 output has `shape`."""
-        return relax.call_tir(self._function(kernel), args, relax.TensorType(shape, "float32"))
+    def call(self, kernel: Any, args: list[Any], shape: tuple[int, ...], dtype: str = "float32") -> Any:
+        """call_tir of `kernel` (hashable, with `build()`) whose output has `shape` and `dtype`."""
+        return relax.call_tir(self._function(kernel), args, relax.TensorType(shape, dtype))
 
-    def call_inplace(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
+    def call_inplace(self, kernel: Any, args: list[Any], shape: tuple[int, ...], dtype: str = "float32") -> Any:
         """The same for a kernel that writes a part of its last argument, which has `shape` and is the result."""
-        out = relax.TensorType(shape, "float32")
+        out = relax.TensorType(shape, dtype)
         return relax.call_tir_inplace(self._function(kernel), args, [len(args) - 1], out)
 
     def _function(self, kernel: Any) -> Any:

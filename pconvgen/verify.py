@@ -11,9 +11,14 @@ from numpy.typing import NDArray
 
 from pconvgen.compiler import CompiledModel
 from pconvgen.errors import PconvgenError
+from pconvgen.overflow import first_overflow
+from pconvgen.precision import FLOAT32, LARGEST_HALF, Precision
 
 # float32 sums of thousands of products, in another order than the framework's, differ by about 1e-6.
 TOLERANCE = 1e-4
+# float16 has 11 bits, an error of 5e-4 for each number. The zoo's networks have 2e-4 to 8e-4 with weights that were
+# rounded to it, up to 1.5e-3 with all tensors, and up to 5e-3 with sums in it.
+TOLERANCE_STORED_HALF, TOLERANCE_HALF = 1e-2, 3e-2
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -29,6 +34,9 @@ class Verification:
     seed: the seed whose random input gives it.
     seeds: all that were tried.
     tolerance: what counts as equal.
+    overflow: an output with infinities or NaNs that the reference does not have; None when there is none.
+    overflow_layer: the first layer whose results do not fit float16, with the largest, where those do not.
+    same_top: share of the positions whose largest channel (axis 1, of classes) is the reference's.
     """
 
     max_relative_error: float
@@ -36,6 +44,9 @@ class Verification:
     seed: int
     seeds: tuple[int, ...]
     tolerance: float = TOLERANCE
+    overflow: str | None = None
+    overflow_layer: tuple[str, float] | None = None
+    same_top: float = 1.0
 
     @property
     def passed(self) -> bool:
@@ -55,17 +66,43 @@ def verify(compiled: CompiledModel, seeds: Sequence[int] = (0, 1, 2)) -> Verific
     if not seeds:
         raise ValueError("verify needs at least one seed")
     errors: list[tuple[float, str, int]] = []
+    overflow, layer, same = None, None, []
+    formats = compiled.manifest.precision
     for seed in seeds:
         inputs = compiled.manifest.random_inputs(seed)
-        reference = compiled.imported.reference(inputs)
-        errors += [(error, name, seed) for name, error in relative_errors(compiled.run(inputs), reference).items()]
+        reference, found = compiled.imported.reference(inputs), compiled.run(inputs)
+        errors += [(error, name, seed) for name, error in relative_errors(found, reference).items()]
+        for name, expected in reference.items():
+            if overflow is None and not np.isfinite(found[name][np.isfinite(expected)]).all():
+                overflow = name
+                layer = first_overflow(compiled.imported, inputs) if formats.activations == "float16" else None
+            if expected.ndim > 1 and expected.shape[1] > 1:
+                same.append(found[name].argmax(axis=1) == expected.argmax(axis=1))
     # NaN compares as larger than nothing, so max() alone would lose it.
     worst = max(errors, key=lambda row: np.inf if np.isnan(row[0]) else row[0])
-    return Verification(*worst, tuple(seeds))
+    same_top = float(np.mean(np.concatenate([part.reshape(-1) for part in same]))) if same else 1.0
+    return Verification(*worst, tuple(seeds), tolerance_of(formats), overflow, layer, same_top)
 
 
-def check(result: Verification, source: str) -> None:
-    """Raises PconvgenError unless the verification of the model from `source` passed."""
+def tolerance_of(formats: Precision) -> float:
+    """What counts as equal in these formats."""
+    if formats.arithmetic == "float16":
+        return TOLERANCE_HALF
+    return TOLERANCE if formats == FLOAT32 else TOLERANCE_STORED_HALF
+
+
+def check(result: Verification, source: str, formats: Precision = FLOAT32) -> None:
+    """Raises PconvgenError unless the verification of the model from `source`, compiled in `formats`, passed."""
+    if result.overflow is not None and formats.activations == "float16":
+        raise PconvgenError(
+            "the model leaves the range of float16",
+            file=source,
+            layer=None if result.overflow_layer is None else result.overflow_layer[0],
+            found=f"infinities or NaNs in output {result.overflow}"
+            + ("" if result.overflow_layer is None else f", {result.overflow_layer[1]:g} in this layer"),
+            expected=f"activations of at most {LARGEST_HALF:g}",
+            remedy="compile it with --dtype float32; --weights float16 still makes the library smaller",
+        )
     if not result.passed:
         raise PconvgenError(
             "the compiled model computes something else than the model",

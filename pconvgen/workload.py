@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pconvgen.precision import FLOAT32, Precision
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -49,7 +51,7 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class ConvWorkload:
-    """A convolution (or linear layer: 1x1 on 1x1 pixels), float32, NCHW activations.
+    """A convolution (or linear layer: 1x1 on 1x1 pixels), NCHW activations.
 
     Attributes
     ----------
@@ -59,6 +61,7 @@ class ConvWorkload:
     padding: (top, left, bottom, right), of zeros.
     groups: convolution groups.
     epilogue: what is fused behind the convolution.
+    precision: the formats of activations, weights and sums.
     """
 
     batch: int
@@ -72,6 +75,7 @@ class ConvWorkload:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     epilogue: Epilogue = Epilogue()
+    precision: Precision = FLOAT32
 
     @property
     def out_height(self) -> int:

@@ -14,4 +14,5 @@ ARMV7A = Isa(
     memory_operands=False,
     issue=2,
     paired=1,
+    widen="llvm.arm.neon.vcvthf2fp",
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pconvgen.precision import BYTES
 from pconvgen.schedules.isa import Isa, VectorWidth
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
@@ -141,6 +142,11 @@ def _entry(
     return cycles + (IN_ORDER * issue if isa.by_element else LOAD * (loads + weights))
 
 
+def weight_bytes(workload: ConvWorkload, shape: TapShape) -> int:
+    """Bytes of all weights and indices."""
+    return shape.entries * (workload.precision.weight_bytes * shape.taps * shape.group + 4)
+
+
 @dataclass(frozen=True)
 class _Fetch:
     """Cycles in which input and weights come from the second-level cache, or from behind it."""
@@ -154,7 +160,7 @@ class _Fetch:
     @property
     def weights(self) -> int:
         """Bytes of all weights and indices."""
-        return 4 * self.shape.entries * (self.shape.taps * self.shape.group + 1)
+        return weight_bytes(self.workload, self.shape)
 
     @property
     def block(self) -> int:
@@ -163,7 +169,8 @@ class _Fetch:
 
     def _input(self, rows: int) -> int:
         planes = _planes(self.workload, self.source)
-        return 4 * self.workload.in_channels * planes * (rows + halo(self.workload)) * self.source.pitch
+        row = self.workload.precision.bytes * self.source.pitch
+        return self.workload.in_channels * planes * (rows + halo(self.workload)) * row
 
     def first(self) -> float:
         """Cycles, once per image, for what is not in the second-level cache when the layer begins."""
@@ -187,7 +194,14 @@ class _Fetch:
         miss = TLB_MISS if self.block > TLB_KIB * 1024 else 1.0
         if schedule.channels:
             parts = -(-w.in_channels // schedule.channels)
-            sums = 2 * (parts - 1) * shape.groups * shape.group * 4 * sum(vector.lanes for vector in vectors)
+            sums = (
+                2
+                * (parts - 1)
+                * shape.groups
+                * shape.group
+                * BYTES[self.workload.precision.arithmetic]
+                * sum(vector.lanes for vector in vectors)
+            )
             return (w.in_channels * channel * miss + sums) / L2_BYTES
         height = max(vector.row for vector in vectors) + 1
         row = _row_bytes(w, self.source, vectors)
@@ -225,18 +239,20 @@ def _channel_bytes(
 ) -> float:
     row = _row_bytes(workload, source, vectors)
     if not schedule.height:
-        return _planes(workload, source) * (row + 4 * halo(workload) * source.pitch)
+        return _planes(workload, source) * (row + workload.precision.bytes * halo(workload) * source.pitch)
     rows = max(vector.row for vector in vectors) + 1 + halo(workload)
     # Rows that follow each other share lines.
-    return _planes(workload, source) * min(
-        rows * row, math.inf if source.interleaved else 4 * rows * source.pitch + LINE
-    )
+    together = math.inf if source.interleaved else workload.precision.bytes * rows * source.pitch + LINE
+    return _planes(workload, source) * min(rows * row, together)
 
 
 def _row_bytes(workload: ConvWorkload, source: PlaneLayout, vectors: tuple[Vector, ...]) -> float:
     """Bytes that a row of a tile reads; columns that share planes reach into the next line."""
     beyond = 0 if source.own_columns or workload.kernel[1] == 1 else LINE
-    return 4 * source.step(workload)[1] * sum(vector.lanes for vector in vectors if vector.row == 0) + beyond
+    return (
+        workload.precision.bytes * source.step(workload)[1] * sum(vector.lanes for vector in vectors if vector.row == 0)
+        + beyond
+    )
 
 
 def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSchedule, isa: Isa) -> float:
@@ -246,7 +262,7 @@ def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSch
     fma = schedule.images * vectors / width.fma
     tap = max(fma, (vectors + schedule.images) / width.loads, FMA_LATENCY / schedule.unroll)
     compute = shape.entries * (shape.taps * tap + ENTRY / isa.issue)
-    memory = 4 * shape.entries * (shape.taps * shape.group + 1) / MEMORY_BYTES
+    memory = weight_bytes(workload, shape) / MEMORY_BYTES
     stores = shape.groups * (BODY + schedule.images * vectors * STORE)
     return -(-workload.batch // schedule.images) * (max(compute, memory) + stores)
 

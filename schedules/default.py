@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from pconvgen.precision import FLOAT32
 from pconvgen.schedules.cost import TLB_KIB, channel_cycles, halo, pack_cycles, pixel_cycles, tile_channel_bytes
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
@@ -59,7 +60,8 @@ def rank(
     *,
     winograd: bool = True,
 ) -> list[Choice]:
-    """The best choice of every candidate, the fastest first; of the dense one also by Winograd, where that applies.
+    """The best choice of every candidate, the fastest first; of the dense one also by Winograd, where that applies,
+    which is in float32 only.
 
     Without `places`, the input is packed for this layer, which counts, and the output is NCHW; a product of matrices
     has none.
@@ -77,7 +79,7 @@ def rank(
             if fastest is not None
         ]
         best.append(min(choices, key=lambda choice: choice.cycles))
-        if winograd and candidate.structure == "dense":
+        if winograd and candidate.structure == "dense" and workload.precision == FLOAT32:
             best += _winograd(workload, candidate, isa, l2_kib, options)
     return sorted(best, key=lambda choice: choice.cycles)
 
@@ -215,7 +217,7 @@ def _pixel_schedules(
     """Legal schedules: accumulators, inputs and weights fit into the registers, the code into the cap."""
     most = max((n for n in range(1, isa.registers) if _fits(shape, n, isa)), default=1)
     source = places.source
-    row = 4 * workload.in_channels * len(source.phases) * source.pitch
+    row = workload.precision.bytes * workload.in_channels * len(source.phases) * source.pitch
     contiguous = source.line == workload.out_width and source.step(workload) == (1, 1)
     across = contiguous and places.seamless
     for width, rows in itertools.product(isa.widths, _rows(workload, row, l2_kib)):
@@ -277,8 +279,9 @@ def _fits(shape: TapShape, vectors: int, isa: Isa) -> bool:
     if isa.by_element:
         # Two inputs, and the weights of a tap or, where taps share inputs, of an entry.
         weights = shape.group if shape.group > 1 else min(shape.taps, WEIGHTS)
-        # Of many weights LLVM loads the next ones early.
-        ahead = 2 if shape.taps > 4 else 0
+        # Of many weights LLVM loads the next ones early, and of wide vectors the first tap's inputs.
+        wide = isa.widths[0].lanes > 4 and shape.group == 1
+        ahead = 10 if wide and 1 < shape.taps <= 4 else 2 if wide or shape.taps > 4 else 0
         resident = 2 + -(-weights // isa.widths[0].lanes) + ahead
     elif shape.group == 1 and shape.taps > 1 and not isa.memory_operands:
         # Inputs that LLVM loads ahead have no other place; 32-bit ARM code spills above this.
@@ -312,5 +315,6 @@ def _channel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa) -> Ite
     vectors = shape.group // lanes
     for images in sorted({1, min(workload.batch, 2), min(workload.batch, 4)}):
         for unroll in UNROLL:
-            if vectors * images * unroll + vectors + 1 <= isa.registers:
+            # One is always legal: a group that nothing divides into wide vectors is slow, not impossible.
+            if images == unroll == 1 or vectors * images * unroll + vectors + 1 <= isa.registers:
                 yield ChannelSchedule(lanes, images, unroll)

@@ -11,7 +11,7 @@ class VectorWidth:
 
     Attributes
     ----------
-    lanes: float32 lanes.
+    lanes: of the format that is computed in.
     fma: FMAs started per cycle.
     loads: loads started per cycle.
     split: load slots that an unaligned load costs on average (crossing a 64-byte line costs a second one).
@@ -36,6 +36,7 @@ class Isa:
     memory_operands: whether FMA can read an input from memory, so that one which is used once takes no register.
     issue: instructions started per cycle.
     paired: vectors that one load instruction can bring.
+    widen: LLVM's intrinsic that makes 4 float32 of 4 float16 in a vector; None where LLVM does so by itself.
     """
 
     name: str
@@ -45,3 +46,4 @@ class Isa:
     memory_operands: bool
     issue: float
     paired: int
+    widen: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pconvgen.tvm_compat import T, broadcast, float_bits, from_float_bits
+from pconvgen.tvm_compat import T, broadcast, cast, element_of, float_bits, from_float_bits, number
 from pconvgen.workload import Activation, X
 
 _LOG2_E = 1.4426950408889634
@@ -32,19 +32,33 @@ _EVERYTHING = 89.0
 """exp of this is infinite."""
 
 
+_CHOOSING = {"x", "minimum", "maximum"}
+"""Operations that round nothing and do not overflow."""
+
+
 def activate(activation: Activation, x: Any, lanes: int) -> Any:
-    """Emits `activation` of `x`, a float32 vector of `lanes` (a scalar when that is 1), and returns its value."""
+    """Emits `activation` of `x`, a vector of `lanes` (a scalar when that is 1), and returns its value.
+
+    What does more than choose is computed in float32: float16 would overflow in the middle of some expressions.
+    """
+    element = element_of(x)
+    if element != "float32" and not _chooses(activation):
+        return cast(activate(activation, T.Bind(cast(x, "float32")), lanes), element)
     values: dict[Activation, Any] = {X: x}
 
     def value(expression: Activation | float) -> Any:
         if isinstance(expression, float):
-            return broadcast(T.float32(expression), lanes)
+            return number(expression, element, lanes)
         if expression not in values:
             operands = [value(operand) for operand in expression.operands]
             values[expression] = T.Bind(OPERATIONS[expression.name](lanes, *operands))
         return values[expression]
 
     return value(activation)
+
+
+def _chooses(expression: Activation | float) -> bool:
+    return isinstance(expression, float) or (expression.name in _CHOOSING and all(map(_chooses, expression.operands)))
 
 
 def _sigmoid(lanes: int, x: Any) -> Any:

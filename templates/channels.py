@@ -15,10 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.planes import LINE
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, prefetch, prim_func, ramp
+from pconvgen.templates.weights import weights
+from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
 from pconvgen.workload import ConvWorkload
 
 AHEAD = 1024
@@ -32,7 +34,7 @@ class ChannelKernel:
     Attributes
     ----------
     workload: a 1x1 convolution of one pixel: [batch, in_channels] -> [batch, out_channels].
-    schedule: how it is computed.
+    schedule, isa: how it is computed, and for which instruction set.
     group: filters per group, a multiple of the schedule's lanes.
     groups: number of groups.
     bodies: channel offsets of the taps of the only body.
@@ -42,6 +44,7 @@ class ChannelKernel:
 
     workload: ConvWorkload
     schedule: ChannelSchedule
+    isa: Isa
     group: int
     groups: int
     bodies: tuple[tuple[int, ...], ...]
@@ -51,9 +54,10 @@ class ChannelKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data float32 [batch, in_channels], offsets int32 [entries], values float32
-        [entries * K * G], indptr int32 [groups + 1], order int32 [groups * G], chunks int32 [chunks + 1], then bias
-        float32 [out_channels] and residual [batch, out_channels] when the epilogue has them, then the output.
+        Arguments, in order: data [batch, in_channels], offsets int32 [entries], values [entries * K * G], indptr int32
+        [groups + 1], order int32 [groups * G], chunks int32 [chunks + 1], then bias [out_channels] and residual
+        [batch, out_channels] when the epilogue has them, then the output; floats in the formats of the workload's
+        precision, the bias in that of the sums.
         """
         return _Emitter(self).function()
 
@@ -63,6 +67,7 @@ class _Emitter:
 
     def __init__(self, kernel: ChannelKernel) -> None:
         self.kernel, self.workload, self.schedule = kernel, kernel.workload, kernel.schedule
+        self.precision = kernel.workload.precision
 
     def function(self) -> PrimFunc:
         kernel, w, step = self.kernel, self.workload, self.schedule.images
@@ -81,31 +86,34 @@ class _Emitter:
 
     def _arguments(self) -> None:
         kernel, w = self.kernel, self.workload
+        stored, computed = self.precision.activations, self.precision.arithmetic
         entries = T.int64()
-        data = T.arg("data", T.buffer((w.batch, w.in_channels), "float32"))
+        data = T.arg("data", T.buffer((w.batch, w.in_channels), stored))
         self.offsets = T.arg("offsets", T.buffer((entries,), "int32"))
-        self.values = T.arg("values", T.buffer((entries * (len(kernel.bodies[0]) * kernel.group),), "float32"))
+        self.values = T.arg(
+            "values", T.buffer((entries * (len(kernel.bodies[0]) * kernel.group),), self.precision.weights)
+        )
         self.indptr = T.arg("indptr", T.buffer((kernel.groups + 1,), "int32"))
         self.order = T.arg("order", T.buffer((kernel.groups * kernel.group,), "int32"))
         self.chunks = T.arg("chunks", T.buffer((kernel.chunks + 1,), "int32"))
-        self.bias = T.arg("bias", T.buffer((w.out_channels,), "float32")) if w.epilogue.bias else None
+        self.bias = T.arg("bias", T.buffer((w.out_channels,), computed)) if w.epilogue.bias else None
         out_shape = (w.batch, w.out_channels)
-        residual = T.arg("residual", T.buffer(out_shape, "float32")) if w.epilogue.residual else None
-        output = T.arg("output", T.buffer(out_shape, "float32"))
+        residual = T.arg("residual", T.buffer(out_shape, stored)) if w.epilogue.residual else None
+        output = T.arg("output", T.buffer(out_shape, stored))
         size = w.batch * w.out_channels
-        self.data = T.decl_buffer((w.batch * w.in_channels,), "float32", data=data.data)
-        self.output = T.decl_buffer((size,), "float32", data=output.data)
-        self.residual = None if residual is None else T.decl_buffer((size,), "float32", data=residual.data)
+        self.data = T.decl_buffer((w.batch * w.in_channels,), stored, data=data.data)
+        self.output = T.decl_buffer((size,), stored, data=output.data)
+        self.residual = None if residual is None else T.decl_buffer((size,), stored, data=residual.data)
 
     def _group(self, g: Any, image: Any, images: int) -> None:
         """The outputs of one group of filters for `images` images from `image` on."""
-        s, group = self.schedule, self.kernel.group
+        s, group, computed = self.schedule, self.kernel.group, self.precision.arithmetic
         vectors = range(group // s.lanes)
         acc = [
-            [[T.alloc_buffer((s.lanes,), "float32") for _ in vectors] for _ in range(images)] for _ in range(s.unroll)
+            [[T.alloc_buffer((s.lanes,), computed) for _ in vectors] for _ in range(images)] for _ in range(s.unroll)
         ]
         for a in (a for part in acc for row in part for a in row):
-            T.buffer_store(a, broadcast(T.float32(0), s.lanes), [ramp(0, s.lanes)])
+            T.buffer_store(a, number(0, computed, s.lanes), [ramp(0, s.lanes)])
         begin, end = T.Bind(self.indptr[g]), T.Bind(self.indptr[g + 1])
         rounds = T.Bind((end - begin) // s.unroll)
         with T.serial(0, rounds) as r:
@@ -127,20 +135,23 @@ class _Emitter:
         entry, count = len(self.kernel.bodies[0]) * self.kernel.group, self.schedule.unroll
         ahead = -(-AHEAD // entry)
         values = T.Bind(T.Cast("int64", first + ahead) * entry)
-        for line in range(0, count * entry, LINE):
+        for line in range(0, count * entry, LINE * 4 // self.precision.weight_bytes):
             prefetch(self.values, values + line)
         prefetch(self.offsets, T.Cast("int64", first + ahead))
 
     def _entry(self, acc: list[list[Any]], e: Any, image: Any) -> None:
         """acc[p][v] += values[e, v] * data[p, offset] for the taps of one entry."""
         lanes, group, body = self.schedule.lanes, self.kernel.group, self.kernel.bodies[0]
+        computed = self.precision.arithmetic
         channel = T.Bind(T.Cast("int64", self.offsets[e]) + image * self.workload.in_channels)
         base = T.Bind(T.Cast("int64", e) * (len(body) * group))
         for k, tap in enumerate(body):
-            weights = [T.Bind(self.values[ramp(base + (k * group + v), lanes)]) for v in range(0, group, lanes)]
+            loaded = [self.values[ramp(base + (k * group + v), lanes)] for v in range(0, group, lanes)]
+            converted = [T.Bind(weights(vector, computed, self.kernel.isa)) for vector in loaded]
             for p, row in enumerate(acc):
-                x = T.Bind(broadcast(self.data[channel + (p * self.workload.in_channels + tap)], lanes))
-                for a, w in zip(row, weights, strict=True):
+                x = cast(self.data[channel + (p * self.workload.in_channels + tap)], computed)
+                x = T.Bind(broadcast(x, lanes))
+                for a, w in zip(row, converted, strict=True):
                     T.buffer_store(a, a[ramp(0, lanes)] + w * x, [ramp(0, lanes)])
 
     def _store(self, g: Any, row: Any, sums: list[Any]) -> None:
@@ -152,9 +163,9 @@ class _Emitter:
                 bias = None if self.bias is None else self.bias[ramp(first + v * lanes, lanes)]
                 at = ramp(row + first + v * lanes, lanes)
                 other = None if self.residual is None else self.residual[at]
-                T.buffer_store(self.output, finish(epilogue, value, lanes, bias, other), [at])
+                self._put(finish(epilogue, value, lanes, bias, other), at)
             return
-        scratch = T.alloc_buffer((group,), "float32")
+        scratch = T.alloc_buffer((group,), self.precision.arithmetic)
         for v, value in enumerate(sums):
             T.buffer_store(scratch, value, [ramp(v * lanes, lanes)])
         with T.serial(0, group) as j:
@@ -162,4 +173,7 @@ class _Emitter:
             with T.If(f >= 0), T.Then():
                 bias = None if self.bias is None else self.bias[f]
                 other = None if self.residual is None else self.residual[row + f]
-                T.buffer_store(self.output, finish(epilogue, scratch[j], 1, bias, other), [row + f])
+                self._put(finish(epilogue, scratch[j], 1, bias, other), row + f)
+
+    def _put(self, outputs: Any, at: Any) -> None:
+        T.buffer_store(self.output, cast(outputs, self.precision.activations), [at])

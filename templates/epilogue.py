@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.templates.activations import activate
-from pconvgen.tvm_compat import T
+from pconvgen.tvm_compat import T, cast, element_of
 from pconvgen.workload import Epilogue
 
 
@@ -17,5 +17,5 @@ def finish(epilogue: Epilogue, value: Any, lanes: int, bias: Any, residual: Any)
     if epilogue.bias:
         value = value + bias
     if epilogue.residual:
-        value = value + residual
+        value = value + cast(residual, element_of(value))
     return value if epilogue.activation is None else activate(epilogue.activation, T.Bind(value), lanes)

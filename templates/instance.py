@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Instance:
     """
 
     kernel: PixelKernel | ChannelKernel | WinogradKernel
-    constants: tuple[NDArray[np.int32] | NDArray[np.float32], ...]
+    constants: tuple[NDArray[np.int32] | NDArray[np.floating[Any]], ...]
 
     @property
     def nbytes(self) -> int:
@@ -46,24 +47,25 @@ def instantiate(workload: ConvWorkload, encoding: TapEncoding, choice: Choice, i
     """The kernel that was chosen for a layer by itself, with its arrays."""
     if choice.places is None or isinstance(choice.schedule, ChannelSchedule):
         assert isinstance(choice.schedule, ChannelSchedule)
-        return matrix_product(workload, encoding, choice.schedule)
+        return matrix_product(workload, encoding, choice.schedule, isa)
     return convolution(workload, encoding, choice.schedule, isa, choice.places)
 
 
-def matrix_product(workload: ConvWorkload, encoding: TapEncoding, schedule: ChannelSchedule) -> Instance:
+def matrix_product(workload: ConvWorkload, encoding: TapEncoding, schedule: ChannelSchedule, isa: Isa) -> Instance:
     """The kernel of a `workload` of one pixel for weights in `encoding`, with its arrays."""
     chunks = _chunks(encoding, CHUNKS)
     steps = np.diff(encoding.order, axis=1)
     kernel = ChannelKernel(
         workload=workload,
         schedule=schedule,
+        isa=isa,
         group=encoding.group,
         groups=encoding.groups,
         bodies=tuple(tuple(channel for channel, _, _ in body) for body in encoding.bodies),
         consecutive=bool((steps == 1).all() and (encoding.order >= 0).all()),
         chunks=len(chunks) - 1,
     )
-    return Instance(kernel, _arrays(encoding, np.ascontiguousarray(encoding.entries[:, 0]), chunks))
+    return Instance(kernel, _arrays(workload, encoding, np.ascontiguousarray(encoding.entries[:, 0]), chunks))
 
 
 def convolution(
@@ -118,15 +120,26 @@ def convolution(
     )
     if schedule.channels:
         encoding = by_channels(encoding, schedule.channels, workload.in_channels)
-    return Instance(pixels, _arrays(encoding, source.entry_offsets(workload, encoding.entries, slots), chunks))
+    return Instance(
+        pixels, _arrays(workload, encoding, source.entry_offsets(workload, encoding.entries, slots), chunks)
+    )
 
 
-def _arrays(encoding: TapEncoding, offsets: NDArray[np.int32], chunks: NDArray[np.int32]) -> tuple:
+def _arrays(
+    workload: ConvWorkload, encoding: TapEncoding, offsets: NDArray[np.int32], chunks: NDArray[np.int32]
+) -> tuple:
+    stored = workload.precision.weights
     if not len(offsets):
         # A layer without weights still needs arrays to point at; no loop reads them.
-        zeros = np.zeros(len(encoding.bodies[0]) * encoding.group, np.float32)
+        zeros = np.zeros(len(encoding.bodies[0]) * encoding.group, stored)
         return np.zeros(1, np.int32), zeros, encoding.indptr, encoding.order.reshape(-1), chunks
-    return offsets, encoding.values.reshape(-1), encoding.indptr, encoding.order.reshape(-1), chunks
+    return (
+        offsets,
+        encoding.values.reshape(-1).astype(stored, copy=False),
+        encoding.indptr,
+        encoding.order.reshape(-1),
+        chunks,
+    )
 
 
 def _chunks(encoding: TapEncoding, parts: int) -> NDArray[np.int32]:

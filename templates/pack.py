@@ -12,7 +12,7 @@ from typing import Any
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.templates.store import tensor_shape
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, load_strided, prim_func, ramp
+from pconvgen.tvm_compat import PrimFunc, T, cast, load_strided, number, prim_func, ramp
 
 
 def input_pack(batch: int, target: PlaneLayout, lanes: int) -> PackKernel | None:
@@ -25,7 +25,7 @@ def input_pack(batch: int, target: PlaneLayout, lanes: int) -> PackKernel | None
 
 @dataclass(frozen=True)
 class PackKernel:
-    """One instance: data float32 [batch, source.size] -> packed float32 [batch, target.size], padding included.
+    """One instance: data [batch, source.size] -> packed [batch, target.size], padding included.
 
     Attributes
     ----------
@@ -34,7 +34,8 @@ class PackKernel:
     target: the layout that is written.
     channels: how many are packed.
     slots: the first of them in source and target.
-    lanes: float32 lanes of a vector.
+    lanes: of a vector.
+    formats: of data and of what is packed; one may be float16 and the other float32.
     """
 
     batch: int
@@ -43,20 +44,21 @@ class PackKernel:
     channels: int
     slots: tuple[int, int]
     lanes: int
+    formats: tuple[str, str] = ("float32", "float32")
 
     def build(self) -> PrimFunc:
         """The kernel as a TIR function with arguments (data, packed); plain layouts have the shape NCHW."""
         source, target = self.source, self.target
         shape_in, shape_out = tensor_shape(source, self.batch), tensor_shape(target, self.batch)
         with prim_func("pack") as func:
-            data = T.arg("data", T.buffer(shape_in, "float32"))
-            packed = T.arg("packed", T.buffer(shape_out, "float32"))
+            data = T.arg("data", T.buffer(shape_in, self.formats[0]))
+            packed = T.arg("packed", T.buffer(shape_out, self.formats[1]))
             # Relax takes a function of one tensor without a block for a reshape.
             with T.sblock("pack"):
                 T.reads(data[tuple(slice(0, size) for size in shape_in)])
                 T.writes(packed[tuple(slice(0, size) for size in shape_out)])
-                flat_in = T.decl_buffer((self.batch * source.size,), "float32", data=data.data)
-                flat_out = T.decl_buffer((self.batch * target.size,), "float32", data=packed.data)
+                flat_in = T.decl_buffer((self.batch * source.size,), self.formats[0], data=data.data)
+                flat_out = T.decl_buffer((self.batch * target.size,), self.formats[1], data=packed.data)
                 with T.parallel(0, self.batch * self.channels) as task:
                     c = T.Bind(T.Cast("int64", task % self.channels))
                     n = T.Bind(T.Cast("int64", task // self.channels))
@@ -78,7 +80,7 @@ class PackKernel:
 
             def copy(x: Any, lanes: int) -> None:
                 at = ramp(dst + (x + c0), lanes)
-                T.buffer_store(packed, load_strided(data, begin + x * sw, sw, lanes), [at])
+                T.buffer_store(packed, cast(load_strided(data, begin + x * sw, sw, lanes), self.formats[1]), [at])
 
             self._zero(packed, dst, c0)
             if c1 > c0:
@@ -102,7 +104,7 @@ class PackKernel:
         """Stores `count` zeros from `start`."""
 
         def store(x: Any, lanes: int) -> None:
-            T.buffer_store(packed, broadcast(T.float32(0), lanes), [ramp(start + x, lanes)])
+            T.buffer_store(packed, number(0, str(packed.dtype), lanes), [ramp(start + x, lanes)])
 
         if count > 0:
             for_each_piece(count, self.lanes, store)

@@ -31,7 +31,20 @@ from pconvgen.templates.epilogue import finish
 from pconvgen.templates.planes import LINE, PlaneLayout
 from pconvgen.templates.store import PlaneWriter, tensor_shape
 from pconvgen.templates.tiles import TileRun, Vector, cut, pieces
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, lane, load_strided, part, prefetch, prim_func, ramp
+from pconvgen.templates.weights import weights
+from pconvgen.tvm_compat import (
+    PrimFunc,
+    T,
+    broadcast,
+    cast,
+    lane,
+    load_strided,
+    number,
+    part,
+    prefetch,
+    prim_func,
+    ramp,
+)
 from pconvgen.workload import ConvWorkload
 
 _WeightAt = Callable[[int, int], Any]
@@ -91,9 +104,9 @@ class PixelKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data float32 [batch, source.size] (NCHW when it is plain), offsets int32 [entries], values
-        float32 [entries * K * G], indptr int32 [parts * groups * bodies + 1], order int32 [groups * G], chunks int32
-        [chunks + 1], then bias float32 [out_channels] and residual when the epilogue has them, then the output.
+        Arguments, in order: data [batch, source.size] (NCHW when it is plain), offsets int32 [entries], values
+        [entries * K * G], indptr int32 [parts * groups * bodies + 1], order int32 [groups * G], chunks int32
+        [chunks + 1], then bias [out_channels] and residual when the epilogue has them, then the output.
         `entries` is symbolic: layers of equal shape and schedule share their code.
         """
         return _Emitter(self).function()
@@ -162,6 +175,7 @@ class _Emitter:
 
     def __init__(self, kernel: PixelKernel) -> None:
         self.kernel, self.workload, self.schedule = kernel, kernel.workload, kernel.schedule
+        self.precision = kernel.workload.precision
         self.tiles = block_tiles(kernel.workload, kernel.schedule, kernel.isa, kernel.source)
         self.down, self.across = kernel.source.step(kernel.workload)
 
@@ -185,7 +199,11 @@ class _Emitter:
                     )
                 next_block = first + s.rows * self.down * source.line
                 if s.filters_inside:
-                    sums = T.alloc_buffer((kernel.groups * self.sums,), "float32") if kernel.parts > 1 else None
+                    sums = (
+                        T.alloc_buffer((kernel.groups * self.sums,), self.precision.arithmetic)
+                        if kernel.parts > 1
+                        else None
+                    )
                     for tile in self._tiles(first, row):
                         with T.serial(0, kernel.parts) as part_, T.serial(begin, end) as g:
                             kept = None if sums is None else _Sums(sums, part_, T.Bind((g - begin) * self.sums))
@@ -200,23 +218,24 @@ class _Emitter:
     def _arguments(self) -> None:
         kernel, w = self.kernel, self.workload
         bodies, taps = len(kernel.bodies), len(kernel.bodies[0])
+        stored, computed = self.precision.activations, self.precision.arithmetic
         entries = T.int64()
-        data = T.arg("data", T.buffer(tensor_shape(kernel.source, w.batch), "float32"))
+        data = T.arg("data", T.buffer(tensor_shape(kernel.source, w.batch), computed))
         self.offsets = T.arg("offsets", T.buffer((entries,), "int32"))
-        self.values = T.arg("values", T.buffer((entries * (taps * kernel.group),), "float32"))
+        self.values = T.arg("values", T.buffer((entries * (taps * kernel.group),), self.precision.weights))
         self.indptr = T.arg("indptr", T.buffer((kernel.parts * kernel.groups * bodies + 1,), "int32"))
         self.order = T.arg("order", T.buffer((kernel.groups * kernel.group,), "int32"))
         self.chunks = T.arg("chunks", T.buffer((kernel.chunks + 1,), "int32"))
-        self.bias = T.arg("bias", T.buffer((w.out_channels,), "float32")) if w.epilogue.bias else None
+        self.bias = T.arg("bias", T.buffer((w.out_channels,), computed)) if w.epilogue.bias else None
         residual = None
         if kernel.residual is not None:
-            residual = T.arg("residual", T.buffer(tensor_shape(kernel.residual, w.batch), "float32"))
-        output = T.arg("output", T.buffer(tensor_shape(kernel.target, w.batch), "float32"))
-        self.data = T.decl_buffer((w.batch * kernel.source.size,), "float32", data=data.data)
+            residual = T.arg("residual", T.buffer(tensor_shape(kernel.residual, w.batch), stored))
+        output = T.arg("output", T.buffer(tensor_shape(kernel.target, w.batch), stored))
+        self.data = T.decl_buffer((w.batch * kernel.source.size,), computed, data=data.data)
         self.residual = None
         if residual is not None:
-            self.residual = T.decl_buffer((w.batch * kernel.residual.size,), "float32", data=residual.data)
-        flat = T.decl_buffer((w.batch * kernel.target.size,), "float32", data=output.data)
+            self.residual = T.decl_buffer((w.batch * kernel.residual.size,), stored, data=residual.data)
+        flat = T.decl_buffer((w.batch * kernel.target.size,), stored, data=output.data)
         self.writer = PlaneWriter(kernel.target, flat, kernel.isa.widths[0].lanes)
 
     @property
@@ -247,7 +266,9 @@ class _Emitter:
             turn = tile.number if sums is None else tile.number * kernel.parts + sums.part
             self._prefetch(next_block, turn * kernel.groups + g)
         # Each accumulator is a buffer of its own: LLVM keeps small ones in registers, TVM puts large ones on the heap.
-        acc = [[T.alloc_buffer((v.lanes,), "float32") for v in tile.vectors] for _ in range(kernel.group)]
+        acc = [
+            [T.alloc_buffer((v.lanes,), self.precision.arithmetic) for v in tile.vectors] for _ in range(kernel.group)
+        ]
         if sums is None:
             _zero(acc)
             self._accumulate(acc, g, tile)
@@ -294,10 +315,11 @@ class _Emitter:
     def _prefetch(self, start: Any, step: Any) -> None:
         """Fetches the part of the next block whose turn it is: entries come in no order that hardware foresees."""
         steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups * self.kernel.parts
-        lines = -(-self.schedule.rows * self.down * self.kernel.source.line // (LINE * steps))
-        first = T.Bind(start + step * (lines * LINE))
+        size = LINE * 4 // self.precision.bytes
+        lines = -(-self.schedule.rows * self.down * self.kernel.source.line // (size * steps))
+        first = T.Bind(start + step * (lines * size))
         with T.serial(0, lines) as line:
-            prefetch(self.data, first + T.Cast("int64", line) * LINE)
+            prefetch(self.data, first + T.Cast("int64", line) * size)
 
     def _accumulate(self, acc: list[list[Any]], row: Any, tile: _Tile) -> None:
         """The loops over the entries of a row of `indptr`, into accumulators [G][vectors]."""
@@ -409,7 +431,11 @@ class _Emitter:
 
     def _weights(self, base: Any, count: int) -> _WeightAt:
         """Access to the `count` weights of an entry, each broadcast to a vector of some lanes."""
-        native = self.kernel.isa.widths[0].lanes
+        isa, computed = self.kernel.isa, self.precision.arithmetic
+        native, converted = isa.widths[0].lanes, self.precision.weights != computed
+        # Vectors of weights come together where FMA multiplies by one lane, or where they are converted.
+        sizes = sorted({native if isa.by_element else 4, 4}, reverse=True)
+        together = {width.lanes for width in isa.widths} if isa.by_element or converted else set()
         # Each is loaded when it is first needed: all at once would take registers from the accumulators.
         loaded: dict[tuple[int, int], Any] = {}
 
@@ -419,14 +445,14 @@ class _Emitter:
             return loaded[n, lanes]
 
         def weight(n: int, lanes: int) -> Any:
-            whole = count // native * native
-            if self.kernel.isa.by_element and lanes == native and n < whole:
-                # Whole vectors of weights, of which FMA multiplies by one lane.
-                first = n // native * native
-                return broadcast(
-                    lane(once(first, 0, lambda: self.values[ramp(base + first, native)]), n - first), lanes
-                )
-            return once(n, lanes, lambda: broadcast(self.values[base + n], lanes))
+            if lanes in together:
+                for size in sizes:
+                    first = n // size * size
+                    if first + size <= count:
+                        at = ramp(base + first, size)
+                        vector = once(first, 0, lambda at=at: weights(self.values[at], computed, isa))
+                        return broadcast(lane(vector, n - first), lanes)
+            return once(n, lanes, lambda: weights(broadcast(self.values[base + n], lanes), computed, isa))
 
         return weight
 
@@ -448,9 +474,10 @@ class _Emitter:
                 if residual is not None and self.residual is not None:
                     place = vector.row * residual.line + vector.column + start
                     other = self.residual[ramp(add + place, lanes)]
-                outputs = T.Bind(finish(self.workload.epilogue, outputs, lanes, bias, other))
+                outputs = finish(self.workload.epilogue, outputs, lanes, bias, other)
                 column, fixed = tile.column
-                self.writer.store(row, column, fixed + vector.column + start, outputs, lanes)
+                stored = T.Bind(cast(outputs, self.precision.activations))
+                self.writer.store(row, column, fixed + vector.column + start, stored, lanes)
 
         self._unless_padding(filter_, store)
 
@@ -468,7 +495,7 @@ def _fma(acc: Any, weight: Any, x: Any, lanes: int) -> None:
 
 def _zero(acc: list[list[Any]]) -> None:
     for a in chain.from_iterable(acc):
-        T.buffer_store(a, broadcast(T.float32(0), _lanes(a)), [ramp(0, _lanes(a))])
+        T.buffer_store(a, number(0, str(a.dtype), _lanes(a)), [ramp(0, _lanes(a))])
 
 
 def _lanes(acc: Any) -> int:

@@ -12,13 +12,13 @@ from pconvgen.templates.activations import activate
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, prim_func, ramp
+from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, prim_func, ramp
 from pconvgen.workload import Activation
 
 
 @dataclass(frozen=True)
 class PointwiseKernel:
-    """One instance: data float32 [batch, source.size] -> output float32 [batch, target.size].
+    """One instance: data [batch, source.size] -> output [batch, target.size].
 
     Attributes
     ----------
@@ -31,7 +31,9 @@ class PointwiseKernel:
     scale: rows of the factors, float32 [rows, channels]: one for each image, one for all, or 0 for no factors.
     shift: whether numbers float32 [channels] are added.
     activation: of the sum, None for nothing.
-    lanes: float32 lanes of a vector.
+    lanes: of a vector.
+    dtype: of data, other and output.
+    computed: the format of the arithmetic.
     """
 
     batch: int
@@ -44,26 +46,28 @@ class PointwiseKernel:
     shift: bool
     activation: Activation | None
     lanes: int
+    dtype: str = "float32"
+    computed: str = "float32"
 
     def build(self) -> PrimFunc:
         """The kernel as a TIR function with arguments (data, [scale], [shift], [other], output)."""
         source, target, other = self.source, self.target, self.other
         with prim_func("pointwise") as func:
             shapes = [tensor_shape(layout, self.batch) for layout in (source, target)]
-            data = T.arg("data", T.buffer(shapes[0], "float32"))
+            data = T.arg("data", T.buffer(shapes[0], self.dtype))
             scale = T.arg("scale", T.buffer((self.scale, self.channels), "float32")) if self.scale else None
             shift = T.arg("shift", T.buffer((self.channels,), "float32")) if self.shift else None
-            added = None if other is None else T.arg("other", T.buffer(tensor_shape(other, self.batch), "float32"))
-            output = T.arg("output", T.buffer(shapes[1], "float32"))
+            added = None if other is None else T.arg("other", T.buffer(tensor_shape(other, self.batch), self.dtype))
+            output = T.arg("output", T.buffer(shapes[1], self.dtype))
             # Relax takes a function of one tensor without a block for a reshape.
             with T.sblock("pointwise"):
                 T.reads(data[tuple(slice(0, size) for size in shapes[0])])
                 T.writes(output[tuple(slice(0, size) for size in shapes[1])])
-                flat_in = T.decl_buffer((self.batch * source.size,), "float32", data=data.data)
-                flat_out = T.decl_buffer((self.batch * target.size,), "float32", data=output.data)
+                flat_in = T.decl_buffer((self.batch * source.size,), self.dtype, data=data.data)
+                flat_out = T.decl_buffer((self.batch * target.size,), self.dtype, data=output.data)
                 flat_add = None
                 if other is not None and added is not None:
-                    flat_add = T.decl_buffer((self.batch * other.size,), "float32", data=added.data)
+                    flat_add = T.decl_buffer((self.batch * other.size,), self.dtype, data=added.data)
                 writer = PlaneWriter(target, flat_out, self.lanes)
                 with T.parallel(0, self.batch * self.channels) as task:
                     c = T.Bind(T.Cast("int64", task % self.channels))
@@ -94,16 +98,15 @@ class PointwiseKernel:
             starts = [(flat, T.Bind(first + row * line)) for flat, first, line in reads]
 
             def piece(x: Any, lanes: int) -> None:
-                value = starts[0][0][ramp(starts[0][1] + x, lanes)]
+                value, *added = (cast(flat[ramp(first + x, lanes)], self.computed) for flat, first in starts)
                 if factor is not None:
                     value = value * broadcast(factor, lanes)
                 if addend is not None:
                     value = value + broadcast(addend, lanes)
-                for flat, first in starts[1:]:
-                    value = value + flat[ramp(first + x, lanes)]
-                value = T.Bind(value)
+                for other in added:
+                    value = value + other
                 if self.activation is not None:
-                    value = T.Bind(activate(self.activation, value, lanes))
-                writer.store(place, *column_of(x), value, lanes)
+                    value = activate(self.activation, T.Bind(value), lanes)
+                writer.store(place, *column_of(x), T.Bind(cast(value, self.dtype)), lanes)
 
             for_each_piece(width, self.lanes, piece)

@@ -23,7 +23,18 @@ from typing import Any
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, deinterleave, load_strided, prim_func, ramp, shuffle
+from pconvgen.tvm_compat import (
+    PrimFunc,
+    T,
+    broadcast,
+    cast,
+    deinterleave,
+    load_strided,
+    number,
+    prim_func,
+    ramp,
+    shuffle,
+)
 
 PARTS = 32
 """Parts of equal work for threads; each has a scratch buffer of its own."""
@@ -37,7 +48,7 @@ SUMS = 4
 
 @dataclass(frozen=True)
 class PoolKernel:
-    """One instance: data float32 [batch, source.size] -> output float32 [batch, target.size].
+    """One instance: data [batch, source.size] -> output [batch, target.size].
 
     Attributes
     ----------
@@ -48,7 +59,9 @@ class PoolKernel:
     slots: first channels of input and output among those of their layouts.
     kernel, stride, dilation: of the windows, (rows, columns).
     padding: (top, left); what lies beside the input is never larger than a maximum, and adds nothing to a sum.
-    lanes: float32 lanes of a vector.
+    lanes: of a vector.
+    dtype: of data and output.
+    computed: the format in which windows are reduced.
     """
 
     kind: str
@@ -62,6 +75,8 @@ class PoolKernel:
     dilation: tuple[int, int]
     padding: tuple[int, int]
     lanes: int
+    dtype: str = "float32"
+    computed: str = "float32"
 
     @property
     def output(self) -> tuple[int, int]:
@@ -87,8 +102,8 @@ class PoolKernel:
     def build(self) -> PrimFunc:
         """The kernel as a TIR function.
 
-        Arguments, in order: data; for avg the factors of the sums, row_scale float32 [output height] and column_scale
-        float32 [output width]; then the output. Plain layouts have the shape NCHW.
+        Arguments, in order: data; for avg the factors of the sums, row_scale [output height] and column_scale [output
+        width]; then the output. Plain layouts have the shape NCHW.
         """
         return _Emitter(self).function()
 
@@ -109,18 +124,18 @@ class _Emitter:
         k = self.kernel
         with prim_func("pool") as func:
             shape_in, shape_out = tensor_shape(k.source, k.batch), tensor_shape(k.target, k.batch)
-            data = T.arg("data", T.buffer(shape_in, "float32"))
+            data = T.arg("data", T.buffer(shape_in, k.dtype))
             self.row_scale = self.column_scale = None
             if k.kind == "avg":
-                self.row_scale = T.arg("row_scale", T.buffer((k.output[0],), "float32"))
-                self.column_scale = T.arg("column_scale", T.buffer((k.output[1],), "float32"))
-            output = T.arg("output", T.buffer(shape_out, "float32"))
+                self.row_scale = T.arg("row_scale", T.buffer((k.output[0],), k.computed))
+                self.column_scale = T.arg("column_scale", T.buffer((k.output[1],), k.computed))
+            output = T.arg("output", T.buffer(shape_out, k.dtype))
             # Relax takes a function of one tensor without a block for a reshape.
             with T.sblock("pool"):
                 T.reads(data[tuple(slice(0, size) for size in shape_in)])
                 T.writes(output[tuple(slice(0, size) for size in shape_out)])
-                self.data = T.decl_buffer((k.batch * k.source.size,), "float32", data=data.data)
-                flat = T.decl_buffer((k.batch * k.target.size,), "float32", data=output.data)
+                self.data = T.decl_buffer((k.batch * k.source.size,), k.dtype, data=data.data)
+                flat = T.decl_buffer((k.batch * k.target.size,), k.dtype, data=output.data)
                 self.writer = PlaneWriter(k.target, flat, k.lanes)
                 total = k.batch * k.channels * self.blocks
                 parts = min(total, PARTS)
@@ -129,7 +144,7 @@ class _Emitter:
                     end = T.Bind((T.Cast("int64", part) + 1) * total // parts)
                     # Vectors that hold columns of all remainders by the stride end up to that much behind the last one.
                     if not self.apart:
-                        self.scratch = T.alloc_buffer((k.rows * k.pitch + k.stride[1] - 1,), "float32")
+                        self.scratch = T.alloc_buffer((k.rows * k.pitch + k.stride[1] - 1,), k.computed)
                         self._pad()
                     with T.serial(begin, end) as block:
                         self._block(T.Bind(block // self.blocks), T.Bind(block % self.blocks))
@@ -146,7 +161,7 @@ class _Emitter:
                     for_each_piece(count, k.lanes, lambda x, lanes, row=row: self._fill(row + x, lanes))
 
     def _fill(self, at: Any, lanes: int) -> None:
-        T.buffer_store(self.scratch, _nothing(self.kernel.kind, lanes), [ramp(at, lanes)])
+        T.buffer_store(self.scratch, _nothing(self.kernel.kind, self.kernel.computed, lanes), [ramp(at, lanes)])
 
     def _block(self, plane: Any, block: Any) -> None:
         k = self.kernel
@@ -211,9 +226,10 @@ class _Emitter:
 
         def reduce(begin: Any, end: Any) -> None:
             def load(x: Any, lanes: int) -> Any:
-                return _reduced(
-                    k.kind, begin, end, lambda r: self.data[ramp(line + r * (rate * k.source.line) + x, lanes)], lanes
-                )
+                def row(r: Any) -> Any:
+                    return cast(self.data[ramp(line + r * (rate * k.source.line) + x, lanes)], k.computed)
+
+                return _reduced(k.kind, k.computed, begin, end, row, lanes)
 
             use(load)
 
@@ -245,7 +261,7 @@ class _Emitter:
         def store(x: Any, lanes: int, value: Any) -> None:
             if scale is not None:
                 value = value * self.column_scale[ramp(x, lanes)] * broadcast(scale, lanes)
-            self.writer.store(out, *column_of(x), T.Bind(value), lanes)
+            self.writer.store(out, *column_of(x), T.Bind(cast(value, self.kernel.dtype)), lanes)
 
         return store
 
@@ -258,7 +274,7 @@ class _Emitter:
             def load(c: Any) -> Any:
                 return load_strided(self.scratch, first + c * rate, stride, lanes)
 
-            return _reduced(k.kind, 0, count, load, lanes)
+            return _reduced(k.kind, k.computed, 0, count, load, lanes)
         # Columns whose places differ by less than the stride come from the same vectors.
         groups: dict[int, list[Any]] = {}
         for c in range(count):
@@ -271,7 +287,7 @@ class _Emitter:
 
 @dataclass(frozen=True)
 class GlobalPoolKernel:
-    """One instance: data float32 [batch, source.size] -> output float32 [batch * channels].
+    """One instance: data [batch, source.size] -> output float32 [batch * channels].
 
     Attributes
     ----------
@@ -280,7 +296,9 @@ class GlobalPoolKernel:
     channels: of each image.
     source: where the input lies; its rows follow each other, or only zeros of a mean lie between them.
     slot: first channel among those of the layout.
-    lanes: float32 lanes of a vector.
+    lanes: of a vector.
+    dtype: of the data.
+    computed: the format in which planes are reduced.
     """
 
     kind: str
@@ -289,6 +307,8 @@ class GlobalPoolKernel:
     source: PlaneLayout
     slot: int
     lanes: int
+    dtype: str = "float32"
+    computed: str = "float32"
 
     @staticmethod
     def readable(kind: str, source: PlaneLayout) -> bool:
@@ -305,46 +325,51 @@ class GlobalPoolKernel:
         with prim_func("globalpool") as func:
             source, planes = self.source, self.batch * self.channels
             shape = tensor_shape(source, self.batch)
-            data = T.arg("data", T.buffer(shape, "float32"))
+            data = T.arg("data", T.buffer(shape, self.dtype))
             output = T.arg("output", T.buffer((planes,), "float32"))
             # Relax takes a function of one tensor without a block for a reshape.
             with T.sblock("globalpool"):
                 T.reads(data[tuple(slice(0, size) for size in shape)])
                 T.writes(output[0:planes])
-                flat = T.decl_buffer((self.batch * source.size,), "float32", data=data.data)
+                flat = T.decl_buffer((self.batch * source.size,), self.dtype, data=data.data)
                 with T.parallel(0, planes) as plane:
                     image = T.Bind(T.Cast("int64", plane // self.channels))
                     channel = T.Bind(T.Cast("int64", plane % self.channels) + self.slot)
                     first = T.Bind(image * source.size + channel * source.channel + (source.main or 0))
                     value = self._plane(flat, first)
-                    scaled = value / T.float32(source.height * source.width) if self.kind == "avg" else value
-                    T.buffer_store(output, scaled, [plane])
+                    size = number(source.height * source.width, self.computed, 1)
+                    scaled = value / size if self.kind == "avg" else value
+                    T.buffer_store(output, cast(scaled, "float32"), [plane])
         return func()
 
     def _plane(self, data: Any, first: Any) -> Any:
         """The reduction of the numbers from `first` on."""
         whole = self.pixels // self.lanes
-        sums = [T.alloc_buffer((self.lanes,), "float32") for _ in range(min(SUMS, whole))]
+
+        def load(start: Any, lanes: int) -> Any:
+            return cast(data[ramp(start, lanes)], self.computed)
+
+        sums = [T.alloc_buffer((self.lanes,), self.computed) for _ in range(min(SUMS, whole))]
         at = ramp(0, self.lanes)
-        for number, total in enumerate(sums):
-            T.buffer_store(total, data[ramp(first + number * self.lanes, self.lanes)], [at])
+        for index, total in enumerate(sums):
+            T.buffer_store(total, load(first + index * self.lanes, self.lanes), [at])
         rounds = whole // SUMS
         if rounds > 1:
             with T.serial(0, rounds - 1) as i:
                 begin = T.Bind(first + (T.Cast("int64", i) + 1) * (SUMS * self.lanes))
-                for number, total in enumerate(sums):
-                    value = data[ramp(begin + number * self.lanes, self.lanes)]
+                for index, total in enumerate(sums):
+                    value = load(begin + index * self.lanes, self.lanes)
                     T.buffer_store(total, _combined(self.kind, total[at], value), [at])
         parts = [total[at] for total in sums]
         done = max(rounds, 1) * SUMS if rounds else len(sums)
-        parts += [data[ramp(first + v * self.lanes, self.lanes)] for v in range(done, whole)]
+        parts += [load(first + v * self.lanes, self.lanes) for v in range(done, whole)]
         numbers = [self._across(_together(self.kind, iter(parts)), self.lanes)] if parts else []
         # The rest in vectors of half as many lanes each.
         begin, lanes = whole * self.lanes, self.lanes
         while begin < self.pixels:
             lanes //= 2
             if self.pixels - begin >= lanes:
-                numbers.append(self._across(data[ramp(first + begin, lanes)], lanes))
+                numbers.append(self._across(load(first + begin, lanes), lanes))
                 begin += lanes
         return _together(self.kind, iter(numbers))
 
@@ -357,9 +382,9 @@ class GlobalPoolKernel:
         return T.Bind(vector)
 
 
-def _nothing(kind: str, lanes: int) -> Any:
+def _nothing(kind: str, computed: str, lanes: int) -> Any:
     """What changes no reduction."""
-    return broadcast(T.float32(0 if kind == "avg" else float("-inf")), lanes)
+    return number(0 if kind == "avg" else float("-inf"), computed, lanes)
 
 
 def _combined(kind: str, left: Any, right: Any) -> Any:
@@ -373,13 +398,13 @@ def _together(kind: str, values: Iterator[Any]) -> Any:
     return result
 
 
-def _reduced(kind: str, begin: Any, end: Any, load: Callable[[Any], Any], lanes: int) -> Any:
+def _reduced(kind: str, computed: str, begin: Any, end: Any, load: Callable[[Any], Any], lanes: int) -> Any:
     """load(begin), ..., load(end - 1) together; a few of a number that is known are unrolled."""
     if isinstance(end, int) and end - begin <= UNROLLED:
         return _together(kind, map(load, range(begin, end)))
-    total = T.alloc_buffer((lanes,), "float32")
+    total = T.alloc_buffer((lanes,), computed)
     at = ramp(0, lanes)
-    T.buffer_store(total, _nothing(kind, lanes), [at])
+    T.buffer_store(total, _nothing(kind, computed, lanes), [at])
     with T.serial(begin, end) as i:
         T.buffer_store(total, _combined(kind, total[at], load(T.Bind(T.Cast("int64", i)))), [at])
     return total[at]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import T, broadcast, ramp, shuffle
+from pconvgen.tvm_compat import T, number, ramp, shuffle
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class PlaneWriter:
     Attributes
     ----------
     layout: a writable layout.
-    buffer: flat float32 buffer of images of `layout.size`.
+    buffer: flat buffer of images of `layout.size`.
     lanes: of the widest vector of zeros.
     """
 
@@ -133,7 +133,7 @@ class PlaneWriter:
 
     def _fill(self, start: Any, count: int) -> None:
         def zero(x: Any, lanes: int) -> None:
-            T.buffer_store(self.buffer, broadcast(T.float32(0), lanes), [ramp(start + x, lanes)])
+            T.buffer_store(self.buffer, number(0, str(self.buffer.dtype), lanes), [ramp(start + x, lanes)])
 
         for_each_piece(count, self.lanes, zero)
 

@@ -2,6 +2,7 @@
 
 python -m tests.check_kernels pixels avx512 0 40    # workloads 0 to 39
 python -m tests.check_kernels pixels avx512 17      # one
+python -m tests.check_kernels pixels avx512 0 40 weights=float16
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ CPUS: dict[str, tuple[str, frozenset[str]]] = {
 }
 
 
-def command(template: str, isa: str, numbers: range) -> list[str]:
+def command(template: str, isa: str, numbers: range, *formats: str) -> list[str]:
     """What checks these workloads."""
-    return [sys.executable, "-m", "tests.check_kernels", template, isa, str(numbers.start), str(len(numbers))]
+    which = [template, isa, str(numbers.start), str(len(numbers))]
+    return [sys.executable, "-m", "tests.check_kernels", *which, *formats]
 
 
-def main(template: str, isa: str, first: int, count: int = 1) -> int:
+def main(template: str, isa: str, first: int, count: int = 1, **formats: str) -> int:
     """Exit code: 1 when a workload fails."""
     # Importing torch, which TVM does for its tensors' sake, takes longer than a dozen kernels.
     sys.modules["torch"] = None  # type: ignore[assignment]
     import tvm
 
+    from pconvgen.precision import precision
     from tests.random_kernels import failures
 
     # TVM prints a symbolised stack, for half a minute, when a kernel crashes.
@@ -36,7 +39,7 @@ def main(template: str, isa: str, first: int, count: int = 1) -> int:
         signal.signal(number, signal.SIG_DFL)
     target = tvm.target.Target({"kind": "llvm", "mcpu": CPUS[isa][0]})
     failed = 0
-    for which, problem in failures(template, isa, range(first, first + count), target):
+    for which, problem in failures(template, isa, range(first, first + count), target, precision(**formats)):
         print(f"FAILED {template} {isa} {which}: {problem}", flush=True)
         failed += 1
     print(f"{count - failed} of {count} workloads are right")
@@ -44,4 +47,5 @@ def main(template: str, isa: str, first: int, count: int = 1) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])))
+    numbers = [int(text) for text in sys.argv[3:] if "=" not in text]
+    sys.exit(main(sys.argv[1], sys.argv[2], *numbers, **dict(text.split("=") for text in sys.argv[3:] if "=" in text)))

@@ -8,12 +8,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconvgen.precision import Precision
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.workload import ConvWorkload, Epilogue
 from tests.activations import activated, random_activation
 
 TOLERANCE = 1e-5
 """Largest error, relative to the largest sum: float32 sums of a few hundred terms."""
+STORED_HALF, COMPUTED_HALF = 1e-3, 1.5e-2
+"""The same where results are rounded to float16 (which has 11 bits), and where every sum is."""
+
+
+def tolerance(formats: Precision) -> float:
+    """Largest error, relative to the largest sum, in these formats."""
+    if formats.arithmetic == "float16":
+        return COMPUTED_HALF
+    return STORED_HALF if formats.activations == "float16" else TOLERANCE
 
 
 def random_epilogue(rng: np.random.Generator) -> Epilogue:
@@ -87,30 +97,33 @@ class Layer:
     Attributes
     ----------
     expected: the outputs.
-    largest: the largest sum of products, which may be clipped in the outputs: rounding errors are relative to it.
+    largest: the largest sum of products, which may be clipped in the outputs, or output: rounding errors are relative
+        to it.
     """
 
     workload: ConvWorkload
     weight: NDArray[np.float32]
-    data: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    residual: NDArray[np.float32]
+    data: NDArray[np.floating]
+    bias: NDArray[np.floating]
+    residual: NDArray[np.floating]
     expected: NDArray[np.float64]
     largest: float
 
 
 def random_layer(rng: np.random.Generator, w: ConvWorkload, weight: NDArray[np.float32]) -> Layer:
-    """A layer with random data."""
+    """A layer with random data, in the formats of the workload; what is expected is computed exactly from that."""
+    formats = w.precision
     out_shape = (w.batch, w.out_channels, w.out_height, w.out_width)
-    data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(np.float32)
-    bias = rng.standard_normal(w.out_channels).astype(np.float32)
-    residual = rng.standard_normal(out_shape).astype(np.float32)
+    data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(formats.activations)
+    bias = rng.standard_normal(w.out_channels).astype(formats.arithmetic)
+    residual = rng.standard_normal(out_shape).astype(formats.activations)
     sums = convolution(w, weight, data)
-    largest = max(1.0, float(np.abs(sums).max()))
-    return Layer(w, weight, data, bias, residual, finished(w.epilogue, sums, bias, residual), largest)
+    expected = finished(w.epilogue, sums, bias, residual)
+    largest = max(1.0, float(np.abs(sums).max()), float(np.abs(expected).max()))
+    return Layer(w, weight, data, bias, residual, expected, largest)
 
 
-def convolution(w: ConvWorkload, weight: NDArray[np.float32], data: NDArray[np.float32]) -> NDArray[np.float64]:
+def convolution(w: ConvWorkload, weight: NDArray[np.float32], data: NDArray[np.floating]) -> NDArray[np.float64]:
     """The sums of products, by the definition, in float64."""
     top, left, bottom, right = w.padding
     (kh, kw), (sh, sw), (dh, dw) = w.kernel, w.stride, w.dilation
@@ -129,13 +142,13 @@ def convolution(w: ConvWorkload, weight: NDArray[np.float32], data: NDArray[np.f
 def finished(epilogue: Epilogue, out: NDArray[np.float64], bias: Any, residual: Any) -> NDArray[np.float64]:
     """The sums of a convolution with the epilogue applied."""
     if epilogue.bias:
-        out = out + bias[:, None, None]
+        out = out + bias[:, None, None].astype(np.float64)
     if epilogue.residual:
         out = out + residual
     return activated(epilogue.activation, out)
 
 
-def error(layer: Layer, output: NDArray[np.float32]) -> float:
+def error(layer: Layer, output: NDArray[np.floating]) -> float:
     """Largest error relative to the largest sum; infinite when something is not finite."""
     if not np.isfinite(output).all():
         return float("inf")

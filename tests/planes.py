@@ -21,9 +21,9 @@ def _planes(layout: PlaneLayout) -> Iterator[tuple[NDArray[np.int64], NDArray[np
         yield offsets, *np.broadcast_arrays(y, x)
 
 
-def in_planes(layout: PlaneLayout, data: NDArray[np.float32], slots: NDArray[np.int64]) -> NDArray[np.float32]:
+def in_planes(layout: PlaneLayout, data: NDArray[np.floating], slots: NDArray[np.int64]) -> NDArray[np.floating]:
     """[batch, channels, height, width] in the layout, its channel c in place slots[c]; NaN where nothing belongs."""
-    flat = nothing(len(data), layout.size)
+    flat = nothing(str(data.dtype), len(data), layout.size)
     for offsets, y, x in _planes(layout):
         inside = (y >= 0) & (y < layout.height) & (x >= 0) & (x < layout.width)
         for c, slot in enumerate(slots):
@@ -38,14 +38,14 @@ def in_planes(layout: PlaneLayout, data: NDArray[np.float32], slots: NDArray[np.
     return flat.reshape(tensor_shape(layout, len(data)))
 
 
-def visible(layout: PlaneLayout, data: NDArray[np.float32]) -> NDArray[np.float32]:
+def visible(layout: PlaneLayout, data: NDArray[np.floating]) -> NDArray[np.floating]:
     """The tensor with zeros for the elements that no plane shows."""
     return from_planes(layout, in_planes(layout, data, np.arange(data.shape[1])), np.arange(data.shape[1]))[0]
 
 
 def from_planes(
-    layout: PlaneLayout, flat: NDArray[np.float32], slots: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], str | None]:
+    layout: PlaneLayout, flat: NDArray[np.floating], slots: NDArray[np.int64]
+) -> tuple[NDArray[np.floating], str | None]:
     """The inverse of `_in_planes`, and what is wrong: padding that is not zero, planes that differ."""
     data = elements(layout, flat, slots)
     wanted, found = in_planes(layout, data, slots).reshape(len(flat), -1), flat.reshape(len(flat), -1)
@@ -57,10 +57,10 @@ def from_planes(
     return data, None
 
 
-def elements(layout: PlaneLayout, flat: NDArray[np.float32], slots: NDArray[np.int64]) -> NDArray[np.float32]:
+def elements(layout: PlaneLayout, flat: NDArray[np.floating], slots: NDArray[np.int64]) -> NDArray[np.floating]:
     """[batch, channels, height, width] of the channels in places `slots`, zeros for what no plane shows."""
     flat = flat.reshape(len(flat), -1)
-    data = np.zeros((len(flat), len(slots), layout.height, layout.width), np.float32)
+    data = np.zeros((len(flat), len(slots), layout.height, layout.width), flat.dtype)
     for offsets, y, x in _planes(layout):
         inside = (y >= 0) & (y < layout.height) & (x >= 0) & (x < layout.width)
         for c, slot in enumerate(slots):
@@ -68,6 +68,6 @@ def elements(layout: PlaneLayout, flat: NDArray[np.float32], slots: NDArray[np.i
     return data
 
 
-def nothing(*shape: int) -> NDArray[np.float32]:
+def nothing(dtype: str, *shape: int) -> NDArray[np.floating]:
     """NaN, so that nothing unwritten passes."""
-    return np.full(shape, np.nan, np.float32)
+    return np.full(shape, np.nan, dtype)

@@ -15,7 +15,8 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from pconvgen.schedules import ISAS
+from pconvgen.precision import FLOAT32, Precision
+from pconvgen.schedules import Isa, isa_for
 from pconvgen.schedules.default import is_single_pixel, layouts, schedules
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.schedules.winograd import can_place, winograd_schedules
@@ -29,7 +30,6 @@ from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.layers import (
-    TOLERANCE,
     Layer,
     error,
     random_convolution,
@@ -37,6 +37,7 @@ from tests.layers import (
     random_layer,
     random_linear,
     random_weight,
+    tolerance,
 )
 from tests.planes import elements, from_planes, in_planes, nothing, visible
 from tests.random_movers import MOVERS, Mover, check_mover
@@ -68,14 +69,15 @@ class Case:
     check: Callable[[Functions, At], str | None]
 
 
-def draw(template: str, isa: str, number: int) -> Case:
+def draw(template: str, isa: str, number: int, formats: Precision = FLOAT32) -> Case:
     """The workload of that number."""
-    return TEMPLATES[template](np.random.default_rng([*f"{template} {isa}".encode(), number]), isa)
+    rng = np.random.default_rng([*f"{template} {isa}".encode(), number])
+    return TEMPLATES[template](rng, isa_for(isa, formats.arithmetic), formats)
 
 
-def _pixels(rng: np.random.Generator, isa: str) -> Case:
+def _pixels(rng: np.random.Generator, isa: Isa, formats: Precision) -> Case:
     while True:
-        w = random_convolution(rng)
+        w = replace(random_convolution(rng), precision=formats)
         if is_single_pixel(w):
             continue
         case = _convolution(rng, w, isa)
@@ -91,19 +93,24 @@ def _unrolled(kernel: PixelKernel) -> int:
     )
 
 
-def _convolution(rng: np.random.Generator, w: ConvWorkload, isa: str) -> Case:
-    weight = random_weight(w, rng)
+def _convolution(rng: np.random.Generator, w: ConvWorkload, isa: Isa) -> Case:
+    weight = _stored(w, random_weight(w, rng))
     found = candidates(weight, w.groups)
     candidate = found[rng.integers(len(found))]
     places, slots, first = _places(rng, w, isa, scattered="channels" not in candidate.params)
-    legal = list(schedules(w, candidate, ISAS[isa], int(rng.choice(L2_KIB)), places))
+    legal = list(schedules(w, candidate, isa, int(rng.choice(L2_KIB)), places))
     max_group, _, schedule = legal[rng.integers(len(legal))]
     assert isinstance(schedule, PixelSchedule)
     schedule = _with_large_layers_choices(rng, w, schedule)
     encoding = encode(weight, candidate, w.groups, max_group)
-    instance = convolution(w, encoding, schedule, ISAS[isa], places, slots=slots, first=first)
+    instance = convolution(w, encoding, schedule, isa, places, slots=slots, first=first)
     text = f"{w} {candidate} {schedule} {places}"
     return _checked(w, weight, instance, places, slots, first, int(rng.integers(1 << 32)), text)
+
+
+def _stored(w: ConvWorkload, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The weight as the library has it: what is compared with has no error by storing it."""
+    return weight.astype(w.precision.weights).astype(np.float32)
 
 
 def _checked(
@@ -121,14 +128,14 @@ def _checked(
     def check(functions: Functions, at: At) -> str | None:
         layer = random_layer(np.random.default_rng(seed), w, weight)
         target, residual = places.target, places.residual
-        buffers = [in_planes(places.source, layer.data, slots)]
+        buffers = [in_planes(places.source, layer.data.astype(w.precision.arithmetic), slots)]
         buffers += instance.constants
         if w.epilogue.bias:
             buffers.append(layer.bias)
         if residual is not None:
             buffers.append(in_planes(residual, layer.residual, first[1] + np.arange(w.out_channels)))
         guarded = [Guarded(buffer, at, writable=False) for buffer in buffers]
-        output = Guarded(nothing(*tensor_shape(target, w.batch)), at, writable=True)
+        output = Guarded(nothing(w.precision.activations, *tensor_shape(target, w.batch)), at, writable=True)
         functions[0](*(buffer.array for buffer in guarded), output.array)
         if not all(buffer.intact for buffer in (*guarded, output)):
             return "wrote behind the end of a buffer"
@@ -140,17 +147,17 @@ def _checked(
         if not np.isnan(elements(target, output.array, others)).all():
             return "wrote into channels of others"
         off = error(layer, found)
-        return None if off <= TOLERANCE else f"error {off}"
+        return None if off <= tolerance(w.precision) else f"error {off}"
 
     return Case(f"{text} {first}", (instance.kernel,), check)
 
 
 def _places(
-    rng: np.random.Generator, w: ConvWorkload, isa: str, *, scattered: bool
+    rng: np.random.Generator, w: ConvWorkload, isa: Isa, *, scattered: bool
 ) -> tuple[Places, NDArray[np.int64], tuple[int, int]]:
     """Layouts of a convolution's tensors, in which others may have a part; places of the input's channels, and first
     places of those of output and residual."""
-    sources = [*layouts(w, ISAS[isa])]
+    sources = [*layouts(w, isa)]
     plain = plain_layout(w.in_channels, w.height, w.width)
     sources += [plain] if plain.readable(w) else []
     source = sources[rng.integers(len(sources))]
@@ -167,7 +174,7 @@ def _places(
     return Places(source, target, residual), slots, (first, second)
 
 
-def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: str) -> tuple[PlaneLayout, int]:
+def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, int]:
     """A writable layout of the output, as some reader wants it, with the first place of its channels."""
     if rng.random() < 0.2:
         return plain_layout(w.out_channels, w.out_height, w.out_width), 0
@@ -178,7 +185,7 @@ def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: str) -> tuple[Pla
         )
         if reader.out_height < 1 or reader.out_width < 1:
             continue
-        found = [layout for layout in layouts(reader, ISAS[isa]) if layout.writable]
+        found = [layout for layout in layouts(reader, isa) if layout.writable]
         if not found:
             continue
         layout = found[rng.integers(len(found))]
@@ -186,17 +193,17 @@ def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: str) -> tuple[Pla
         return replace(layout, channels=w.out_channels + more), int(rng.integers(more + 1))
 
 
-def _winograd(rng: np.random.Generator, isa: str) -> Case:
+def _winograd(rng: np.random.Generator, isa: Isa, _formats: Precision) -> Case:
     while True:
         w = _winograd_workload(rng)
         places, slots, first = _places(rng, w, isa, scattered=False)
         if can_place(places):
             break
-    legal = list(winograd_schedules(w, ISAS[isa]))
+    legal = list(winograd_schedules(w, isa))
     schedule = legal[rng.integers(len(legal))]
     weight = rng.standard_normal(w.weight_shape).astype(np.float32)
     (dense,) = STRUCTURES["dense"].detect(weight)
-    instance = convolution(w, encode(weight, dense), schedule, ISAS[isa], places, slots=slots, first=first)
+    instance = convolution(w, encode(weight, dense), schedule, isa, places, slots=slots, first=first)
     return _checked(w, weight, instance, places, slots, first, int(rng.integers(1 << 32)), f"{w} {schedule} {places}")
 
 
@@ -215,15 +222,15 @@ def _winograd_workload(rng: np.random.Generator) -> ConvWorkload:
     )
 
 
-def _channels(rng: np.random.Generator, isa: str) -> Case:
-    w = random_linear(rng)
-    weight = random_weight(w, rng)
+def _channels(rng: np.random.Generator, isa: Isa, formats: Precision) -> Case:
+    w = replace(random_linear(rng), precision=formats)
+    weight = _stored(w, random_weight(w, rng))
     found = candidates(weight, w.groups)
     candidate = found[rng.integers(len(found))]
-    legal = list(schedules(w, candidate, ISAS[isa], int(rng.choice(L2_KIB))))
+    legal = list(schedules(w, candidate, isa, int(rng.choice(L2_KIB))))
     max_group, _, schedule = legal[rng.integers(len(legal))]
     assert isinstance(schedule, ChannelSchedule)
-    instance = matrix_product(w, encode(weight, candidate, w.groups, max_group), schedule)
+    instance = matrix_product(w, encode(weight, candidate, w.groups, max_group), schedule, isa)
     seed = int(rng.integers(1 << 32))
 
     def check(functions: Functions, at: At) -> str | None:
@@ -250,20 +257,20 @@ def _run_product(layer: Layer, instance: Instance, functions: Functions, at: At)
         buffers.append(Guarded(layer.bias, at, writable=False))
     if w.epilogue.residual:
         buffers.append(Guarded(layer.residual.reshape(shape), at, writable=False))
-    output = Guarded(nothing(*shape), at, writable=True)
+    output = Guarded(nothing(w.precision.activations, *shape), at, writable=True)
     functions[0](*(buffer.array for buffer in buffers), output.array)
     if not all(buffer.intact for buffer in (*buffers, output)):
         return "wrote behind the end of a buffer"
     wrong = error(layer, output.array)
-    return None if wrong <= TOLERANCE else f"error {wrong}"
+    return None if wrong <= tolerance(w.precision) else f"error {wrong}"
 
 
-def _pack(rng: np.random.Generator, isa: str) -> Case:
+def _pack(rng: np.random.Generator, isa: Isa, formats: Precision) -> Case:
     while True:
         w = random_convolution(rng)
         if not is_single_pixel(w):
             break
-    sources = layouts(w, ISAS[isa])
+    sources = layouts(w, isa)
     target = sources[rng.integers(len(sources))]
     source = plain_layout(w.in_channels, w.height, w.width)
     first = (0, 0)
@@ -273,25 +280,28 @@ def _pack(rng: np.random.Generator, isa: str) -> Case:
         target = replace(target, channels=w.in_channels + 2)
         first = (slot, 1)
         if source.main is None:
-            return _pack(rng, isa)
-    lanes = int(rng.choice([width.lanes for width in ISAS[isa].widths]))
-    data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(np.float32)
+            return _pack(rng, isa, formats)
+    lanes = int(rng.choice([width.lanes for width in isa.widths]))
+    data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(formats.activations)
 
     def check(functions: Functions, at: At) -> str | None:
         buffer = Guarded(in_planes(source, data, first[0] + np.arange(w.in_channels)), at, writable=False)
-        packed = Guarded(nothing(*tensor_shape(target, w.batch)), at, writable=True)
+        packed = Guarded(nothing(formats.arithmetic, *tensor_shape(target, w.batch)), at, writable=True)
         functions[0](buffer.array, packed.array)
         if not packed.intact:
             return "wrote behind the end of a buffer"
         found, wrong = from_planes(target, packed.array, first[1] + np.arange(w.in_channels))
         return wrong or (None if np.array_equal(found, visible(target, data)) else "wrong elements")
 
-    kernel = PackKernel(w.batch, source, target, w.in_channels, first, lanes)
+    before_after = (formats.activations, formats.arithmetic)
+    kernel = PackKernel(w.batch, source, target, w.in_channels, first, lanes, before_after)
     return Case(f"{source} -> {target} {lanes} lanes", (kernel,), check)
 
 
-def _mover(make: Callable[[np.random.Generator, str], Mover], rng: np.random.Generator, isa: str) -> Case:
-    kernel, inputs, expected = make(rng, isa)
+def _mover(
+    make: Callable[[np.random.Generator, str], Mover], rng: np.random.Generator, isa: Isa, _formats: Precision
+) -> Case:
+    kernel, inputs, expected = make(rng, isa.name)
     return Case(
         str(kernel),
         (kernel,),
@@ -299,7 +309,7 @@ def _mover(make: Callable[[np.random.Generator, str], Mover], rng: np.random.Gen
     )
 
 
-TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
+TEMPLATES: dict[str, Callable[[np.random.Generator, Isa, Precision], Case]] = {
     "pixels": _pixels,
     "channels": _channels,
     "pack": _pack,
@@ -307,6 +317,8 @@ TEMPLATES: dict[str, Callable[[np.random.Generator, str], Case]] = {
     **{name: partial(_mover, make) for name, make in MOVERS.items()},
 }
 
+HALF = ("pixels", "channels", "pack")
+"""Templates that `draw` makes in other formats than float32, too."""
 
 RARE = {"winograd": 20, **dict.fromkeys(MOVERS, 10)}
 """Templates whose kernels take long to compile, or depend on a few numbers: so many times fewer are checked."""
@@ -327,10 +339,12 @@ def compiled(cases: Mapping[int, Case], target: Any) -> Any:
     return compile_module(tvm.IRModule(functions), target)
 
 
-def failures(template: str, isa: str, numbers: Sequence[int], target: Any) -> Iterator[tuple[int, str]]:
+def failures(
+    template: str, isa: str, numbers: Sequence[int], target: Any, formats: Precision = FLOAT32
+) -> Iterator[tuple[int, str]]:
     """(number, what is wrong) of workloads that fail. Prints each before it runs, in case it ends the process."""
     for first in range(0, len(numbers), BATCH):
-        cases = {number: draw(template, isa, number) for number in numbers[first : first + BATCH]}
+        cases = {number: draw(template, isa, number, formats) for number in numbers[first : first + BATCH]}
         print(f"compiling {template} {isa} {min(cases)} to {max(cases)}", flush=True)
         library = compiled(cases, target)
         for number, case in cases.items():

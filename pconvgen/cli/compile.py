@@ -24,6 +24,26 @@ def command(
     target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
     inputs: InputShapes = None,
     dense: Annotated[bool, typer.Option("--dense", help="Ignore the zeros in the weights, to compare with.")] = False,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|float16",
+            help="Format of activations. float16 needs an ARM processor with half precision, such as cortex-a76.",
+        ),
+    ] = "float32",
+    accumulate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float32|float16", help="Format of sums. float32 is more exact and slower. Without it: --dtype."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="float32|float16",
+            help="Format of weights in the library; float16 halves their bytes, on any target. Without it: --dtype.",
+        ),
+    ] = None,
     explain: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write what was decided for each layer.")
     ] = None,
@@ -44,14 +64,18 @@ def command(
     output = output or Path(f"{model.stem}.so")
     from pconvgen.files import replacing, write_json
     from pconvgen.frontend import model_format
+    from pconvgen.precision import precision
     from pconvgen.report.console import output as console
     from pconvgen.report.console import progress
+    from pconvgen.targets.formats import check_formats
     from pconvgen.targets.linker import find_linker
     from pconvgen.targets.presets import get_target
 
     # What can be known to fail does so before the minutes that a large network takes.
     model_format(model)
-    find_linker(get_target(target))
+    preset = get_target(target)
+    find_linker(preset)
+    check_formats(preset, precision(dtype, accumulate=accumulate, weights=weights))
     check_output(output, model, explain)
     if explain:
         check_output(explain, model)
@@ -62,7 +86,7 @@ def command(
 
         imported = load_model(model, shapes)
     with progress(f"compiling for {target}"):
-        compiled = compile(imported, target, dense=dense)
+        compiled = compile(imported, target, dense=dense, dtype=dtype, accumulate=accumulate, weights=weights)
     verified = ""
     with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
         # Before it is verified: running the model has LLVM change its constants, which would show in the library.
@@ -88,10 +112,15 @@ def command(
 
 def _verified(compiled: CompiledModel, source: str) -> str:
     """What verifying the model from `source` has found. Raises PconvgenError when it computes something else."""
+    from pconvgen.precision import FLOAT32
     from pconvgen.report.console import progress
     from pconvgen.verify import check, verify
 
     with progress("verifying"):
         result = verify(compiled)
-    check(result, source)
-    return f"verified: relative error {result.max_relative_error:.1e} with {len(result.seeds)} random inputs"
+    formats = compiled.manifest.precision
+    check(result, source, formats)
+    text = f"verified: relative error {result.max_relative_error:.1e} with {len(result.seeds)} random inputs"
+    if formats == FLOAT32:
+        return text
+    return f"{text}; {formats}: the largest channel is the model's at {result.same_top:.1%} of the positions"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
-from pconvgen.schedules import ISAS
+from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
 from pconvgen.schedules.schedule import ChannelSchedule, WinogradSchedule
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
@@ -108,14 +108,15 @@ def plan_layer(
     places: where the layer's tensors lie; None for a product of matrices.
     slots, first: see `convolution` (templates/instance.py).
     """
-    isa, site = ISAS[target.isa], layer.site
+    site = layer.site
+    isa = isa_for(target.isa, site.workload.precision.arithmetic)
     ranking = rank(site.workload, layer.candidates, isa, target.l2_kib, places, winograd=layer.neighbours)
     best = ranking[0]
     encoding = encode(layer.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
     if layer.weight is not site.weight:
         encoding = replace(encoding, values=np.nan_to_num(encoding.values))
     if isinstance(best.schedule, ChannelSchedule):
-        instance = matrix_product(site.workload, encoding, best.schedule)
+        instance = matrix_product(site.workload, encoding, best.schedule, isa)
     else:
         assert places is not None
         instance = convolution(site.workload, encoding, best.schedule, isa, places, slots=slots, first=first)

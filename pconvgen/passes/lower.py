@@ -9,6 +9,9 @@ A tensor that shares a buffer with others is written in place:
 
 before: a = conv2d(x, w); b = conv2d(y, v); c = concat(a, b)
 after:  buffer = call_tir(pixels, (x, ...)); buffer1 = call_tir_inplace(pixels2, (y, ..., buffer))
+
+The module's operators are float32. In half precision buffers are float16; packing and unpacking convert, so that what
+stays for TVM, and the inputs and outputs of "main", are float32 as before.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import numpy as np
 from pconvgen.decision import Decision
 from pconvgen.passes.choose import Layer, layer_of, plan_layer
 from pconvgen.passes.foreign import foreign_layers
+from pconvgen.passes.half import in_precision
 from pconvgen.passes.layout import Chosen, choose_layouts
 from pconvgen.passes.operations import Convolution, Elementwise, Operation, Pooling
 from pconvgen.passes.pointwise import find_pointwise
@@ -32,7 +36,8 @@ from pconvgen.passes.sites import find_sites
 from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.passes.users import Users
-from pconvgen.schedules import ISAS
+from pconvgen.precision import FLOAT32, Precision
+from pconvgen.schedules import isa_for
 from pconvgen.targets.target import Target
 from pconvgen.templates.pack import PackKernel
 from pconvgen.templates.planes import PlaneLayout, plain_layout
@@ -40,6 +45,7 @@ from pconvgen.templates.store import tensor_shape
 from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
+    astype,
     constant,
     constant_value,
     eliminate_dead_code,
@@ -67,15 +73,16 @@ class LowerLayers:
     ----------
     target: what code is generated for.
     dense: ignore the zeros in the weights, to compare with.
+    precision: in which formats kernels store tensors and compute.
     """
 
-    def __init__(self, target: Target, dense: bool = False) -> None:
-        self.target, self.dense = target, dense
+    def __init__(self, target: Target, dense: bool = False, precision: Precision = FLOAT32) -> None:
+        self.target, self.dense, self.precision = target, dense, precision
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
         transposed = transposed_layers(module)
-        network = _Network(module, self._layers(module), self.target)
+        network = _Network(module, self._layers(module), self.target, self.precision)
         lowering = _Lowering(network)
         lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule, typed=False)))
         decided = {}
@@ -89,7 +96,7 @@ class LowerLayers:
     def _layers(self, module: Any) -> list[Layer]:
         names, originals, transposed = layer_names(module), original_shapes(module), transposed_layers(module)
         layers = []
-        for site in find_sites(module):
+        for site in (in_precision(site, self.precision) for site in find_sites(module)):
             layer = transposed.get(site.var.name)
             present = None if layer is None else layer.mask(site.weight, site.workload.groups)
             original = originals.get(site.var.name)
@@ -113,10 +120,12 @@ class _Network:
     absorbed: variables that vanish in a layer.
     tensors: homes of the tensors.
     chosen: their layouts.
+    lanes: of a vector where tensors are only moved.
     """
 
-    def __init__(self, module: Any, layers: Sequence[Layer], target: Target) -> None:
-        self.target, self.isa = target, ISAS[target.isa]
+    def __init__(self, module: Any, layers: Sequence[Layer], target: Target, precision: Precision) -> None:
+        self.target, self.precision = target, precision
+        self.lanes = isa_for(target.isa, precision.arithmetic).widths[0].lanes
         self.users = Users(module)
         self.products = {layer.site.result: layer for layer in layers if layer.is_product}
         convolutions = {layer.site.result: layer for layer in layers if not layer.is_product}
@@ -132,18 +141,19 @@ class _Network:
             var = binding.var
             if var in convolutions:
                 site = convolutions[var].site
-                data = self._home(site.data)
+                formats = site.workload.precision
+                data = self._home(site.data) if formats.activations == formats.arithmetic else None
                 reads = (data,) if site.residual is None else (data, self._home(site.residual, contiguous=True))
                 self.operations[var] = Convolution(convolutions[var], target, reads, self.tensors[var])
             elif var in chains:
                 chain = chains[var]
                 added = () if chain.other is None else (self._home(chain.other, contiguous=True),)
                 reads = (self._home(chain.data, contiguous=True), *added)
-                self.operations[var] = Elementwise(chain, target, reads, self.tensors[var])
+                self.operations[var] = Elementwise(chain, target, reads, self.tensors[var], precision)
             elif var in pools:
                 reads = (self._home(pools[var].data, contiguous=True),)
                 writes = None if pools[var].whole else self.tensors[var]
-                self.operations[var] = Pooling(pools[var], var, target, reads, writes)
+                self.operations[var] = Pooling(pools[var], var, target, reads, writes, precision)
         self.chosen = self._layouts()
 
     def _home(self, data: Any, *, contiguous: bool = False) -> Home | None:
@@ -151,9 +161,8 @@ class _Network:
         return None if home is None or (contiguous and home.first is None) else home
 
     def _layouts(self) -> Chosen:
-        lanes = self.isa.widths[0].lanes
         foreign = {self.tensors[var].buffer for var in self._read_by_others()}
-        return choose_layouts(list(self.operations.values()), foreign, lanes)
+        return choose_layouts(list(self.operations.values()), foreign, self.lanes)
 
     def _read_by_others(self) -> list[Any]:
         """Tensors with a home that something else than a generated kernel reads, as NCHW."""
@@ -177,8 +186,9 @@ class _Lowering:
         self.kernels = KernelCalls()
         self.decisions: dict[Any, Decision] = {}
         self.buffers: dict[Buffer, Any] = {}
-        self.packed: dict[tuple[Any, PlaneLayout], Any] = {}
-        self.plain: dict[Any, Any] = {}
+        self.activations = network.precision.activations
+        self.packed: dict[tuple[Any, PlaneLayout, str], Any] = {}
+        self.plain: dict[tuple[Any, str], Any] = {}
         self.order = {var: number for number, var in enumerate(network.operations)}
         self.emit: Emit = lambda *_: None
 
@@ -245,35 +255,35 @@ class _Lowering:
         """The layout of the buffer that a tensor lives in."""
         return self.network.chosen.buffers[home.buffer]
 
-    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None) -> Any:
+    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
         """A tensor as a kernel reads it: its buffer, or what is packed from NCHW."""
         if home is not None and packed in (None, self.layout(home)):
             return self.buffers[home.buffer]
         if packed is None or packed.plain:
-            return self.nchw(data)
-        key = (data, packed)
+            return self._plain(data, dtype)
+        key = (data, packed, dtype)
         if key not in self.packed:
-            self.packed[key] = self._packed(data, packed, "packed")
+            self.packed[key] = self._packed(data, packed, "packed", dtype)
         return self.packed[key]
 
-    def _packed(self, data: Any, target: PlaneLayout, name: str) -> Any:
-        """A tensor in a layout of its own; one call for each run of channels that lie together."""
+    def _packed(self, data: Any, target: PlaneLayout, name: str, dtype: str) -> Any:
+        """A tensor in a layout and a format of its own; one call for each run of channels that lie together."""
         tensors = self.network.tensors
         if data in tensors:
-            home = tensors[data]
+            home, formats = tensors[data], (self.activations, dtype)
             buffer, source, slots = self.buffers[home.buffer], self.layout(home), home.slots
         else:
             _, *size = shape_of(data) or ()
-            buffer, source, slots = data, plain_layout(*size), np.arange(size[0])
+            buffer, source, slots, formats = data, plain_layout(*size), np.arange(size[0]), ("float32", dtype)
         batch, made = (shape_of(data) or ())[0], None
         shape = tensor_shape(target, batch)
         for begin, end in _runs(slots):
             first = (int(slots[begin]), begin)
-            kernel = PackKernel(batch, source, target, end - begin, first, self._lanes)
+            kernel = PackKernel(batch, source, target, end - begin, first, self.network.lanes, formats)
             if made is None:
-                call = self.kernels.call(kernel, [buffer], shape)
+                call = self.kernels.call(kernel, [buffer], shape, dtype)
             else:
-                call = self.kernels.call_inplace(kernel, [buffer, made], shape)
+                call = self.kernels.call_inplace(kernel, [buffer, made], shape, dtype)
             made = self.emit(call, name)
         return made
 
@@ -282,38 +292,46 @@ class _Lowering:
         layout, buffer = self.layout(home), home.buffer
         shape = tensor_shape(layout, buffer.batch)
         if buffer in self.buffers:
-            call = self.kernels.call_inplace(kernel, [*args, self.buffers[buffer]], shape)
+            call = self.kernels.call_inplace(kernel, [*args, self.buffers[buffer]], shape, self.activations)
         else:
-            call = self.kernels.call(kernel, args, shape)
+            call = self.kernels.call(kernel, args, shape, self.activations)
         self.buffers[buffer] = self.emit(call, "buffer")
 
     def result(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
-        """Calls a kernel that makes a tensor of its own."""
+        """Calls a kernel that makes a float32 tensor of its own."""
         return self.emit(self.kernels.call(kernel, args, shape))
 
     def nchw(self, data: Any) -> Any:
         """A tensor as other operators read it."""
+        return self._plain(data, "float32")
+
+    def _plain(self, data: Any, dtype: str) -> Any:
+        """A tensor as NCHW in a format."""
         tensors = self.network.tensors
         if data not in tensors:
-            return data
+            return self._converted(data, "float32", dtype)
         home = tensors[data]
         layout = self.layout(home)
         if layout.plain and len(home.slots) == layout.channels and home.first == 0:
-            return self.buffers[home.buffer]
-        if data not in self.plain:
+            return self._converted(self.buffers[home.buffer], self.activations, dtype)
+        if (data, dtype) not in self.plain:
             target = plain_layout(len(home.slots), home.buffer.height, home.buffer.width)
-            self.plain[data] = self._packed(data, target, "plain")
-        return self.plain[data]
+            self.plain[data, dtype] = self._packed(data, target, "plain", dtype)
+        return self.plain[data, dtype]
+
+    def _converted(self, tensor: Any, before: str, after: str) -> Any:
+        if before == after:
+            return tensor
+        if (tensor, after) not in self.plain:
+            self.plain[tensor, after] = self.emit(astype(tensor, after))
+        return self.plain[tensor, after]
 
     def _copy(self, source: Any, home: Home) -> None:
         """Copies a tensor of another operator to its place."""
         n, c, h, w = shape_of(source) or ()
-        kernel = PackKernel(n, plain_layout(c, h, w), self.layout(home), c, (0, home.first or 0), self._lanes)
-        self.write(home, kernel, [source])
-
-    @property
-    def _lanes(self) -> int:
-        return self.network.isa.widths[0].lanes
+        places, formats = (0, home.first or 0), ("float32", self.activations)
+        layout = plain_layout(c, h, w)
+        self.write(home, PackKernel(n, layout, self.layout(home), c, places, self.network.lanes, formats), [source])
 
 
 def _runs(slots: Any) -> list[tuple[int, int]]:

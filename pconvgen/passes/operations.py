@@ -12,7 +12,8 @@ from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
 from pconvgen.passes.pointwise import Pointwise
 from pconvgen.passes.pools import Pool
 from pconvgen.passes.tensors import Home
-from pconvgen.schedules import ISAS
+from pconvgen.precision import FLOAT32, Precision
+from pconvgen.schedules import Isa, isa_for
 from pconvgen.schedules.cost import plane_cycles
 from pconvgen.schedules.default import layouts, rank
 from pconvgen.sparsity import Candidate
@@ -29,8 +30,8 @@ CONTENDER = 1.4
 class Tensors(Protocol):
     """What an operation asks for when its kernel is called; see `passes/lower.py`."""
 
-    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None) -> Any:
-        """The expression of a tensor that a kernel reads."""
+    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
+        """The expression of a tensor that a kernel reads in a layout and a format."""
 
     def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
         """A small tensor of other operators, such as a number for each channel, in another shape."""
@@ -53,7 +54,8 @@ class Convolution:
     ----------
     layer: the layer.
     target: what code is generated for.
-    reads: homes of the data and, if one is added, of the residual; None for tensors of other operators.
+    reads: homes of the data and, if one is added, of the residual; None for tensors of other operators, and for data
+        that is packed because it is in another format.
     writes: home of the result.
     """
 
@@ -72,10 +74,14 @@ class Convolution:
         home = self.reads[0]
         return self.layer if home is None or home.first is not None else self.layer.scattered()
 
+    @property
+    def _isa(self) -> Isa:
+        return isa_for(self.target.isa, self.layer.site.workload.precision.arithmetic)
+
     @cached_property
     def _contenders(self) -> tuple[Candidate, ...]:
         """The encodings that are fastest in some layout: the others will not be in another one."""
-        w, isa = self.layer.site.workload, ISAS[self.target.isa]
+        w, isa = self.layer.site.workload, self._isa
         plain = plain_layout(w.out_channels, w.out_height, w.out_width)
         places = self._places([next(iter(self.proposals())), plain], plain)
         layer = self._layer
@@ -87,7 +93,7 @@ class Convolution:
         """Layouts of the input."""
         w = self.layer.site.workload
         plain = plain_layout(w.in_channels, w.height, w.width)
-        return [*layouts(w, ISAS[self.target.isa]), *([plain] if plain.readable(w) else [])]
+        return [*layouts(w, self._isa), *([plain] if plain.readable(w) else [])]
 
     def can_read(self, number: int, source: PlaneLayout) -> bool:
         """Whether the data (0) or the residual (1) may lie so."""
@@ -95,7 +101,7 @@ class Convolution:
 
     def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Of the fastest encoding."""
-        w, isa = self.layer.site.workload, ISAS[self.target.isa]
+        w, isa = self.layer.site.workload, self._isa
         if target is None or not target.writable or not all(map(self.can_read, range(len(sources)), sources)):
             return math.inf
         places = self._places(sources, target)
@@ -119,11 +125,12 @@ class Convolution:
 
     def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: Tensors) -> None:
         """Calls the kernel."""
-        site = self.layer.site
-        args = [tensors.read(self.reads[0], site.data, source), *map(constant, plan.instance.constants)]
-        args += [] if site.bias is None else [constant(site.bias)]
+        site, formats = self.layer.site, self.layer.site.workload.precision
+        args = [tensors.read(self.reads[0], site.data, source, formats.arithmetic)]
+        args += map(constant, plan.instance.constants)
+        args += [] if site.bias is None else [constant(site.bias.astype(formats.arithmetic))]
         if site.residual is not None:
-            args.append(tensors.read(self.reads[1], site.residual, None))
+            args.append(tensors.read(self.reads[1], site.residual, None, formats.activations))
         tensors.write(self.writes, plan.instance.kernel, args)
 
 
@@ -137,7 +144,8 @@ class Pooling:
     result: the variable that the kernel computes.
     target: what code is generated for.
     reads: home of the data; None for a tensor of another operator, which is read as it is.
-    writes: home of the result; None for whole planes, whose means or maxima are plain numbers.
+    writes: home of the result; None for whole planes, whose means or maxima are plain float32 numbers.
+    precision: of the network.
     """
 
     pool: Pool
@@ -145,6 +153,7 @@ class Pooling:
     target: Target
     reads: tuple[Home | None]
     writes: Home | None
+    precision: Precision = FLOAT32
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
@@ -169,20 +178,21 @@ class Pooling:
 
     @property
     def _lanes(self) -> int:
-        return ISAS[self.target.isa].widths[0].lanes
+        return isa_for(self.target.isa, self.pool.computed(self.precision)).widths[0].lanes
 
     def emit(self, source: PlaneLayout, tensors: Tensors) -> Any:
         """Calls the kernel; the tensor that it makes, where it has no home."""
         home = self.reads[0]
-        args = [tensors.read(home, self.pool.data, source), *map(constant, self.pool.scales())]
+        data = tensors.read(home, self.pool.data, source, self.precision.activations)
+        args = [data, *map(constant, self.pool.scales())]
         home = home if home is not None and source == tensors.layout(home) else None
         slot = _first(home)
         if self.writes is None:
             n, c, *_ = shape_of(self.pool.data) or ()
-            kernel = self.pool.plane_kernel(source, slot, self._lanes)
+            kernel = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
             return reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
         slots = (slot, _first(self.writes))
-        kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes)
+        kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
         tensors.write(self.writes, kernel, args)
         return None
 
@@ -197,12 +207,14 @@ class Elementwise:
     target: what code is generated for.
     reads: homes of the data and, if there is one, of the tensor that is added; None for tensors of other operators.
     writes: home of the result.
+    precision: of the network.
     """
 
     chain: Pointwise
     target: Target
     reads: tuple[Home | None, ...]
     writes: Home
+    precision: Precision = FLOAT32
 
     @property
     def result(self) -> Any:
@@ -227,15 +239,21 @@ class Elementwise:
         return n * c * plane_cycles(target, self._lanes)
 
     @property
+    def _computed(self) -> str:
+        """The format of the arithmetic: factors and addends of channels may be too large for float16."""
+        chain = self.chain
+        return self.precision.arithmetic if chain.scale is None and chain.shift is None else "float32"
+
+    @property
     def _lanes(self) -> int:
-        return ISAS[self.target.isa].widths[0].lanes
+        return isa_for(self.target.isa, self._computed).widths[0].lanes
 
     def emit(self, source: PlaneLayout, tensors: Tensors) -> None:
         """Calls the kernel."""
         chain, plain = self.chain, plain_layout(*(shape_of(self.chain.data) or ())[1:])
         n, c, *_ = shape_of(chain.data) or ()
         home, other = self.reads[0], self.reads[1] if self.reads[1:] else None
-        args = [tensors.read(home, chain.data, source)]
+        args = [tensors.read(home, chain.data, source, self.precision.activations)]
         rows = 0
         if chain.scale is not None:
             rows = (shape_of(chain.scale) or ())[0]
@@ -243,7 +261,7 @@ class Elementwise:
         if chain.shift is not None:
             args.append(tensors.number(chain.shift, (c,)))
         if chain.other is not None:
-            args.append(tensors.read(other, chain.other, None))
+            args.append(tensors.read(other, chain.other, None, self.precision.activations))
         added = None if chain.other is None else plain if other is None else tensors.layout(other)
         in_place = home is not None and source == tensors.layout(home)
         slots = (_first(home) if in_place else 0, _first(other), _first(self.writes))
@@ -258,6 +276,8 @@ class Elementwise:
             shift=chain.shift is not None,
             activation=chain.activation,
             lanes=self._lanes,
+            dtype=self.precision.activations,
+            computed=self._computed,
         )
         tensors.write(self.writes, kernel, args)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconvgen.precision import Precision
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
 from pconvgen.tvm_compat import dtype_of, is_op, shape_of
@@ -51,7 +52,13 @@ class Pool:
         """Arguments of the kernel behind the data: for means, the factors of rows and of columns."""
         return [self._scale(axis) for axis in range(2)] if self.kind == "avg" and not self.whole else []
 
-    def window_kernel(self, source: PlaneLayout, target: PlaneLayout, slots: tuple[int, int], lanes: int) -> PoolKernel:
+    def computed(self, formats: Precision) -> str:
+        """The format in which windows are reduced: means are sums, which float16 would make inexact."""
+        return formats.arithmetic if self.kind == "max" else "float32"
+
+    def window_kernel(
+        self, source: PlaneLayout, target: PlaneLayout, slots: tuple[int, int], lanes: int, formats: Precision
+    ) -> PoolKernel:
         """The kernel for windows, with tensors in these layouts."""
         n, c, *_ = shape_of(self.data) or ()
         return PoolKernel(
@@ -66,12 +73,14 @@ class Pool:
             dilation=self.dilation,
             padding=self.padding[:2],
             lanes=lanes,
+            dtype=formats.activations,
+            computed=self.computed(formats),
         )
 
-    def plane_kernel(self, source: PlaneLayout, slot: int, lanes: int) -> GlobalPoolKernel:
+    def plane_kernel(self, source: PlaneLayout, slot: int, lanes: int, formats: Precision) -> GlobalPoolKernel:
         """The kernel for whole planes, with the input in this layout."""
         n, c, *_ = shape_of(self.data) or ()
-        return GlobalPoolKernel(self.kind, n, c, source, slot, lanes)
+        return GlobalPoolKernel(self.kind, n, c, source, slot, lanes, formats.activations, self.computed(formats))
 
     def _scale(self, axis: int) -> NDArray[np.float32]:
         """One divided by the elements that count, for each row (axis 0) or column (1) of windows."""

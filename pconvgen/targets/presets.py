@@ -26,8 +26,15 @@ TRIPLES: dict[Platform, str] = {
 _ARMV7A_FEATURES = ("-slowfpvfmx", "-vmlx-hazards", "+use-misched")
 
 
-def _arm(name: str, cpu: str, l1_kib: int, l2_kib: int, platform: Platform = "linux-arm64") -> Target:
-    return Target(name, "neon", TRIPLES[platform], cpu, platform=platform, l1_kib=l1_kib, l2_kib=l2_kib)
+def _arm(
+    name: str,
+    cpu: str,
+    l1_kib: int,
+    l2_kib: int,
+    platform: Platform = "linux-arm64",
+    features: tuple[str, ...] = (),
+) -> Target:
+    return Target(name, "neon", TRIPLES[platform], cpu, features, platform, l1_kib=l1_kib, l2_kib=l2_kib)
 
 
 def _armv7a(name: str, l2_kib: int, platform: Platform = "linux-arm32") -> Target:
@@ -48,6 +55,8 @@ _PRESETS = (
     _arm("raspberry-pi-5", "cortex-a76", l1_kib=64, l2_kib=512),
     # The baseline of every 64-bit phone; the small cores' caches, so that blocks fit wherever a thread lands.
     _arm("android-arm64", "generic", l1_kib=32, l2_kib=128, platform="android-arm64"),
+    # Phones since 2018 (Cortex-A55 and A75), which compute in half precision; older ones stop at such an instruction.
+    _arm("android-arm64-fp16", "generic", 32, 128, "android-arm64", ("+v8.2a", "+fullfp16")),
     _armv7a("cortex-a7", l2_kib=512),
     _armv7a("cortex-a15", l2_kib=1024),
     # 32-bit phones and 32-bit apps on newer ones. Cortex-A8 and A9, of 2012 and before, lack fused multiply-add.

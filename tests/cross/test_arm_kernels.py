@@ -14,14 +14,17 @@ import pytest
 import tvm_ffi
 
 from pconvgen.devices.container import write_tensors
+from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.targets.linker import link
 from pconvgen.targets.presets import get_target, llvm_target
-from tests.random_kernels import TEMPLATES, compiled, draw, kernel_name
+from tests.random_kernels import HALF, TEMPLATES, compiled, draw, kernel_name
 
 pytestmark = pytest.mark.cross
 
 WORKLOADS = 20
 """Of each template: the host runs thousands through the same templates, here it is the code of the back end."""
+HALF_WORKLOADS = 5
+STORED, COMPUTED = precision("float16", accumulate="float32"), precision("float16")
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,22 @@ def emulated(isa: str, program: Path, library: Path, kernel: str) -> Callable[..
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_random_workloads_are_right(template: str, isa: str, program: Path, tmp_path: Path) -> None:
+    check(template, isa, program, tmp_path, FLOAT32, WORKLOADS)
+
+
+@pytest.mark.parametrize("formats", [precision(weights="float16"), STORED, COMPUTED], ids=str)
+@pytest.mark.parametrize("template", HALF)
+def test_random_workloads_in_half_precision(
+    template: str, formats: Precision, isa: str, program: Path, tmp_path: Path
+) -> None:
+    if isa == "armv7a" and (formats.activations == "float16" or template == "pack"):
+        pytest.skip("32-bit ARM has float16 weights only")
+    check(template, isa, program, tmp_path, formats, HALF_WORKLOADS)
+
+
+def check(template: str, isa: str, program: Path, tmp_path: Path, formats: Precision, count: int) -> None:
     target: Any = get_target(MACHINES[isa].target)
-    cases = {number: draw(template, isa, number) for number in range(WORKLOADS)}
+    cases = {number: draw(template, isa, number, formats) for number in range(count)}
     compiled(cases, llvm_target(target)).mod.write_to_file(str(tmp_path / "kernels.o"))
     link([tmp_path / "kernels.o"], tmp_path / "kernels.so", target)
     for number, case in cases.items():

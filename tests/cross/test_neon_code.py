@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 import tvm
 
+from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode
@@ -73,9 +74,9 @@ CASES = {
 }
 
 
-def default_kernel(case: Case, isa: str, l2_kib: int) -> tuple[Choice, Instance]:
+def default_kernel(case: Case, isa: str, l2_kib: int, formats: Precision = FLOAT32) -> tuple[Choice, Instance]:
     """The kernel that a compilation takes once it has decided for the structure."""
-    w, params = case.workload, dict(case.params)
+    w, params = replace(case.workload, precision=formats), dict(case.params)
     weight = np.random.default_rng(0).standard_normal(w.weight_shape).astype(np.float32)
     pruned = STRUCTURES[case.structure].project(weight, case.density, groups=w.groups, **params)
     found = STRUCTURES[case.structure].detect(pruned, w.groups)
@@ -125,6 +126,9 @@ def loaded_vectors(block: list[str]) -> int:
     return len(grep(block, r"^ld(r|ur|1r?) \{? ?[qv]")) + 2 * len(grep(block, r"^ldp q"))
 
 
+SPILL = r"^(ld|st)\w* .*[qv]\d.*\[sp\b"
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_neon_kernel_keeps_its_tile_in_registers(name: str) -> None:
     case, target = CASES[name], get_target("cortex-a76")
@@ -147,7 +151,7 @@ def test_neon_kernel_keeps_its_tile_in_registers(name: str) -> None:
         "scalar arithmetic": grep(everything, r"^(fmadd|fmul|fadd) s\d"),
         "FMAs of other than four lanes": grep(everything, r"^fmla (?!v\d+\.4s, )"),
         "FMAs not by element": grep(fmas, r", v\d+\.4s$") if group >= 4 else [],
-        "spills": grep(busy, r"^(ld|st)\w* .*[qv]\d.*\[sp\b"),
+        "spills": grep(busy, SPILL),
         "stores among the FMAs": grep(hot, "^st"),
     }
     assert not any(offending.values()), f"{said}: { {what: lines for what, lines in offending.items() if lines} }"
@@ -158,6 +162,43 @@ def test_neon_kernel_keeps_its_tile_in_registers(name: str) -> None:
     assert 0 < loads <= planned, f"{said}: {loads} vectors loaded, {planned} planned:\n" + "\n".join(hot)
     share = len(hot) / len(fmas)
     assert share <= CODE_PER_FMA[name], f"{said}: {share:.2f} instructions for an FMA:\n" + "\n".join(hot)
+
+
+HALF_CODE_PER_FMA = CODE_PER_FMA | {"simd_block(4), whole kernels": 1.25, "pattern": 1.75, "depthwise 7x7": 2.1}
+STRIDED = "depthwise, stride 2"
+"""Shuffles of strided loads take registers that the schedule does not count."""
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != STRIDED])
+def test_half_precision_kernel_keeps_its_tile_in_registers(name: str) -> None:
+    case, target = CASES[name], get_target("cortex-a76")
+    choice, instance = default_kernel(case, "neon-fp16", target.l2_kib, precision("float16"))
+    blocks = basic_blocks(assembly(instance, llvm_target(target)), r"(b|b\.\w+|br|cbn?z|tbn?z|ret)\b")
+    hot = hot_block(blocks, "^fmla ")
+    fmas = grep(hot, "^fmla ")
+    said = f"{choice.candidate} {choice.schedule}:\n" + "\n".join(hot)
+
+    group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
+    vectors = largest_tile(instance)
+    assert len(fmas) == (ENTRIES if taps == 1 else 1) * group * taps * vectors, said
+    assert len(grep(fmas, r"^fmla v\d+\.8h, v\d+\.8h, v\d+\.h\[")) >= 0.85 * len(fmas), f"by element; {said}"
+    everything = [line for block in blocks for line in block]
+    assert not grep(everything, r"^(fmadd|fmul|fadd) h\d"), "scalar arithmetic"
+    assert not grep(hot, r"^fcvt"), f"conversions; {said}"
+    assert not grep(hot, SPILL), f"spills; {said}"
+    assert len(hot) / len(fmas) <= HALF_CODE_PER_FMA[name], said
+
+
+@pytest.mark.parametrize("name", ["simd_block(8)", "block_punched", "unstructured", "depthwise"])
+def test_weights_are_widened_once_a_vector(name: str) -> None:
+    case, target = CASES[name], get_target("cortex-a76")
+    _, instance = default_kernel(case, "neon", target.l2_kib, precision("float16", accumulate="float32"))
+    blocks = basic_blocks(assembly(instance, llvm_target(target)), r"(b|b\.\w+|br|cbn?z|tbn?z|ret)\b")
+    hot = hot_block(blocks, "^fmla ")
+    weights = (ENTRIES if len(instance.kernel.bodies[0]) == 1 else 1) * len(instance.kernel.bodies[0])
+    weights *= instance.kernel.group
+    assert 0 < len(grep(hot, "^fcvt")) <= -(-weights // 4) + 3
+    assert not grep(hot, SPILL)
 
 
 @pytest.mark.parametrize("name", ["simd_block(8)", "block_punched", "pattern", "dense", "depthwise"])

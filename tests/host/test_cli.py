@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from pconvgen.devices import get_device
 from pconvgen.devices.cores import core_numbers
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model, onnx_weights, torch_weights
+from pconvgen.manifest import read_manifest
 from pconvgen.sparsify import Recipe, sparsify, sparsify_file
 from pconvgen.sparsity import STRUCTURES, density
 from pconvgen.verify import Verification, relative_errors, verify
@@ -43,6 +45,29 @@ without_emulator = pytest.mark.skipif(
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_float16_weights(models: Path, tmp_path: Path, invoke: Invoke) -> None:
+    path = tmp_path / "half.so"
+    code, out, err = invoke("compile", models / "small.pt2", "--weights", "float16", "-o", path, "--verify")
+    assert (code, err) == (0, "")
+    assert re.search(
+        r"verified: relative error [1-9].*; float32, weights float16: the largest channel is .* 100.0%", out
+    )
+    assert str(read_manifest(path).precision) == "float32, weights float16"
+
+
+def test_formats_that_cannot_be(models: Path, tmp_path: Path, invoke: Invoke) -> None:
+    for options, said in (
+        (("--dtype", "float16", "--target", "cortex-a53"), "does not compute in float16"),
+        (("--dtype", "float16", "--target", "cortex-a7"), "--weights float16"),
+        (("--accumulate", "float16"), "not summed in float16"),
+        (("--weights", "int8"), "float32 or float16"),
+    ):
+        code, _, err = invoke("compile", models / "small.pt2", "-o", tmp_path / "m.so", *options)
+        assert code == 2, options
+        assert said in err
+        assert not names(tmp_path)
 
 
 def test_compile_and_explain(models: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

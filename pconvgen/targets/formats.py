@@ -1,0 +1,42 @@
+"""Which formats the processor of a target computes in."""
+
+from __future__ import annotations
+
+from pconvgen.errors import UsageError
+from pconvgen.precision import Precision
+from pconvgen.targets.target import Target
+
+HALF_ARITHMETIC = "fullfp16"
+"""LLVM's name of the ARM feature that adds and multiplies float16 (FEAT_FP16 of ARMv8.2)."""
+
+
+def check_formats(target: Target, precision: Precision) -> None:
+    """Checks that the target's processor can compute in these formats.
+
+    Raises
+    ------
+    UsageError: it cannot.
+    """
+    if precision.activations == "float32":
+        return
+    if target.isa == "armv7a":
+        raise UsageError(
+            f"target {target.name}: no kernels for float16 activations on 32-bit ARM",
+            remedy="store only the weights in float16: --weights float16",
+        )
+    if precision.arithmetic == "float16" and not has_half_arithmetic(target):
+        raise UsageError(
+            f"target {target.name}: the processor does not compute in float16",
+            found=target.cpu,
+            expected="ARMv8.2 with half precision, such as cortex-a55, cortex-a76 or android-arm64-fp16",
+            remedy="compile for one, or add up in float32: --accumulate float32",
+        )
+
+
+def has_half_arithmetic(target: Target) -> bool:
+    """Whether LLVM generates half precision arithmetic for the target's processor."""
+    from tvm.target import codegen
+
+    from pconvgen.targets.presets import llvm_target
+
+    return target.isa == "neon" and bool(codegen.llvm_cpu_has_features(HALF_ARITHMETIC, llvm_target(target)))

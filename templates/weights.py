@@ -1,0 +1,15 @@
+"""Weights as they come from memory, in the format that is computed in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pconvgen.schedules.isa import Isa
+from pconvgen.tvm_compat import cast, element_of, intrinsic, lanes_of
+
+
+def weights(loaded: Any, computed: str, isa: Isa) -> Any:
+    """A vector of weights, or one broadcast, converted where they are stored in another format."""
+    if isa.widen and lanes_of(loaded) == 4 and (element_of(loaded), computed) == ("float16", "float32"):
+        return intrinsic(isa.widen, loaded, "int16", computed, 4)
+    return cast(loaded, computed)
