@@ -114,7 +114,8 @@ class Convolution:
         first = (_first(self.writes), _first(residual))
         places = self._places(sources, tensors.layout(self.writes))
         slots = data.slots if data is not None and source == tensors.layout(data) else None
-        return plan_layer(self._layer, self.target, places, slots=slots, first=first)
+        layer = replace(self._layer, splits=self._contenders.splits)
+        return plan_layer(layer, self.target, places, slots=slots, first=first)
 
     def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: Tensors) -> None:
         """Calls the kernels."""

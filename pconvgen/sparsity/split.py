@@ -12,6 +12,9 @@ from pconvgen.sparsity.structure import Candidate, Weight
 SIZES = (4, 8)
 """Filters of a block. Two give too little to be worth a second kernel."""
 
+SHARE = 0.2
+"""Share of the non-zeros that blocks hold at least: with less, they save too little to be worth a second kernel."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -53,19 +56,20 @@ class Split:
 
 
 def splits(weight: Weight, groups: int = 1) -> tuple[Split, ...]:
-    """Every way to split a weight into blocks whose weights are mostly not zero, and a rest; neither is empty."""
-    nonzeros, found = int(np.count_nonzero(weight)), []
+    """The ways to split a weight into blocks whose weights are mostly not zero, and a rest that is not empty."""
+    nonzeros, found = int(np.count_nonzero(weight)), {}
     for n in SIZES:
         counts = _counts(weight, groups, n)
         for least in range(n // 2 + 1, n + 1):
             full = counts[counts >= least]
             inside = int(full.sum())
-            if 0 < inside < nonzeros:
+            if SHARE * nonzeros <= inside < nonzeros:
                 params = {"n": n, "whole_kernel": False}
                 blocks = Candidate("simd_block", params, stored=full.size * n, nonzeros=inside, unit=n)
                 rest = Candidate("unstructured", stored=nonzeros - inside, nonzeros=nonzeros - inside)
-                found.append(Split(least, blocks, rest))
-    return tuple(found)
+                # Of equal blocks, the highest `least` describes them best.
+                found[n, inside] = Split(least, blocks, rest)
+    return tuple(found.values())
 
 
 def _counts(weight: Weight, groups: int, n: int) -> NDArray[np.intp]:
