@@ -24,22 +24,38 @@ def assign(calls: Sequence[dict[str, Any]], decisions: Sequence[Decision]) -> li
     """Which layer each call computes; None for calls that compute none.
 
     A layer's call is known by its constants: arguments in a row, neither the first nor the last, of as many bytes
-    as the decision says. Layers with equal constants are called in program order.
+    as the decision says, or two kernels in a row if the layer is split. Layers with equal constants are called in
+    program order.
     """
     left = [decision for decision in decisions if decision.nbytes]
-    found: list[Decision | None] = []
-    for call in calls:
-        sizes = _sums(call["nbytes"][1:-1])
-        match = next((decision for decision in left if decision.nbytes in sizes), None)
+    found: list[Decision | None] = [None] * len(calls)
+    kernels = [number for number, call in enumerate(calls) if not call["name"].startswith("vm.")]
+    for at, number in enumerate(kernels):
+        if found[number] is not None:
+            continue
+        match = next(
+            (one for one in left if one.nbytes in _sums([calls[n] for n in kernels[at:][: _parts(one)]])), None
+        )
         if match is not None:
             left.remove(match)
-        found.append(match)
+            for n in kernels[at:][: _parts(match)]:
+                found[n] = match
     return found
 
 
-def _sums(sizes: Sequence[int]) -> set[int]:
-    """Sums of one or more neighbours."""
-    return {sum(sizes[start:end]) for start in range(len(sizes)) for end in range(start + 1, len(sizes) + 1)}
+def _parts(decision: Decision) -> int:
+    """Kernels of a layer: one for each encoding."""
+    return len(decision.choice.split(" + "))
+
+
+def _sums(calls: Sequence[dict[str, Any]]) -> set[int]:
+    """What neighbours among the constants may add up to, one or more of each call."""
+    totals = {0}
+    for call in calls:
+        sizes = call["nbytes"][1:-1]
+        runs = {sum(sizes[start:end]) for start in range(len(sizes)) for end in range(start + 1, len(sizes) + 1)}
+        totals = {total + run for total in totals for run in runs}
+    return totals
 
 
 def layer_ms(calls: Sequence[dict[str, Any]], owners: Sequence[Decision | None]) -> dict[str, float]:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
+from pconvgen.precision import FLOAT32
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
+from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, WinogradSchedule
+from pconvgen.schedules.split import SplitChoice, schedule_split
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
+from pconvgen.sparsity.split import Split, splits
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, convolution, matrix_product
 from pconvgen.templates.planes import Places
 
 FILL_SHARE, FILL_BYTES = 0.1, 8192
 """Zeros that a sparse encoding may store: this share of its non-zeros, and some bytes for incomplete blocks."""
+
+MIXED = 0.8
+"""A weight may be split when less of what any structure would store is not zero: more, and it has that structure."""
+
+SPLIT_GAIN = 1.05
+"""How many times fewer cycles a split has to take: below that, predictions do not tell."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +47,7 @@ class Layer:
     weight: what is encoded. NaN holds the place of a zero that is to be computed.
     found: encodings that hold the weight's non-zeros.
     candidates: those of them that are small enough.
+    splits: ways to split it into two encodings.
     neighbours: whether its input's channels lie side by side, which encodings of several channels and Winograd need.
     """
 
@@ -45,6 +58,7 @@ class Layer:
     weight: NDArray[np.float32]
     found: tuple[Candidate, ...]
     candidates: tuple[Candidate, ...]
+    splits: tuple[Split, ...] = ()
     neighbours: bool = True
 
     @property
@@ -60,10 +74,17 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class LayerPlan:
-    """What becomes of one layer."""
+    """What becomes of one layer.
+
+    Attributes
+    ----------
+    layer: the layer.
+    instances: its kernels, one after the other; each adds the result of the one before it as its residual.
+    decision: the choice and why.
+    """
 
     layer: Layer
-    instance: Instance
+    instances: tuple[Instance, ...]
     decision: Decision
 
 
@@ -88,7 +109,31 @@ def layer_of(
         weight = np.where(present & (weight == 0), np.float32(np.nan), weight)
     everything = dense and present is None
     found = STRUCTURES["dense"].detect(weight) if everything else candidates(weight, site.workload.groups)
-    return Layer(site, name, dense, original, weight, tuple(found), tuple(c for c in found if _compact(c)))
+    small = tuple(c for c in found if c.structure == "dense" or _compact(c))
+    mixed = not dense and all(c.fill < MIXED for c in found if c.structure != "unstructured")
+    parted = splits(weight, site.workload.groups) if mixed and not is_single_pixel(site.workload) else ()
+    return Layer(site, name, dense, original, weight, tuple(found), small, tuple(s for s in parted if _compact(s)))
+
+
+def options(layer: Layer, target: Target, places: Places | None) -> tuple[list[Choice], list[SplitChoice]]:
+    """The layer's encodings and its splits, each with its best schedule, the fastest first."""
+    workload, isa, l2_kib = layer.site.workload, _isa(layer, target), target.l2_kib
+    ranking = rank(workload, layer.candidates, isa, l2_kib, places, winograd=layer.neighbours)
+    # The sums between the kernels of a split are float32.
+    if places is None or workload.precision != FLOAT32:
+        return ranking, []
+    parted = [schedule_split(workload, split, isa, l2_kib, places) for split in layer.splits]
+    return ranking, sorted(parted, key=lambda choice: choice.cycles)
+
+
+def _isa(layer: Layer, target: Target) -> Isa:
+    return isa_for(target.isa, layer.site.workload.precision.arithmetic)
+
+
+def fastest(ranking: list[Choice], parted: list[SplitChoice]) -> Choice | SplitChoice:
+    """The choice among `options`; a split only where that pays for certain."""
+    best = ranking[0]
+    return parted[0] if parted and SPLIT_GAIN * parted[0].cycles <= best.cycles else best
 
 
 def plan_layer(
@@ -109,20 +154,13 @@ def plan_layer(
     slots, first: see `convolution` (templates/instance.py).
     """
     site = layer.site
-    isa = isa_for(target.isa, site.workload.precision.arithmetic)
-    ranking = rank(site.workload, layer.candidates, isa, target.l2_kib, places, winograd=layer.neighbours)
-    best = ranking[0]
-    encoding = encode(layer.weight, best.candidate, groups=site.workload.groups, max_group=best.max_group)
-    if layer.weight is not site.weight:
-        encoding = replace(encoding, values=np.nan_to_num(encoding.values))
-    if isinstance(best.schedule, ChannelSchedule):
-        instance = matrix_product(site.workload, encoding, best.schedule, isa)
-    else:
-        assert places is not None
-        instance = convolution(site.workload, encoding, best.schedule, isa, places, slots=slots, first=first)
+    ranking, parted = options(layer, target, places)
+    best = fastest(ranking, parted)
+    instances = tuple(_instances(layer, best, _isa(layer, target), places, slots, first))
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
-    structure = "dense" if best.candidate.structure == "dense" else smallest(layer.found).structure
-    reason = _reason(ranking, decided_dense=layer.dense)
+    stays_dense = isinstance(best, Choice) and best.candidate.structure == "dense"
+    structure = "dense" if stays_dense else smallest(layer.found).structure
+    reason = _split_reason(best, ranking[0]) if isinstance(best, SplitChoice) else _reason(ranking, layer.dense)
     original = layer.original
     whole = original or shape
     if original is not None:
@@ -138,15 +176,53 @@ def plan_layer(
         density=np.count_nonzero(site.weight) / math.prod(whole),
         choice=_text(best),
         reason=reason,
-        schedule=asdict(best.schedule) | _described(places),
+        schedule=_schedule(best) | _described(places),
         predicted_cycles=best.cycles,
-        nbytes=instance.nbytes,
+        nbytes=sum(instance.nbytes for instance in instances),
     )
-    return LayerPlan(layer, instance, decision.timed(target.ghz))
+    return LayerPlan(layer, instances, decision.timed(target.ghz))
 
 
-def _text(choice: Choice) -> str:
+def _instances(
+    layer: Layer,
+    choice: Choice | SplitChoice,
+    isa: Isa,
+    places: Places | None,
+    slots: NDArray[np.int64] | None,
+    first: tuple[int, int],
+) -> Iterator[Instance]:
+    """The kernels of a choice."""
+    workload, weight = layer.site.workload, layer.weight
+    if isinstance(choice, SplitChoice):
+        # The sums between the kernels are a tensor of their own.
+        ends = ((0, first[1]), (first[0], 0))
+        weights = choice.split.parts(weight, workload.groups)
+        for work, part, weight, end in zip(choice.workloads, choice.parts, weights, ends, strict=True):
+            encoding = encode(weight, part.candidate, groups=workload.groups, max_group=part.max_group)
+            yield convolution(work, encoding, part.schedule, isa, part.places, slots=slots, first=end)
+        return
+    encoding = encode(weight, choice.candidate, groups=workload.groups, max_group=choice.max_group)
+    if weight is not layer.site.weight:
+        encoding = replace(encoding, values=np.nan_to_num(encoding.values))
+    if isinstance(choice.schedule, ChannelSchedule):
+        yield matrix_product(workload, encoding, choice.schedule, isa)
+    else:
+        assert places is not None
+        yield convolution(workload, encoding, choice.schedule, isa, places, slots=slots, first=first)
+
+
+def _schedule(choice: Choice | SplitChoice) -> dict[str, Any]:
+    """The schedule's values; of a split those of both kernels."""
+    if isinstance(choice, SplitChoice):
+        blocks, rest = choice.parts
+        return {"blocks": asdict(blocks.schedule), "rest": asdict(rest.schedule)}
+    return asdict(choice.schedule)
+
+
+def _text(choice: Choice | SplitChoice) -> str:
     """Template and encoding."""
+    if isinstance(choice, SplitChoice):
+        return f"pixels: {choice.split}"
     if isinstance(choice.schedule, WinogradSchedule):
         return f"winograd: F({choice.schedule.tile},3)"
     template = "channels" if isinstance(choice.schedule, ChannelSchedule) else "pixels"
@@ -157,13 +233,19 @@ def _described(places: Places | None) -> dict[str, str]:
     return {} if places is None else {"source": str(places.source), "target": str(places.target)}
 
 
-def _compact(candidate: Candidate) -> bool:
-    """Whether an encoding keeps the promise that a library is as small as its surviving weights; dense always may."""
-    fill_bytes = 4 * (candidate.stored - candidate.nonzeros)
-    return candidate.structure == "dense" or fill_bytes <= FILL_SHARE * 4 * candidate.nonzeros + FILL_BYTES
+def _compact(found: Candidate | Split) -> bool:
+    """Whether an encoding keeps the promise that a library is as small as its surviving weights."""
+    return 4 * (found.stored - found.nonzeros) <= FILL_SHARE * 4 * found.nonzeros + FILL_BYTES
 
 
-def _reason(ranking: list[Choice], *, decided_dense: bool) -> str:
+def _split_reason(best: SplitChoice, single: Choice) -> str:
+    """How many of the non-zeros the blocks hold, and what a split gains over the best that holds all weights."""
+    blocks = round(100 * best.split.blocks.nonzeros / best.split.nonzeros)
+    gain = f"{single.cycles / best.cycles:.2f}x fewer cycles than the best single encoding ({_text(single)})"
+    return f"split {blocks} % / {100 - blocks} %: {gain}"
+
+
+def _reason(ranking: list[Choice], decided_dense: bool) -> str:
     """Why the first of the ranking was taken, with predicted cycles against the alternative a user would ask about."""
     best = ranking[0]
     zeros = best.candidate.nonzeros < _dense_size(ranking, best)

@@ -230,12 +230,13 @@ class _Lowering:
     def _product(self, layer: Layer) -> Any:
         site, workload = layer.site, layer.site.workload
         plan = plan_layer(layer, self.network.target)
+        (instance,) = plan.instances
         self.decisions[site.var] = plan.decision
         shape = (workload.batch, workload.out_channels)
-        args = [self._view(site.data, (workload.batch, workload.in_channels)), *map(constant, plan.instance.constants)]
+        args = [self._view(site.data, (workload.batch, workload.in_channels)), *map(constant, instance.constants)]
         args += [] if site.bias is None else [constant(site.bias)]
         args += [] if site.residual is None else [self._view(site.residual, shape)]
-        call = self.kernels.call(plan.instance.kernel, args, shape)
+        call = self.kernels.call(instance.kernel, args, shape)
         return call if shape == site.out_shape else reshape(self.emit(call), site.out_shape)
 
     def _view(self, data: Any, shape: tuple[int, ...]) -> Any:

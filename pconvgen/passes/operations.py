@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
+from pconvgen.passes.choose import Layer, LayerPlan, fastest, options, plan_layer
 from pconvgen.passes.pointwise import Pointwise
 from pconvgen.passes.pools import Pool
 from pconvgen.passes.tensors import Home
 from pconvgen.precision import FLOAT32, Precision
 from pconvgen.schedules import Isa, isa_for
 from pconvgen.schedules.cost import plane_cycles
-from pconvgen.schedules.default import layouts, rank
-from pconvgen.sparsity import Candidate
+from pconvgen.schedules.default import layouts
 from pconvgen.targets.target import Target
+from pconvgen.templates.instance import Instance
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
 from pconvgen.templates.pointwise import PointwiseKernel
 from pconvgen.templates.pool import GlobalPoolKernel
@@ -79,15 +79,19 @@ class Convolution:
         return isa_for(self.target.isa, self.layer.site.workload.precision.arithmetic)
 
     @cached_property
-    def _contenders(self) -> tuple[Candidate, ...]:
-        """The encodings that are fastest in some layout: the others will not be in another one."""
-        w, isa = self.layer.site.workload, self._isa
+    def _contenders(self) -> Layer:
+        """The layer with the encodings that are fastest in some layout: the others will not be in another one."""
+        w = self.layer.site.workload
         plain = plain_layout(w.out_channels, w.out_height, w.out_width)
         places = self._places([next(iter(self.proposals())), plain], plain)
-        layer = self._layer
-        ranking = rank(w, layer.candidates, isa, self.target.l2_kib, places, winograd=layer.neighbours)
-        close = [choice.candidate for choice in ranking if choice.cycles < CONTENDER * ranking[0].cycles]
-        return tuple(candidate for candidate in layer.candidates if candidate in close)
+        ranking, parted = options(self._layer, self.target, places)
+        limit = CONTENDER * ranking[0].cycles
+        close = [choice.candidate for choice in ranking if choice.cycles < limit]
+        return replace(
+            self._layer,
+            candidates=tuple(candidate for candidate in self._layer.candidates if candidate in close),
+            splits=tuple(choice.split for choice in parted[:1] if choice.cycles < limit),
+        )
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
@@ -101,12 +105,9 @@ class Convolution:
 
     def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Of the fastest encoding."""
-        w, isa = self.layer.site.workload, self._isa
         if target is None or not target.writable or not all(map(self.can_read, range(len(sources)), sources)):
             return math.inf
-        places = self._places(sources, target)
-        neighbours = self._layer.neighbours
-        return rank(w, self._contenders, isa, self.target.l2_kib, places, winograd=neighbours)[0].cycles
+        return fastest(*options(self._contenders, self.target, self._places(sources, target))).cycles
 
     def _places(self, sources: Sequence[PlaneLayout], target: PlaneLayout) -> Places:
         w, residual = self.layer.site.workload, None
@@ -121,17 +122,28 @@ class Convolution:
         first = (_first(self.writes), _first(residual))
         places = self._places(sources, tensors.layout(self.writes))
         slots = data.slots if data is not None and source == tensors.layout(data) else None
-        return plan_layer(self._layer, self.target, places, slots=slots, first=first)
+        layer = replace(self._layer, splits=self._contenders.splits)
+        return plan_layer(layer, self.target, places, slots=slots, first=first)
 
     def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: Tensors) -> None:
-        """Calls the kernel."""
-        site, formats = self.layer.site, self.layer.site.workload.precision
+        """Calls the kernels."""
+        w, sums = self.layer.site.workload, None
+        *before, last = plan.instances
+        for instance in before:
+            args = self._args(instance, source, sums, tensors)
+            sums = tensors.result(instance.kernel, args, (w.batch, w.out_channels, w.out_height, w.out_width))
+        tensors.write(self.writes, last.kernel, self._args(last, source, sums, tensors))
+
+    def _args(self, instance: Instance, source: PlaneLayout, sums: Any, tensors: Tensors) -> list[Any]:
+        """What a kernel reads; `sums` is the result of the one before it, None for the first."""
+        site, epilogue, formats = self.layer.site, instance.kernel.workload.epilogue, self.layer.site.workload.precision
         args = [tensors.read(self.reads[0], site.data, source, formats.arithmetic)]
-        args += map(constant, plan.instance.constants)
-        args += [] if site.bias is None else [constant(site.bias.astype(formats.arithmetic))]
-        if site.residual is not None:
-            args.append(tensors.read(self.reads[1], site.residual, None, formats.activations))
-        tensors.write(self.writes, plan.instance.kernel, args)
+        args += map(constant, instance.constants)
+        if epilogue.bias and site.bias is not None:
+            args.append(constant(site.bias.astype(formats.arithmetic)))
+        if epilogue.residual:
+            args.append(tensors.read(self.reads[1], site.residual, None, formats.activations) if sums is None else sums)
+        return args
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,6 +146,19 @@ def test_calls_are_layers_by_their_constants():
     assert found.parts == {"packing": 0.5, "3x3": 3.0, "pooling": 0.25, "other operators": 0.125}
 
 
+def test_a_split_layer_has_two_calls():
+    split = replace(decision("split", 75), choice="pixels: simd_block(4) + unstructured")
+    calls = [
+        {"name": "pixels_0", "nbytes": [6, 10, 20, 9], "ms": 1.0},
+        {"name": "vm.builtin.alloc_tensor", "nbytes": [7], "ms": 0.25},
+        {"name": "pixels_1", "nbytes": [6, 30, 15, 9, 7], "ms": 2.0},
+        {"name": "pixels_2", "nbytes": [7, 50, 7], "ms": 0.5},
+    ]
+    owners = assign(calls, [split, decision("next", 50)])
+    assert [owner and owner.name for owner in owners] == ["split", None, "split", "next"]
+    assert layer_ms(calls, owners) == {"split": 3.0, "next": 0.5}
+
+
 def test_results_survive_their_file(tmp_path):
     path = tmp_path / "networks.json"
     assert load(path) == []
