@@ -196,6 +196,11 @@ def shape_of(expr: Any) -> tuple[int, ...] | None:
     return tuple(int(size) for size in shape.values)
 
 
+def is_static(sizes: Iterable[Any]) -> bool:
+    """Whether sizes are numbers rather than expressions."""
+    return all(isinstance(size, int | tvm.tirx.IntImm) for size in sizes)
+
+
 def dtype_of(expr: Any) -> str:
     """The element type of a tensor expression, e.g. "float32"."""
     return str(expr.ty.dtype)

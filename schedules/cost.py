@@ -131,8 +131,10 @@ def _entry(
     addresses = shape.taps * (height if source.line % widths[0].lanes else 1) if isa.paired > 1 else 0
     round_ = ENTRY / ENTRIES if isa.by_element and shape.taps == 1 else ENTRY
     issue = (fmas + (loads + weights) / isa.paired + addresses + round_) / isa.issue
+    # Shuffles run where FMAs do.
+    shuffles = shape.taps if source.step(workload)[1] > 1 else 0
     cycles = max(
-        shape.taps * shape.group * sum(1 / width.fma for width in widths),
+        (shape.taps * shape.group + shuffles) * sum(1 / width.fma for width in widths),
         inputs * sum((width.split - (width.split - 1) * aligned) / width.loads for width in widths)
         + weights / widths[0].loads,
         FMA_LATENCY * shape.taps if fmas < FMA_LATENCY * widths[0].fma * shape.taps else 0.0,

@@ -136,7 +136,9 @@ def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
             )
             found[thin] = None
         return tuple(found)
-    for interleaved in (False, True):
+    # Paired loads reach few rows that lie far apart: code for them spills.
+    orders = (False,) if isa.paired > 1 else (False, True)
+    for interleaved in orders:
         found[
             plane_layout(workload, align=1, aligned_rows=False, own_columns=False, interleaved=interleaved, slack=slack)
         ] = None
@@ -154,7 +156,7 @@ def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
             (True, True, False),
         ):
             # With loads of whole vectors in pairs, alignment of the rows gives nothing.
-            if isa.by_element and aligned_rows and not own_columns:
+            if interleaved not in orders or (isa.by_element and aligned_rows and not own_columns):
                 continue
             layout = plane_layout(
                 workload,

@@ -48,7 +48,8 @@ class Layer:
     found: encodings that hold the weight's non-zeros.
     candidates: those of them that are small enough.
     splits: ways to split it into two encodings.
-    neighbours: whether its input's channels lie side by side, which encodings of several channels and Winograd need.
+    winograd: whether Winograd's template may compute it: not if the input's channels do not lie side by side, nor if
+        some weights are zeros of a rewriting, which it would compute.
     """
 
     site: Site
@@ -59,7 +60,7 @@ class Layer:
     found: tuple[Candidate, ...]
     candidates: tuple[Candidate, ...]
     splits: tuple[Split, ...] = ()
-    neighbours: bool = True
+    winograd: bool = True
 
     @property
     def is_product(self) -> bool:
@@ -69,7 +70,7 @@ class Layer:
     def scattered(self) -> Layer:
         """The layer when its input's channels do not lie side by side."""
         left = tuple(c for c in self.candidates if c.structure != "block_punched")
-        return replace(self, candidates=left, neighbours=False)
+        return replace(self, candidates=left, winograd=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,13 +113,14 @@ def layer_of(
     small = tuple(c for c in found if c.structure == "dense" or _compact(c))
     mixed = not dense and all(c.fill < MIXED for c in found if c.structure != "unstructured")
     parted = splits(weight, site.workload.groups) if mixed and not is_single_pixel(site.workload) else ()
-    return Layer(site, name, dense, original, weight, tuple(found), small, tuple(s for s in parted if _compact(s)))
+    parted = tuple(split for split in parted if _compact(split))
+    return Layer(site, name, dense, original, weight, tuple(found), small, parted, winograd=present is None)
 
 
 def options(layer: Layer, target: Target, places: Places | None) -> tuple[list[Choice], list[SplitChoice]]:
     """The layer's encodings and its splits, each with its best schedule, the fastest first."""
     workload, isa, l2_kib = layer.site.workload, _isa(layer, target), target.l2_kib
-    ranking = rank(workload, layer.candidates, isa, l2_kib, places, winograd=layer.neighbours)
+    ranking = rank(workload, layer.candidates, isa, l2_kib, places, winograd=layer.winograd)
     # The sums between the kernels of a split are float32.
     if places is None or workload.precision != FLOAT32:
         return ranking, []

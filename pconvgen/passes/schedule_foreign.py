@@ -30,6 +30,7 @@ from pconvgen.tvm_compat import (
     in_conditions,
     inlined,
     is_scheduled,
+    is_static,
     map_functions,
     marked_scheduled,
     module_pass,
@@ -77,6 +78,8 @@ def scheduled(function: PrimFunc, lanes: int) -> PrimFunc:
         function = replace_calls(function, name, expression)
     schedule = PrimFuncSchedule(function)
     for info in blocks_of(schedule):
+        if not is_static(info.dom()):
+            continue
         for rule in RULES:
             trial = schedule.copy()
             try:

@@ -40,7 +40,7 @@ CODE_PER_FMA = {
     "block_punched": 1.25,
     "pattern": 1.62,
     "unstructured": 1.8,
-    "dense": 1.22,
+    "dense": 1.23,
     "1x1 simd_block(4)": 1.27,
     "depthwise": 1.45,
     "depthwise, stride 2": 1.64,
