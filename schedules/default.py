@@ -142,8 +142,8 @@ def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
         found[
             plane_layout(workload, align=1, aligned_rows=False, own_columns=False, interleaved=interleaved, slack=slack)
         ] = None
-    if workload.stride != (1, 1):
-        # For readers that share it with others: strides are taken when the input is loaded.
+    if workload.stride != (1, 1) and not isa.by_element:
+        # For readers that share it with others: strides are taken when the input is loaded. On NEON code for that spills.
         whole = replace(workload, stride=(1, 1))
         found[
             plane_layout(whole, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=2 * slack)
@@ -222,12 +222,13 @@ def _pixel_schedules(
     row = workload.precision.bytes * workload.in_channels * len(source.phases) * source.pitch
     contiguous = source.line == workload.out_width and source.step(workload) == (1, 1)
     across = contiguous and places.seamless
+    tall = _may_be_tall(shape, isa)
     for width, rows in itertools.product(isa.widths, _rows(workload, row, l2_kib)):
         prefetch = source.interleaved and rows < workload.out_height and workload.out_height * row > l2_kib * 1024
         lanes = width.lanes
         while lanes // 2 >= max(workload.out_width * (rows if across else 1), isa.widths[-1].lanes):
             lanes //= 2
-        for height, vectors in _tiles(workload, shape, isa, rows, lanes, most, across=across):
+        for height, vectors in _tiles(workload, shape, rows, lanes, most, across=across, tall=tall):
             tile = PixelSchedule(lanes, vectors, height, rows, filters_inside=False, channels=0, prefetch=prefetch)
             yield tile
             for channels in _channels(workload, shape, tile, isa, source):
@@ -251,7 +252,7 @@ def _channels(
 
 
 def _tiles(
-    workload: ConvWorkload, shape: TapShape, isa: Isa, rows: int, lanes: int, most: int, *, across: bool
+    workload: ConvWorkload, shape: TapShape, rows: int, lanes: int, most: int, *, across: bool, tall: bool
 ) -> Iterator[tuple[int, int]]:
     """(height, vectors) of tiles of at most `most` vectors, the sizes that cut a block evenly."""
     if across:
@@ -263,7 +264,7 @@ def _tiles(
     row = -(-workload.out_width // lanes)
     for parts in range(-(-row // most), row + 1):
         vectors = -(-row // parts)
-        for height in {1, min(rows, most // vectors)} if _may_be_tall(shape, isa) else {1}:
+        for height in {1, min(rows, most // vectors)} if tall else {1}:
             yield height, height * vectors
 
 
