@@ -143,7 +143,7 @@ def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
             plane_layout(workload, align=1, aligned_rows=False, own_columns=False, interleaved=interleaved, slack=slack)
         ] = None
     if workload.stride != (1, 1) and not isa.by_element:
-        # For readers that share it with others: strides are taken when the input is loaded. On NEON code for that spills.
+        # For readers that share it with others: strides are taken as the input is loaded. NEON code for that spills.
         whole = replace(workload, stride=(1, 1))
         found[
             plane_layout(whole, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=2 * slack)
