@@ -401,7 +401,7 @@ def test_interrupt_leaves_nothing_behind(models: Path, tmp_path: Path) -> None:
     """A real signal, while torch and TVM are at work."""
     command = [sys.executable, "-m", "pconvgen", "compile", str(models / "small.pt2"), "-o", str(tmp_path / "m.so")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1)
+    time.sleep(2)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT)
