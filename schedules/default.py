@@ -318,6 +318,5 @@ def _channel_schedules(workload: ConvWorkload, shape: TapShape, isa: Isa) -> Ite
     vectors = shape.group // lanes
     for images in sorted({1, min(workload.batch, 2), min(workload.batch, 4)}):
         for unroll in UNROLL:
-            # One is always legal: a group that nothing divides into wide vectors is slow, not impossible.
-            if images == unroll == 1 or vectors * images * unroll + vectors + 1 <= isa.registers:
+            if vectors * images * unroll + vectors + 1 <= isa.registers:
                 yield ChannelSchedule(lanes, images, unroll)
