@@ -100,7 +100,8 @@ def test_large_weights_choose_smaller_tiles() -> None:
     assert best.tile == 2
 
 
-def test_pruned_layers_stay_direct() -> None:
-    for density in (0.1, 0.5, 0.9):
-        schedules = [choice.schedule for choice in ranking(square(64, 64, 28), ISAS["avx2"], density)]
-        assert not any(isinstance(schedule, WinogradSchedule) for schedule in schedules)
+def test_what_is_hardly_pruned_is_never_slower_than_dense() -> None:
+    """Winograd competes as a way to compute the dense weight: it wins with few zeros and loses with many."""
+    fastest = {density: ranking(square(64, 64, 28), ISAS["avx2"], density)[0].schedule for density in (0.05, 0.9)}
+    assert not isinstance(fastest[0.05], WinogradSchedule)
+    assert isinstance(fastest[0.9], WinogradSchedule)
