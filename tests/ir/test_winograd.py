@@ -16,6 +16,7 @@ from pconvgen.schedules.default import Choice, rank
 from pconvgen.schedules.schedule import PixelSchedule, WinogradSchedule
 from pconvgen.schedules.winograd import winograd_cycles, winograd_schedules
 from pconvgen.sparsity import STRUCTURES, candidates
+from pconvgen.templates.planes import plain_layout
 from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.templates.winograd_transforms import PAIRS, TAPS, transform_weight, transforms
@@ -68,7 +69,8 @@ def test_schedules_fit_the_registers(isa: Isa) -> None:
             assert s.filters * s.vectors + s.vectors + 1 <= isa.registers
             assert s.lanes in {width.lanes for width in isa.widths}
             assert 1 <= s.rows <= -(-w.out_height // s.tile)
-            assert winograd_cycles(w, s, isa, 512) > 0
+            target = plain_layout(w.out_channels, w.out_height, w.out_width)
+            assert winograd_cycles(w, s, isa, 512, target) > 0
 
 
 @pytest.mark.parametrize(
