@@ -37,7 +37,7 @@ def phases(target: Target, *, dense: bool = False, precision: Precision = FLOAT3
         # Softmax, and permutations that move the last axis.
         ("rows", LowerRows(target)),
         # What is left goes through TVM's own legalisation and fusion.
-        ("legalise", legalise()),
+        ("legalise", legalise(llvm_target(target))),
         # The loop nests of that get schedules.
         ("schedule", ScheduleForeign(target)),
         # Kernels write into tensors, and these lie in one arena.

@@ -520,9 +520,9 @@ def dataflow_views(module: Any) -> Any:
     return relax.transform.DeadCodeElimination()(relax.transform.RewriteDataflowReshape()(module))
 
 
-def legalise() -> Any:
+def legalise(target: Any) -> Any:
     """The pass that gives every remaining operator TVM's own code, and fuses elementwise ones."""
-    return relax.get_pipeline("zero")
+    return _sequence(target, cpu_pipeline.library_dispatch_passes, cpu_pipeline.legalize_passes)
 
 
 def call_kernels(target: Any) -> Any:
@@ -531,8 +531,10 @@ def call_kernels(target: Any) -> Any:
     before: lv = call_tir(kernel, (x,))
     after:  alloc = builtin.alloc_tensor(...); kernel(x, alloc); lv = alloc
     """
-    stages = (cpu_pipeline.library_dispatch_passes, cpu_pipeline.legalize_passes, cpu_pipeline.dataflow_lower_passes)
+    return _sequence(target, cpu_pipeline.dataflow_lower_passes)
 
+
+def _sequence(target: Any, *stages: Callable[[Any], list[Any]]) -> Any:
     @module_pass
     def lower(module: Any, _context: Any) -> Any:
         with target:

@@ -89,7 +89,10 @@ def _cover(length: int, lanes: int, narrow: int, *, clamp: bool) -> list[_Piece]
 
 
 def _runs(cover: list[_Piece], most: int) -> Iterator[tuple[int, int, int, tuple[_Piece, ...]]]:
-    """`cover` in parts of at most `most`, as few and as even as possible: (start, parts, distance, relative part)."""
+    """`cover` in parts of at most `most`, as few and as even as possible: (start, parts, distance, relative part).
+
+    Equal parts side by side are one run; one that overlaps the part before it is not, as it may begin anywhere.
+    """
     parts = -(-len(cover) // most)
     small, larger = divmod(len(cover), parts)
     ends = [i * small + min(i, larger) for i in range(parts + 1)]
@@ -97,8 +100,9 @@ def _runs(cover: list[_Piece], most: int) -> Iterator[tuple[int, int, int, tuple
     for begin, end in pairwise(ends):
         start = cover[begin][0]
         part = tuple((at - start, lanes, valid) for at, lanes, valid in cover[begin:end])
-        if run is not None and run[3] == part and (run[1] == 1 or start == run[0] + run[1] * run[2]):
-            run = (run[0], run[1] + 1, (start - run[0]) // run[1], part)
+        distance = sum(part[-1][:2])
+        if run is not None and run[3] == part and start == run[0] + run[1] * distance:
+            run = (run[0], run[1] + 1, distance, part)
             continue
         if run is not None:
             yield run

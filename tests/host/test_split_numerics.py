@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.host
 def _always_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits every layer that can be, whatever is predicted: small layers would not be."""
     monkeypatch.setattr("pconvgen.passes.choose.SPLIT_GAIN", 0)
+    monkeypatch.setattr("pconvgen.passes.operations.CONTENDER", math.inf)
 
 
 def mixed(model: nn.Module) -> nn.Module:

@@ -14,7 +14,8 @@ import pconvgen
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.templates.winograd import WinogradKernel, nchw
+from pconvgen.templates.planes import plain_layout
+from pconvgen.templates.winograd import WinogradKernel
 from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
@@ -29,7 +30,7 @@ def test_error_with_512_channels(m: int, most: float) -> None:
     target = get_target("host")
     isa = ISAS[target.isa]
     schedule = WinogradSchedule(m, isa.widths[-1].lanes, 1, 8, 2)
-    kernel = WinogradKernel(w, schedule, isa, nchw(512, 10, 10), nchw(64, 8, 8))
+    kernel = WinogradKernel(w, schedule, isa, plain_layout(512, 10, 10), plain_layout(64, 8, 8), None, (0, 0, 0))
     module = tvm.IRModule({"kernel": kernel.build().with_attr("global_symbol", "kernel")})
     library = compile_module(module, llvm_target(target))
     rng = np.random.default_rng(0)

@@ -62,7 +62,7 @@ def module(body: Any) -> Any:
 
 
 def lowered(source: Any) -> Any:
-    return call_kernels(TARGET)(legalise()(source))
+    return call_kernels(TARGET)(legalise(TARGET)(source))
 
 
 def planned(source: Any) -> Any:

@@ -78,6 +78,15 @@ def test_equal_tiles_share_their_code(drawn: tuple) -> None:
     assert len(tiles) <= 2 * 3
 
 
+@given(cuts())
+def test_loops_go_over_whole_tiles(drawn: tuple) -> None:
+    """Stores into phases of a stride need columns that are multiples of it, unless they are numbers."""
+    *_, tiles = drawn
+    for run in tiles:
+        if run.columns > 1:
+            assert run.column_step == max(vector.column + vector.lanes for vector in run.vectors)
+
+
 @given(LENGTHS, LANES)
 def test_pieces_cover_exactly(length: int, lanes: int) -> None:
     width, starts = pieces(length, lanes)
