@@ -6,25 +6,26 @@ was converted. This file needs numpy and the engine only, nothing of pconvgen.
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
 
 
-class Session:
+class Session(ABC):
     """A network in an engine; `inputs` and outputs are float32 NCHW arrays, by name and in the network's order."""
 
     @staticmethod
     def convert(source):
         """Writes what the engine reads; engines that read ONNX have nothing to do."""
 
+    @abstractmethod
     def infer(self):
         """One inference."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self):
         """What the last inference computed, a list of arrays."""
-        raise NotImplementedError
 
     def seconds(self):
         """How long one inference takes, from here."""

@@ -22,7 +22,7 @@ def convert(source, target):
     for node in model.graph.node:
         if node.output[0] not in graph.done:
             if node.op_type not in RULES:
-                raise NotImplementedError(f"LiteRT model of {node.op_type}")
+                raise ValueError(f"no LiteRT model of {node.op_type}")
             RULES[node.op_type](graph, node)
     with open(target, "wb") as file:
         file.write(graph.finish())
@@ -165,7 +165,7 @@ def conv(graph, node):
         graph.emit("CONV_2D", [data, weights, graph.constant(bias)], output, kind="Conv2DOptions", **common)
         return
     if weight.shape[1] != 1 or groups != graph.shapes[name][1]:
-        raise NotImplementedError(f"LiteRT model of a convolution of {groups} groups")
+        raise ValueError(f"no LiteRT model of a convolution of {groups} groups")
     weights = graph.constant(weight.transpose(1, 2, 3, 0))
     kind, multiplier = "DepthwiseConv2DOptions", len(weight) // groups
     inputs = [data, weights, graph.constant(bias)]
@@ -186,7 +186,7 @@ def conv_transpose(graph, node):
         name = reader.output[0]
         graph.done.add(name)
     if any(given.get("pads", [0])) or any(given.get("output_padding", [0])):
-        raise NotImplementedError("LiteRT model of a padded transposed convolution")
+        raise ValueError("no LiteRT model of a padded transposed convolution")
     strides, shape = given.get("strides", [1, 1]), graph.shapes[node.output[0]]
     size = graph.constant(np.array([shape[i] for i in NHWC], np.int32))
     weights = graph.constant(weight.transpose(1, 2, 3, 0).astype(np.float32))
@@ -218,7 +218,7 @@ def pool(name):
         (height, width), strides = given["kernel_shape"], given.get("strides", [1, 1])
         pads = given.get("pads", [0] * 4)
         if name == "AVERAGE_POOL_2D" and any(pads):
-            raise NotImplementedError("LiteRT model of a padded average pooling")
+            raise ValueError("no LiteRT model of a padded average pooling")
         producer = graph.producers.get(node.input[0])
         # Zeros are as good as nothing where nothing is negative, and XNNPACK knows only them.
         negative = producer is None or graph.activation(producer) is None

@@ -12,28 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-
-def _scale(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded to a multiple of 8, at least 8."""
-    return max(8, int(channels * width + 4) // 8 * 8)
-
-
-def _conv_norm(
-    in_channels: int,
-    out_channels: int,
-    kernel: int = 3,
-    stride: int = 1,
-    groups: int = 1,
-    activation: type[nn.Module] | None = nn.ReLU,
-) -> nn.Sequential:
-    """Convolution with "same" padding, batch norm, activation."""
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-    ]
-    if activation is not None:
-        layers.append(activation(inplace=True))
-    return nn.Sequential(*layers)
+from benchmarks.blocks import conv_norm, scaled
+from benchmarks.dense_prediction import unet, yolo
 
 
 class Vgg16(nn.Module):
@@ -47,7 +27,7 @@ class Vgg16(nn.Module):
             if item == 0:
                 layers.append(nn.MaxPool2d(2))
                 continue
-            out = _scale(item, width)
+            out = scaled(item, width)
             layers += [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
             channels = out
         self.features = nn.Sequential(*layers)
@@ -79,7 +59,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         project = stride != 1 or in_channels != channels
-        self.downsample = _conv_norm(in_channels, channels, 1, stride, activation=None) if project else nn.Identity()
+        self.downsample = conv_norm(in_channels, channels, 1, stride, activation=None) if project else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -104,9 +84,7 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
         project = stride != 1 or in_channels != out_channels
-        self.downsample = (
-            _conv_norm(in_channels, out_channels, 1, stride, activation=None) if project else nn.Identity()
-        )
+        self.downsample = conv_norm(in_channels, out_channels, 1, stride, activation=None) if project else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(x)))
@@ -128,14 +106,14 @@ class ResNet(nn.Module):
         small_stem: bool = False,
     ) -> None:
         super().__init__()
-        channels = _scale(64, width)
+        channels = scaled(64, width)
         kernel, stride = (3, 1) if small_stem else (7, 2)
         self.conv1 = nn.Conv2d(3, channels, kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.Identity() if small_stem else nn.MaxPool2d(3, 2, 1)
         for stage, depth in enumerate(depths):
-            planes = _scale(64 * 2**stage, width)
+            planes = scaled(64 * 2**stage, width)
             blocks = []
             for index in range(depth):
                 blocks.append(block(channels, planes, 2 if stage and index == 0 else 1))
@@ -180,12 +158,12 @@ class Classifier(nn.Module):
 
 def mobilenet_v1(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     """MobileNet v1: depthwise separable convolutions."""
-    channels = _scale(32, width)
-    layers: list[nn.Module] = [_conv_norm(3, channels, stride=2)]
+    channels = scaled(32, width)
+    layers: list[nn.Module] = [conv_norm(3, channels, stride=2)]
     plan = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2), (1024, 1))
     for item, stride in plan:
-        out = _scale(item, width)
-        layers += [_conv_norm(channels, channels, 3, stride, groups=channels), _conv_norm(channels, out, 1)]
+        out = scaled(item, width)
+        layers += [conv_norm(channels, channels, 3, stride, groups=channels), conv_norm(channels, out, 1)]
         channels = out
     return Classifier(nn.Sequential(*layers), nn.Sequential(nn.Linear(channels, num_classes)))
 
@@ -221,11 +199,11 @@ class InvertedResidual(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         if hidden != in_channels:
-            layers.append(_conv_norm(in_channels, hidden, 1, activation=activation))
-        layers.append(_conv_norm(hidden, hidden, kernel, stride, groups=hidden, activation=activation))
+            layers.append(conv_norm(in_channels, hidden, 1, activation=activation))
+        layers.append(conv_norm(hidden, hidden, kernel, stride, groups=hidden, activation=activation))
         if attention is not None:
             layers.append(attention)
-        layers.append(_conv_norm(hidden, out_channels, 1, activation=None))
+        layers.append(conv_norm(hidden, out_channels, 1, activation=None))
         self.conv = nn.Sequential(*layers)
         self.shortcut = stride == 1 and in_channels == out_channels
 
@@ -235,22 +213,22 @@ class InvertedResidual(nn.Module):
 
 def mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     """MobileNet v2: inverted residuals with ReLU6."""
-    channels, last = _scale(32, width), _scale(1280, max(width, 0.25))
-    layers: list[nn.Module] = [_conv_norm(3, channels, stride=2, activation=nn.ReLU6)]
+    channels, last = scaled(32, width), scaled(1280, max(width, 0.25))
+    layers: list[nn.Module] = [conv_norm(3, channels, stride=2, activation=nn.ReLU6)]
     plan = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
     for expand, item, repeat, stride in plan:
         for index in range(repeat):
-            out = _scale(item, width)
+            out = scaled(item, width)
             layers.append(InvertedResidual(channels, channels * expand, out, 3, stride if index == 0 else 1, nn.ReLU6))
             channels = out
-    layers.append(_conv_norm(channels, last, 1, activation=nn.ReLU6))
+    layers.append(conv_norm(channels, last, 1, activation=nn.ReLU6))
     return Classifier(nn.Sequential(*layers), nn.Sequential(nn.Dropout(0.2), nn.Linear(last, num_classes)))
 
 
 def mobilenet_v3(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     """MobileNet v3 small: hard-swish, squeeze-excite with a hard sigmoid."""
-    channels = _scale(16, width)
-    layers: list[nn.Module] = [_conv_norm(3, channels, stride=2, activation=nn.Hardswish)]
+    channels = scaled(16, width)
+    layers: list[nn.Module] = [conv_norm(3, channels, stride=2, activation=nn.Hardswish)]
     plan = (
         (3, 16, 16, True, nn.ReLU, 2),
         (3, 72, 24, False, nn.ReLU, 2),
@@ -265,20 +243,20 @@ def mobilenet_v3(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
         (5, 576, 96, True, nn.Hardswish, 1),
     )
     for kernel, expand, item, attend, activation, stride in plan:
-        hidden, out = _scale(expand, width), _scale(item, width)
-        attention = SqueezeExcite(hidden, _scale(hidden, 0.25), nn.ReLU, nn.Hardsigmoid) if attend else None
+        hidden, out = scaled(expand, width), scaled(item, width)
+        attention = SqueezeExcite(hidden, scaled(hidden, 0.25), nn.ReLU, nn.Hardsigmoid) if attend else None
         layers.append(InvertedResidual(channels, hidden, out, kernel, stride, activation, attention))
         channels = out
-    last, hidden = _scale(576, width), _scale(1024, width)
-    layers.append(_conv_norm(channels, last, 1, activation=nn.Hardswish))
+    last, hidden = scaled(576, width), scaled(1024, width)
+    layers.append(conv_norm(channels, last, 1, activation=nn.Hardswish))
     head = nn.Sequential(nn.Linear(last, hidden), nn.Hardswish(), nn.Dropout(0.2), nn.Linear(hidden, num_classes))
     return Classifier(nn.Sequential(*layers), head)
 
 
 def efficientnet_b0(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     """EfficientNet-B0: SiLU, squeeze-excite with a sigmoid."""
-    channels, last = _scale(32, width), _scale(1280, width)
-    layers: list[nn.Module] = [_conv_norm(3, channels, stride=2, activation=nn.SiLU)]
+    channels, last = scaled(32, width), scaled(1280, width)
+    layers: list[nn.Module] = [conv_norm(3, channels, stride=2, activation=nn.SiLU)]
     plan = (
         (1, 3, 1, 16, 1),
         (6, 3, 2, 24, 2),
@@ -289,14 +267,14 @@ def efficientnet_b0(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
         (6, 3, 1, 320, 1),
     )
     for expand, kernel, stride, item, repeat in plan:
-        out = _scale(item, width)
+        out = scaled(item, width)
         for index in range(repeat):
             hidden = channels * expand
             attention = SqueezeExcite(hidden, max(1, channels // 4), nn.SiLU, nn.Sigmoid)
             step = stride if index == 0 else 1
             layers.append(InvertedResidual(channels, hidden, out, kernel, step, nn.SiLU, attention))
             channels = out
-    layers.append(_conv_norm(channels, last, 1, activation=nn.SiLU))
+    layers.append(conv_norm(channels, last, 1, activation=nn.SiLU))
     return Classifier(nn.Sequential(*layers), nn.Sequential(nn.Dropout(0.2), nn.Linear(last, num_classes)))
 
 
@@ -317,14 +295,14 @@ class Fire(nn.Module):
 
 def squeezenet(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     """SqueezeNet 1.1: no batch norm, ceiling pooling, a convolution as classifier."""
-    channels = _scale(64, width)
+    channels = scaled(64, width)
     layers: list[nn.Module] = [nn.Conv2d(3, channels, 3, 2), nn.ReLU(inplace=True)]
     plan = ((), (16, 64), (16, 64), (), (32, 128), (32, 128), (), (48, 192), (48, 192), (64, 256), (64, 256))
     for item in plan:
         if not item:
             layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
             continue
-        squeeze, expand = (_scale(value, width) for value in item)
+        squeeze, expand = (scaled(value, width) for value in item)
         layers.append(Fire(channels, squeeze, expand))
         channels = 2 * expand
     layers += [nn.Dropout(), nn.Conv2d(channels, num_classes, 1), nn.ReLU(inplace=True)]
@@ -336,10 +314,10 @@ class InceptionBlock(nn.Module):
 
     def __init__(self, in_channels: int, one: int, three: tuple[int, int], five: tuple[int, int], pooled: int) -> None:
         super().__init__()
-        self.branch1 = _conv_norm(in_channels, one, 1)
-        self.branch2 = nn.Sequential(_conv_norm(in_channels, three[0], 1), _conv_norm(three[0], three[1], 3))
-        self.branch3 = nn.Sequential(_conv_norm(in_channels, five[0], 1), _conv_norm(five[0], five[1], 5))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), _conv_norm(in_channels, pooled, 1))
+        self.branch1 = conv_norm(in_channels, one, 1)
+        self.branch2 = nn.Sequential(conv_norm(in_channels, three[0], 1), conv_norm(three[0], three[1], 3))
+        self.branch3 = nn.Sequential(conv_norm(in_channels, five[0], 1), conv_norm(five[0], five[1], 5))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), conv_norm(in_channels, pooled, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
@@ -347,10 +325,10 @@ class InceptionBlock(nn.Module):
 
 def inception(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     """GoogLeNet (Inception v1) with batch norm and average pooling between its last stages."""
-    channels = _scale(64, width)
-    layers: list[nn.Module] = [_conv_norm(3, channels, 7, 2), nn.MaxPool2d(3, 2, 1), _conv_norm(channels, channels, 1)]
-    out = _scale(192, width)
-    layers += [_conv_norm(channels, out), nn.MaxPool2d(3, 2, 1)]
+    channels = scaled(64, width)
+    layers: list[nn.Module] = [conv_norm(3, channels, 7, 2), nn.MaxPool2d(3, 2, 1), conv_norm(channels, channels, 1)]
+    out = scaled(192, width)
+    layers += [conv_norm(channels, out), nn.MaxPool2d(3, 2, 1)]
     channels = out
     plan = (
         (64, 96, 128, 16, 32, 32),
@@ -369,7 +347,7 @@ def inception(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
         if not item:
             layers.append(nn.AvgPool2d(3, 2, 1, count_include_pad=False))
             continue
-        one, three0, three1, five0, five1, pooled = (_scale(value, width) for value in item)
+        one, three0, three1, five0, five1, pooled = (scaled(value, width) for value in item)
         layers.append(InceptionBlock(channels, one, (three0, three1), (five0, five1), pooled))
         channels = one + three1 + five1 + pooled
     return Classifier(nn.Sequential(*layers), nn.Sequential(nn.Dropout(0.2), nn.Linear(channels, num_classes)))
@@ -392,8 +370,8 @@ class DenseLayer(nn.Module):
 
 def densenet(num_classes: int = 1000, width: float = 1.0, depths: Sequence[int] = (6, 12, 24, 16)) -> nn.Module:
     """DenseNet-121 by default."""
-    channels, growth = _scale(64, width), _scale(32, width)
-    layers: list[nn.Module] = [_conv_norm(3, channels, 7, 2), nn.MaxPool2d(3, 2, 1)]
+    channels, growth = scaled(64, width), scaled(32, width)
+    layers: list[nn.Module] = [conv_norm(3, channels, 7, 2), nn.MaxPool2d(3, 2, 1)]
     for stage, depth in enumerate(depths):
         for _ in range(depth):
             layers.append(DenseLayer(channels, growth))
@@ -414,12 +392,12 @@ class ShuffleUnit(nn.Module):
         half = out_channels // 2
         source = in_channels if stride == 2 else in_channels // 2
         self.branch2 = nn.Sequential(
-            _conv_norm(source, half, 1, groups=groups),
-            _conv_norm(half, half, 3, stride, groups=half, activation=None),
-            _conv_norm(half, half, 1),
+            conv_norm(source, half, 1, groups=groups),
+            conv_norm(half, half, 3, stride, groups=half, activation=None),
+            conv_norm(half, half, 1),
         )
         self.branch1 = nn.Sequential(
-            _conv_norm(source, source, 3, 2, groups=source, activation=None), _conv_norm(source, half, 1)
+            conv_norm(source, source, 3, 2, groups=source, activation=None), conv_norm(source, half, 1)
         )
         if stride == 1:
             self.branch1 = nn.Sequential()
@@ -434,129 +412,15 @@ class ShuffleUnit(nn.Module):
 
 def shufflenet(num_classes: int = 1000, width: float = 1.0) -> nn.Module:
     """ShuffleNet v2 with group convolutions: split, concatenation, channel shuffle."""
-    channels, last = _scale(24, width), _scale(1024, width)
-    layers: list[nn.Module] = [_conv_norm(3, channels, stride=2), nn.MaxPool2d(3, 2, 1)]
+    channels, last = scaled(24, width), scaled(1024, width)
+    layers: list[nn.Module] = [conv_norm(3, channels, stride=2), nn.MaxPool2d(3, 2, 1)]
     for item, repeat in ((128, 4), (256, 8), (512, 4)):
-        out = _scale(item, width)
+        out = scaled(item, width)
         for index in range(repeat):
             layers.append(ShuffleUnit(channels, out, 2 if index == 0 else 1))
             channels = out
-    layers.append(_conv_norm(channels, last, 1))
+    layers.append(conv_norm(channels, last, 1))
     return Classifier(nn.Sequential(*layers), nn.Sequential(nn.Linear(last, num_classes)))
-
-
-class UNet(nn.Module):
-    """U-Net of depth three: a transposed convolution (with batch norm), a bilinear and a nearest upsampling."""
-
-    def __init__(self, num_classes: int = 2, width: float = 1.0) -> None:
-        super().__init__()
-        one, two, three, four = (_scale(value, width) for value in (64, 128, 256, 512))
-        self.pool = nn.MaxPool2d(2)
-        self.down1 = nn.Sequential(_conv_norm(3, one), _conv_norm(one, one))
-        self.down2 = nn.Sequential(_conv_norm(one, two), _conv_norm(two, two))
-        self.down3 = nn.Sequential(_conv_norm(two, three), _conv_norm(three, three))
-        self.bottom = nn.Sequential(_conv_norm(three, four), _conv_norm(four, four))
-        self.up3 = nn.ConvTranspose2d(four, three, 2, 2)
-        self.norm3 = nn.BatchNorm2d(three)
-        self.merge3 = _conv_norm(2 * three, three)
-        self.merge2 = _conv_norm(three + two, two)
-        self.merge1 = _conv_norm(two + one, one)
-        self.head = nn.Conv2d(one, num_classes, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        one = self.down1(image)
-        two = self.down2(self.pool(one))
-        three = self.down3(self.pool(two))
-        out = self.norm3(self.up3(self.bottom(self.pool(three))))
-        out = self.merge3(torch.cat([out, three], 1))
-        out = functional.interpolate(out, scale_factor=2, mode="bilinear", align_corners=False)
-        out = self.merge2(torch.cat([out, two], 1))
-        out = functional.interpolate(out, scale_factor=2, mode="nearest")
-        return self.head(self.merge1(torch.cat([out, one], 1)))
-
-
-def unet(num_classes: int = 2, width: float = 1.0) -> nn.Module:
-    """U-Net; the input's height and width are multiples of 8."""
-    return UNet(num_classes, width)
-
-
-class CrossStage(nn.Module):
-    """YOLO's C3 block: residual bottlenecks on one half of the channels, the other half passes by."""
-
-    def __init__(self, in_channels: int, out_channels: int, depth: int, shortcut: bool = True) -> None:
-        super().__init__()
-        half = out_channels // 2
-        self.cv1 = _conv_norm(in_channels, half, 1, activation=nn.SiLU)
-        self.cv2 = _conv_norm(in_channels, half, 1, activation=nn.SiLU)
-        self.cv3 = _conv_norm(2 * half, out_channels, 1, activation=nn.SiLU)
-        self.m = nn.ModuleList(
-            nn.Sequential(_conv_norm(half, half, 1, activation=nn.SiLU), _conv_norm(half, half, activation=nn.SiLU))
-            for _ in range(depth)
-        )
-        self.shortcut = shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.cv1(x)
-        for bottleneck in self.m:
-            out = out + bottleneck(out) if self.shortcut else bottleneck(out)
-        return self.cv3(torch.cat([out, self.cv2(x)], 1))
-
-
-class PooledPyramid(nn.Module):
-    """YOLO's SPPF: three 5x5 max poolings in a row, all concatenated."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.cv1 = _conv_norm(channels, channels // 2, 1, activation=nn.SiLU)
-        self.pool = nn.MaxPool2d(5, 1, 2)
-        self.cv2 = _conv_norm(2 * channels, channels, 1, activation=nn.SiLU)
-
-    def forward(self, x: Tensor) -> Tensor:
-        parts = [self.cv1(x)]
-        for _ in range(3):
-            parts.append(self.pool(parts[-1]))
-        return self.cv2(torch.cat(parts, 1))
-
-
-class Yolo(nn.Module):
-    """A detector like YOLOv5: CSP backbone, feature pyramid down and up again, a head at strides 8, 16 and 32."""
-
-    def __init__(self, num_classes: int = 80, width: float = 0.5) -> None:
-        super().__init__()
-        one, two, three, four, five = (_scale(value, width) for value in (64, 128, 256, 512, 1024))
-
-        def down(channels: int, out: int, kernel: int = 3) -> nn.Sequential:
-            return _conv_norm(channels, out, kernel, 2, activation=nn.SiLU)
-
-        def narrow(channels: int, out: int) -> nn.Sequential:
-            return _conv_norm(channels, out, 1, activation=nn.SiLU)
-
-        self.stem = nn.Sequential(down(3, one), down(one, two), CrossStage(two, two, 1))
-        self.stage3 = nn.Sequential(down(two, three), CrossStage(three, three, 2))
-        self.stage4 = nn.Sequential(down(three, four), CrossStage(four, four, 3))
-        self.stage5 = nn.Sequential(down(four, five), CrossStage(five, five, 1), PooledPyramid(five))
-        self.up5, self.merge4 = narrow(five, four), CrossStage(2 * four, four, 1, shortcut=False)
-        self.up4, self.out3 = narrow(four, three), CrossStage(2 * three, three, 1, shortcut=False)
-        self.down3, self.out4 = down(three, three), CrossStage(2 * three, four, 1, shortcut=False)
-        self.down4, self.out5 = down(four, four), CrossStage(2 * four, five, 1, shortcut=False)
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest")
-        anchors, values = 3, num_classes + 5
-        self.heads = nn.ModuleList(nn.Conv2d(channels, anchors * values, 1) for channels in (three, four, five))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        three = self.stage3(self.stem(x))
-        four = self.stage4(three)
-        top5 = self.up5(self.stage5(four))
-        top4 = self.up4(self.merge4(torch.cat([self.upsample(top5), four], 1)))
-        fine = self.out3(torch.cat([self.upsample(top4), three], 1))
-        medium = self.out4(torch.cat([self.down3(fine), top4], 1))
-        coarse = self.out5(torch.cat([self.down4(medium), top5], 1))
-        return self.heads[0](fine), self.heads[1](medium), self.heads[2](coarse)
-
-
-def yolo(num_classes: int = 80, width: float = 0.5) -> nn.Module:
-    """A YOLO-style detector, by default as large as YOLOv5-s; height and width are multiples of 32."""
-    return Yolo(num_classes, width)
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

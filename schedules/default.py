@@ -102,11 +102,8 @@ def _alone(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[float, Places]]:
     """(cycles to pack the input, layouts) of a layer by itself."""
     target = plain_layout(workload.out_channels, workload.out_height, workload.out_width)
     residual = target if workload.epilogue.residual else None
-    plain = plain_layout(workload.in_channels, workload.height, workload.width)
-    if plain.readable(workload):
-        yield 0.0, Places(plain, target, residual)
     for source in layouts(workload, isa):
-        pack = workload.batch * pack_cycles(source, isa.widths[0].lanes)
+        pack = 0.0 if source.plain else workload.batch * pack_cycles(source, isa.widths[0].lanes)
         yield pack, Places(source, target, residual)
 
 
@@ -123,11 +120,17 @@ def best_schedule(
 
 
 def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
-    """Layouts of the input among which the fastest is worth looking for."""
+    """Layouts of the input among which the fastest is worth looking for; NCHW, where it is one of them, is the last."""
+    plain = plain_layout(workload.in_channels, workload.height, workload.width)
+    made = _made_layouts(workload, isa, plain)
+    return (*made, plain) if plain.readable(workload) else made
+
+
+def _made_layouts(workload: ConvWorkload, isa: Isa, plain: PlaneLayout) -> tuple[PlaneLayout, ...]:
+    """Layouts that are made for the reader."""
     slack = 2 * isa.widths[0].lanes
     found = {}
     if workload.kernel == (1, 1) and not any(workload.padding):
-        plain = plain_layout(workload.in_channels, workload.height, workload.width)
         found[replace(plain, slack=slack * workload.stride[1])] = None
         if workload.stride != (1, 1):
             # Only what is read; other readers want every element, which is then skipped as it is loaded.

@@ -157,9 +157,7 @@ def _places(
 ) -> tuple[Places, NDArray[np.int64], tuple[int, int]]:
     """Layouts of a convolution's tensors, in which others may have a part; places of the input's channels, and first
     places of those of output and residual."""
-    sources = [*layouts(w, isa)]
-    plain = plain_layout(w.in_channels, w.height, w.width)
-    sources += [plain] if plain.readable(w) else []
+    sources = layouts(w, isa)
     source = sources[rng.integers(len(sources))]
     slots = np.arange(w.in_channels)
     if not source.plain and rng.random() < 0.3:

@@ -13,15 +13,14 @@ from dataclasses import asdict
 from typing import Any
 
 from pconvgen.arena import ActivationMemory, Lifetime, largest_live_set, pack
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat import module_pass, variables_of
+from pconvgen.tvm_compat.allocations import (
     allocated_bytes,
     in_arena,
     is_kernel_call,
     is_view,
-    module_pass,
     result_variables,
     straight_bindings,
-    variables_of,
 )
 
 MEMORY = "pconvgen.memory"

@@ -95,9 +95,7 @@ class Convolution:
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
-        w = self.layer.site.workload
-        plain = plain_layout(w.in_channels, w.height, w.width)
-        return [*layouts(w, self._isa), *([plain] if plain.readable(w) else [])]
+        return layouts(self.layer.site.workload, self._isa)
 
     def can_read(self, number: int, source: PlaneLayout) -> bool:
         """Whether the data (0) or the residual (1) may lie so."""
@@ -169,9 +167,7 @@ class Pooling:
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
-        _, *size = shape_of(self.pool.data) or ()
-        plain = plain_layout(*size)
-        return [plain] if self.reads[0] is None else [plain, replace(plain, slack=2 * self._lanes)]
+        return _rows(self.pool.data, self.reads[0], self._lanes)
 
     def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Of storing the results, as everything else does not depend on layouts."""
@@ -235,9 +231,7 @@ class Elementwise:
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the data: rows as they are."""
-        _, *size = shape_of(self.chain.data) or ()
-        plain = plain_layout(*size)
-        return [plain] if self.reads[0] is None else [plain, replace(plain, slack=2 * self._lanes)]
+        return _rows(self.chain.data, self.reads[0], self._lanes)
 
     def can_read(self, _number: int, source: PlaneLayout) -> bool:
         """Whether the data or what is added may lie so."""
@@ -292,6 +286,13 @@ class Elementwise:
             computed=self._computed,
         )
         tensors.write(self.writes, kernel, args)
+
+
+def _rows(data: Any, home: Home | None, lanes: int) -> list[PlaneLayout]:
+    """Layouts of a tensor for readers of rows as they are; without a home it is NCHW and stays so."""
+    _, *size = shape_of(data) or ()
+    plain = plain_layout(*size)
+    return [plain] if home is None else [plain, replace(plain, slack=2 * lanes)]
 
 
 def _first(home: Home | None) -> int:

@@ -19,9 +19,9 @@ from typing import Any
 from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
 from pconvgen.templates.activations import ELEMENTARY
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat import PrimFunc, is_static, module_pass
+from pconvgen.tvm_compat.schedules import (
     BlockInfo,
-    PrimFunc,
     PrimFuncSchedule,
     ScheduleError,
     blocks_of,
@@ -30,10 +30,8 @@ from pconvgen.tvm_compat import (
     in_conditions,
     inlined,
     is_scheduled,
-    is_static,
     map_functions,
     marked_scheduled,
-    module_pass,
     replace_calls,
 )
 

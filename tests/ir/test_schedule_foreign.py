@@ -13,7 +13,8 @@ pytest.importorskip("tvm")
 from pconvgen.frontend import load_model
 from pconvgen.pipeline import phases
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import PrimFunc, is_scheduled
+from pconvgen.tvm_compat import PrimFunc
+from pconvgen.tvm_compat.schedules import is_scheduled
 
 
 class Join(nn.Module):

@@ -75,9 +75,7 @@ def places_of(w: ConvWorkload, isa: Isa) -> list[Places | None]:
     target = plain_layout(w.out_channels, w.out_height, w.out_width)
     padded = ConvWorkload(1, w.out_channels, w.out_height, w.out_width, 1, (3, 3), padding=(1, 1, 1, 1))
     gaps = layouts(padded, isa)[0]
-    plain = plain_layout(w.in_channels, w.height, w.width)
-    sources = [*layouts(w, isa), *([plain] if plain.readable(w) else [])]
-    return [Places(source, out) for source in sources for out in (target, gaps)]
+    return [Places(source, out) for source in layouts(w, isa) for out in (target, gaps)]
 
 
 def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa, places: Places | None) -> None:

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,9 @@ from numpy.typing import NDArray
 from tvm import relax
 from tvm.relax import VMExecutable as Executable
 from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
-from tvm.s_tir import Schedule as PrimFuncSchedule
-from tvm.s_tir.dlight.analysis import SBlockInfo as BlockInfo
-from tvm.s_tir.dlight.analysis import normalize_prim_func
-from tvm.s_tir.dlight.base import try_inline_contiguous_spatial
-from tvm.s_tir.schedule import ScheduleError as ScheduleError
 from tvm.script.ir_builder import IRBuilder
-from tvm.sym import Analyzer
-from tvm.sym.pattern import detect_linear_equation
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
-from tvm_ffi import structural_map, structural_walk
 
 from pconvgen.precision import LARGEST_HALF
 
@@ -221,11 +213,17 @@ def layer_names(module: Any) -> dict[str, str]:
     return {str(variable): str(layer) for variable, layer in names.items()}
 
 
+def with_functions(module: Any, functions: Mapping[Any, Any]) -> Any:
+    """A module with `functions`, variable or name -> function, beside or in place of those that `module` has."""
+    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
+    for variable, function in functions.items():
+        result[variable] = function
+    return result
+
+
 def with_main_attr(module: Any, key: str, value: Any) -> Any:
     """`module` with an attribute of "main" set."""
-    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
-    result[module.get_global_var("main")] = module["main"].with_attr(key, value)
-    return result
+    return with_functions(module, {"main": module["main"].with_attr(key, value)})
 
 
 def main_results(module: Any) -> list[Any]:
@@ -243,10 +241,9 @@ def returning(module: Any, variables: list[Any]) -> Any:
     copies = [relax.VarBinding(output, variable) for output, variable in zip(outputs, variables, strict=True)]
     block = relax.DataflowBlock([*(main_bindings(module) or []), *copies])
     body = builder.normalize(relax.SeqExpr([block], relax.Tuple(outputs)))
-    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
-    main = relax.Function(function.params, body, body.ty, function.is_pure, function.attrs)
-    result[module.get_global_var("main")] = main
-    return result
+    return with_functions(
+        module, {"main": relax.Function(function.params, body, body.ty, function.is_pure, function.attrs)}
+    )
 
 
 Emit = Callable[..., Any]
@@ -288,9 +285,7 @@ def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any], *, typed: b
     function = module["main"]
     body = builder.normalize(relax.SeqExpr([relax.DataflowBlock(bindings)], function.body.body))
     rebuilt = relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
-    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
-    result[module.get_global_var("main")] = rebuilt
-    return result
+    return with_functions(module, {"main": rebuilt})
 
 
 def substitute(expr: Any, replaced: dict[Any, Any]) -> Any:
@@ -428,96 +423,7 @@ class KernelCalls:
 
     def add_to(self, module: Any) -> Any:
         """`module` with the kernels that were called."""
-        result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
-        for variable, function in self._functions.values():
-            result[variable] = function
-        return result
-
-
-def map_functions(module: Any, change: Callable[[PrimFunc], PrimFunc]) -> Any:
-    """`module` with every TIR function replaced by what `change` makes of it."""
-    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
-    for variable, function in module.functions.items():
-        if isinstance(function, PrimFunc):
-            result[variable] = change(function)
-    return result
-
-
-def is_scheduled(function: PrimFunc) -> bool:
-    """Whether a TIR function says that it needs no schedule."""
-    return bool(function.attrs and function.attrs.get("tirx.is_scheduled"))
-
-
-def marked_scheduled(schedule: PrimFuncSchedule) -> PrimFunc:
-    """The function of a schedule, for FuseOps and others to leave alone."""
-    return schedule.mod["main"].with_attr("tirx.is_scheduled", True).with_attr("op_pattern", OPAQUE)
-
-
-def blocks_of(schedule: PrimFuncSchedule) -> list[BlockInfo]:
-    """The blocks of a function, each brought to one loop for each of its axes; none when that cannot be done."""
-    return list(normalize_prim_func(schedule) or [])
-
-
-def inlined(function: PrimFunc) -> PrimFunc:
-    """`function` with its elementwise blocks inlined into their readers."""
-    schedule = PrimFuncSchedule(function)
-    try_inline_contiguous_spatial(schedule, normalize_prim_func(schedule))
-    return schedule.mod["main"]
-
-
-def coefficients(region: Any, axes: list[Any]) -> list[int | None]:
-    """By how many elements the beginning of a region of a buffer moves with each of `axes`; None: not by a constant."""
-    sizes = [int(size) for size in region.source.shape]
-    strides = [int(np.prod(sizes[axis + 1 :], dtype=np.int64)) for axis in range(len(sizes))]
-    place = sum((each.min * stride for each, stride in zip(region.region, strides, strict=True)), T.int64(0))
-    found: list[int | None] = []
-    for axis in axes:
-        linear = detect_linear_equation(Analyzer().simplify(place), [axis])
-        number = linear[0] if linear else None
-        found.append(int(number) if isinstance(number, tvm.tirx.IntImm) else None)
-    return found
-
-
-def replace_calls(function: PrimFunc, name: str, expression: Callable[..., Any]) -> PrimFunc:
-    """`function` with calls of the operator `tirx.name` on float32 scalars as expression(lanes, argument, bind)."""
-
-    def replaced(call: Any) -> Any:
-        if op_name(call).rpartition(".")[2] != name or str(call.ty.dtype) != "float32":
-            return call
-        bound: list[tuple[Any, Any]] = []
-
-        def bind(value: Any) -> Any:
-            variable = tvm.tirx.Var(name, value.ty.dtype)
-            bound.append((variable, value))
-            return variable
-
-        result = expression(1, bind(call.args[0]), bind)
-        for variable, value in reversed(bound):
-            result = tvm.tirx.Let(variable, value, result)
-        return result
-
-    return structural_map(function, (tvm.ir.Call, replaced))
-
-
-def in_conditions(block: Any, axes: list[Any]) -> list[bool]:
-    """For each of `axes`, whether a condition inside of a block depends on it."""
-    conditions: list[Any] = []
-    found: list[Any] = []
-
-    def call(node: Any) -> None:
-        if op_name(node).endswith(".if_then_else"):
-            conditions.append(node.args[0])
-
-    selects = (tvm.tirx.Select, lambda select: conditions.append(select.condition))
-    structural_walk(block.body, ((tvm.ir.Call, call), selects))
-    for condition in conditions:
-        structural_walk(condition, (tvm.ir.Var, found.append))
-    return [any(axis.same_as(variable) for variable in found) for axis in axes]
-
-
-def dataflow_views(module: Any) -> Any:
-    """`module` with reshapes, which TVM has made loops of, as views of their data."""
-    return relax.transform.DeadCodeElimination()(relax.transform.RewriteDataflowReshape()(module))
+        return with_functions(module, dict(self._functions.values()))
 
 
 def legalise(target: Any) -> Any:
@@ -541,66 +447,6 @@ def _sequence(target: Any, *stages: Callable[[Any], list[Any]]) -> Any:
             return tvm.transform.Sequential([one for stage in stages for one in stage(target)])(module)
 
     return lower
-
-
-def straight_bindings(module: Any) -> list[Any]:
-    """The bindings of all blocks of "main", in order."""
-    return [binding for block in module["main"].body.blocks for binding in block.bindings]
-
-
-def result_variables(module: Any) -> list[Any]:
-    """The variables in what "main" returns."""
-    return variables_of(module["main"].body.body)
-
-
-def is_view(expr: Any) -> bool:
-    """Whether the value of `expr` lies in the memory of the variables in it, and needs none of its own."""
-    views = ("relax.reshape", "relax.memory.view", "relax.memory.ensure_zero_offset")
-    return isinstance(expr, relax.Var | relax.Tuple | relax.TupleGetItem) or is_op(expr, *views)
-
-
-def is_kernel_call(module: Any, expr: Any) -> bool:
-    """Whether `expr` calls a TIR function of `module`, which reads and writes its arguments and keeps none."""
-    called = expr.op if isinstance(expr, tvm.ir.Call) else None
-    return isinstance(called, tvm.ir.GlobalVar) and isinstance(module[called], PrimFunc)
-
-
-def allocated_bytes(expr: Any) -> int | None:
-    """The bytes of the tensor in main memory that `expr` allocates; None when it does not, or they are not known."""
-    if not is_op(expr, "relax.builtin.alloc_tensor") or shape_of(expr) is None:
-        return None
-    if (int(expr.args[2].value), str(expr.args[3].value)) != (0, "global"):
-        return None
-    return math.prod(shape_of(expr) or ()) * -(-tvm.DataType(dtype_of(expr)).bits // 8)
-
-
-def in_arena(module: Any, offsets: dict[Any, int], nbytes: int) -> Any:
-    """`module` with the tensors that "main" allocates at `offsets`, variable -> bytes, in one arena of `nbytes`."""
-    builder = relax.BlockBuilder()
-    bindings: list[Any] = []
-
-    def bind(name: str, expr: Any) -> Any:
-        value = builder.normalize(expr)
-        bindings.append(relax.VarBinding(relax.Var(name, value.ty), value))
-        return bindings[-1].var
-
-    arena = bind("arena", relax.op.memory.alloc_storage(relax.ShapeExpr([nbytes]), 0, "global", "uint8"))
-    for binding in straight_bindings(module):
-        offset = offsets.get(binding.var)
-        if offset is None:
-            bindings.append(binding)
-            continue
-        shape, dtype = binding.value.args[:2]
-        tensor = relax.op.memory.alloc_tensor(arena, offset, shape, dtype.value)
-        if offset:
-            # Compiled kernels read the pointer and not the offset in a tensor; this moves the offset into the pointer.
-            tensor = relax.op.memory.ensure_zero_offset(bind(f"{binding.var.name}_at", tensor))
-        bindings.append(relax.VarBinding(binding.var, builder.normalize(tensor)))
-    main = module["main"]
-    body = builder.normalize(relax.SeqExpr([relax.BindingBlock(bindings)], main.body.body))
-    result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
-    result[module.get_global_var("main")] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-    return result
 
 
 def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Executable:

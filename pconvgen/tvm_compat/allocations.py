@@ -1,0 +1,71 @@
+"""The tensors that "main" allocates once it is a sequence of kernel calls."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.tirx import PrimFunc
+
+from pconvgen.tvm_compat import dtype_of, is_op, shape_of, variables_of, with_functions
+
+
+def straight_bindings(module: Any) -> list[Any]:
+    """The bindings of all blocks of "main", in order."""
+    return [binding for block in module["main"].body.blocks for binding in block.bindings]
+
+
+def result_variables(module: Any) -> list[Any]:
+    """The variables in what "main" returns."""
+    return variables_of(module["main"].body.body)
+
+
+def is_view(expr: Any) -> bool:
+    """Whether the value of `expr` lies in the memory of the variables in it, and needs none of its own."""
+    views = ("relax.reshape", "relax.memory.view", "relax.memory.ensure_zero_offset")
+    return isinstance(expr, relax.Var | relax.Tuple | relax.TupleGetItem) or is_op(expr, *views)
+
+
+def is_kernel_call(module: Any, expr: Any) -> bool:
+    """Whether `expr` calls a TIR function of `module`, which reads and writes its arguments and keeps none."""
+    called = expr.op if isinstance(expr, tvm.ir.Call) else None
+    return isinstance(called, tvm.ir.GlobalVar) and isinstance(module[called], PrimFunc)
+
+
+def allocated_bytes(expr: Any) -> int | None:
+    """The bytes of the tensor in main memory that `expr` allocates; None when it does not, or they are not known."""
+    if not is_op(expr, "relax.builtin.alloc_tensor") or shape_of(expr) is None:
+        return None
+    if (int(expr.args[2].value), str(expr.args[3].value)) != (0, "global"):
+        return None
+    return math.prod(shape_of(expr) or ()) * -(-tvm.DataType(dtype_of(expr)).bits // 8)
+
+
+def in_arena(module: Any, offsets: dict[Any, int], nbytes: int) -> Any:
+    """`module` with the tensors that "main" allocates at `offsets`, variable -> bytes, in one arena of `nbytes`."""
+    builder = relax.BlockBuilder()
+    bindings: list[Any] = []
+
+    def bind(name: str, expr: Any) -> Any:
+        value = builder.normalize(expr)
+        bindings.append(relax.VarBinding(relax.Var(name, value.ty), value))
+        return bindings[-1].var
+
+    arena = bind("arena", relax.op.memory.alloc_storage(relax.ShapeExpr([nbytes]), 0, "global", "uint8"))
+    for binding in straight_bindings(module):
+        offset = offsets.get(binding.var)
+        if offset is None:
+            bindings.append(binding)
+            continue
+        shape, dtype = binding.value.args[:2]
+        tensor = relax.op.memory.alloc_tensor(arena, offset, shape, dtype.value)
+        if offset:
+            # Compiled kernels read the pointer and not the offset in a tensor; this moves the offset into the pointer.
+            tensor = relax.op.memory.ensure_zero_offset(bind(f"{binding.var.name}_at", tensor))
+        bindings.append(relax.VarBinding(binding.var, builder.normalize(tensor)))
+    main = module["main"]
+    body = builder.normalize(relax.SeqExpr([relax.BindingBlock(bindings)], main.body.body))
+    arranged = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    return with_functions(module, {"main": arranged})
