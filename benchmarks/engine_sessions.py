@@ -1,31 +1,23 @@
 """How each engine converts, loads and runs a network, on one thread in float32; runs in the engine's own environment.
 
 An engine is a class: `convert(source)`, from model.onnx to whatever it reads, written beside it, and a session of what
-was converted. This file needs numpy and the engine only, nothing of pconvgen.
+was converted, with `infer()` for one inference and `outputs()` for what the last one computed, a list of arrays. This
+file needs numpy and the engine only, nothing of pconvgen.
 """
 
 import sys
 import time
-from abc import ABC, abstractmethod
 from pathlib import Path
 
 import numpy as np
 
 
-class Session(ABC):
+class Session:
     """A network in an engine; `inputs` and outputs are float32 NCHW arrays, by name and in the network's order."""
 
     @staticmethod
     def convert(source):
         """Writes what the engine reads; engines that read ONNX have nothing to do."""
-
-    @abstractmethod
-    def infer(self):
-        """One inference."""
-
-    @abstractmethod
-    def outputs(self):
-        """What the last inference computed, a list of arrays."""
 
     def seconds(self):
         """How long one inference takes, from here."""
