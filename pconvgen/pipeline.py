@@ -42,7 +42,7 @@ def phases(target: Target, *, dense: bool = False, precision: Precision = FLOAT3
         ("schedule", ScheduleForeign(target)),
         # Kernels write into tensors, and these lie in one arena.
         ("calls", call_kernels(llvm_target(target))),
-        ("memory", PlanMemory()),
+        ("memory", PlanMemory(target)),
     ]
 
 

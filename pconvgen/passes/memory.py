@@ -13,8 +13,10 @@ from dataclasses import asdict
 from typing import Any
 
 from pconvgen.arena import ActivationMemory, Lifetime, largest_live_set, pack
+from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import module_pass, variables_of
 from pconvgen.tvm_compat.allocations import (
+    HUGE_PAGE,
     allocated_bytes,
     in_arena,
     is_kernel_call,
@@ -26,6 +28,9 @@ from pconvgen.tvm_compat.allocations import (
 MEMORY = "pconvgen.memory"
 """Module attribute: JSON of the ActivationMemory."""
 
+LARGE = 2 * HUGE_PAGE
+"""Bytes of an arena that huge pages are worth asking for."""
+
 
 @module_pass
 class PlanMemory:
@@ -34,7 +39,14 @@ class PlanMemory:
     It wants calls of kernels with their outputs as arguments (`call_kernels`). What "main" returns stays a tensor of
     its own, since the caller keeps it, and so does what anything but a kernel reads, or what has a dynamic shape: TVM's
     own planner takes care of it. The sizes are left in the module's attribute MEMORY.
+
+    Parameters
+    ----------
+    target: what code is generated for; with 64-bit addresses a large arena asks for huge pages.
     """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module; the same one when nothing can be planned."""
@@ -42,7 +54,9 @@ class PlanMemory:
         if not tensors:
             return module
         arena = pack(list(tensors.values()))
-        planned = in_arena(module, dict(zip(tensors, arena.offsets, strict=True)), arena.nbytes)
+        offsets = dict(zip(tensors, arena.offsets, strict=True))
+        large = arena.nbytes >= LARGE and not self.target.triple.startswith("armv7")
+        planned = in_arena(module, offsets, arena.nbytes, huge_pages=large)
         memory = ActivationMemory(arena.nbytes, largest_live_set(list(tensors.values())))
         return planned.with_attr(MEMORY, json.dumps(asdict(memory)))
 

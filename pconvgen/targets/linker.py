@@ -60,7 +60,7 @@ _MATH = (
 )
 # fmt: on
 LIBM = frozenset(_MATH) | frozenset(f"{name}f" for name in _MATH)
-LIBC = frozenset({"memcpy", "memmove", "memset", "memcmp"})
+LIBC = frozenset({"memcpy", "memmove", "memset", "memcmp", "madvise"})
 
 SONAMES: dict[Platform, dict[str, str]] = {
     "host": {"libm": "libm.so.6", "libc": "libc.so.6"},

@@ -9,7 +9,11 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
-from pconvgen.tvm_compat import dtype_of, is_op, shape_of, variables_of, with_functions
+from pconvgen.tvm_compat import T, dtype_of, is_op, prim_func, shape_of, variables_of, with_functions
+
+HUGE_PAGE = 1 << 21
+"""Bytes of a huge page of x86, and of 64-bit ARM with pages of 4 KiB."""
+_MADV_HUGEPAGE = 14
 
 
 def straight_bindings(module: Any) -> list[Any]:
@@ -43,8 +47,11 @@ def allocated_bytes(expr: Any) -> int | None:
     return math.prod(shape_of(expr) or ()) * -(-tvm.DataType(dtype_of(expr)).bits // 8)
 
 
-def in_arena(module: Any, offsets: dict[Any, int], nbytes: int) -> Any:
-    """`module` with the tensors that "main" allocates at `offsets`, variable -> bytes, in one arena of `nbytes`."""
+def in_arena(module: Any, offsets: dict[Any, int], nbytes: int, *, huge_pages: bool) -> Any:
+    """`module` with the tensors that "main" allocates at `offsets`, variable -> bytes, in one arena of `nbytes`.
+
+    With `huge_pages`, "main" asks the system for them; that needs 64-bit Linux or Android, and two of them at least.
+    """
     builder = relax.BlockBuilder()
     bindings: list[Any] = []
 
@@ -54,6 +61,13 @@ def in_arena(module: Any, offsets: dict[Any, int], nbytes: int) -> Any:
         return bindings[-1].var
 
     arena = bind("arena", relax.op.memory.alloc_storage(relax.ShapeExpr([nbytes]), 0, "global", "uint8"))
+    functions = {}
+    if huge_pages:
+        advise = tvm.ir.GlobalVar("advise")
+        functions[advise] = _advise(nbytes)
+        relax.expr._update_type(advise, functions[advise].ty)
+        whole = relax.op.memory.alloc_tensor(arena, 0, relax.ShapeExpr([nbytes]), "uint8")
+        bind("advised", relax.Call(advise, [bind("whole", whole)]))
     for binding in straight_bindings(module):
         offset = offsets.get(binding.var)
         if offset is None:
@@ -68,4 +82,19 @@ def in_arena(module: Any, offsets: dict[Any, int], nbytes: int) -> Any:
     main = module["main"]
     body = builder.normalize(relax.SeqExpr([relax.BindingBlock(bindings)], main.body.body))
     arranged = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-    return with_functions(module, {"main": arranged})
+    return with_functions(module, {"main": arranged, **functions})
+
+
+def _advise(nbytes: int) -> PrimFunc:
+    """A kernel that asks for huge pages under a buffer, as far as whole ones fit wherever it begins.
+
+    Kernels go from channel to channel, each of which has pages of its own: small ones are more than a TLB holds. Asking
+    again for what is there already takes the system some microseconds.
+    """
+    with prim_func("advise") as get:
+        buffer = T.arg("buffer", T.buffer((nbytes,), "uint8"))
+        behind = T.handle_add_byte_offset(buffer.data, T.int64(HUGE_PAGE - 1))
+        first = T.call_llvm_pure_intrin("handle", "llvm.ptrmask", behind, T.int64(-HUGE_PAGE))
+        size = T.int64((nbytes - HUGE_PAGE) // HUGE_PAGE * HUGE_PAGE)
+        T.evaluate(T.call_extern("int32", "madvise", first, size, T.int32(_MADV_HUGEPAGE)))
+    return get().without_attr("global_symbol")

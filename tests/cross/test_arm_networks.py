@@ -60,3 +60,15 @@ def test_activations_over_all_floats(activation: nn.Module) -> None:
 def test_transposed_convolutions_and_pooling(target: str) -> None:
     model = load_model(segmenter("simd_block"), example=(torch.zeros(SHAPE),))
     assert relative_error(pconvgen.compile(model, target)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("target", ["cortex-a76", "android-arm64"])
+def test_a_large_picture(target: str) -> None:
+    """Its arena asks the system for huge pages, which must be there to be asked."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
+    model = load_model(nn.Sequential(*layers).eval(), example=(torch.zeros(1, 4, 480, 640),))
+    compiled = pconvgen.compile(model, target)
+    assert compiled.manifest.memory is not None
+    assert compiled.manifest.memory.nbytes > 1 << 22
+    assert relative_error(compiled) <= TOLERANCE

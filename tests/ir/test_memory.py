@@ -67,7 +67,7 @@ def lowered(source: Any) -> Any:
 
 
 def planned(source: Any) -> Any:
-    return PlanMemory()(lowered(source))
+    return PlanMemory(get_target("host"))(lowered(source))
 
 
 def run(source: Any, *inputs: np.ndarray, memory: bool) -> list[np.ndarray]:
@@ -232,3 +232,31 @@ def test_random_graphs_compute_what_tvm_computes(seed: int) -> None:
     data = rng.standard_normal((1, 3, 10, 10)).astype("float32")
     for mine, theirs in zip(run(source, data, memory=True), run(source, data, memory=False), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("target", "rows", "asks"), [("host", 1024, True), ("host", 64, False), ("cortex-a7", 1024, False)]
+)
+def test_a_large_arena_asks_for_huge_pages(target: str, rows: int, asks: bool) -> None:
+    shape = (rows, 1024)
+    kind = relax.TensorType(shape, "float32")
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", kind)
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            y = x
+            for _ in range(3):
+                y = builder.emit(relax.op.nn.softmax(builder.emit(relax.op.negative(y))))
+            result = builder.emit_output(y)
+        builder.emit_func_output(result)
+    module = PlanMemory(get_target(target))(lowered(builder.finalize()))
+    assert ("advise" in [variable.name_hint for variable in module.get_global_vars()]) == asks
+    if target == "host":
+        machine = relax.VirtualMachine(compile_module(module, TARGET), tvm.cpu())
+        data = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        expected = data
+        for _ in range(3):
+            powers = np.exp(-expected)
+            expected = powers / powers.sum(1, keepdims=True)
+        for _ in range(2):
+            np.testing.assert_allclose(machine["main"](tvm.runtime.tensor(data)).numpy(), expected, rtol=1e-5)
