@@ -259,4 +259,4 @@ def test_a_large_arena_asks_for_huge_pages(target: str, rows: int, asks: bool) -
             powers = np.exp(-expected)
             expected = powers / powers.sum(1, keepdims=True)
         for _ in range(2):
-            np.testing.assert_allclose(machine["main"](tvm.runtime.tensor(data)).numpy(), expected, rtol=1e-5)
+            np.testing.assert_allclose(machine["main"](tvm.runtime.tensor(data)).numpy(), expected, rtol=1e-4)
