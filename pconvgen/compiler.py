@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from pconvgen.decision import Decision
 from pconvgen.devices import BenchResult, Device, Model, get_device
 from pconvgen.devices.device import named_outputs, ordered_inputs
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.errors import PconvgenError, PconvgenWarning, UsageError
 from pconvgen.files import replacing
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.spec import last_line
 from pconvgen.manifest import Manifest
+from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.lower import decisions_of
 from pconvgen.passes.memory import memory_of
 from pconvgen.pipeline import run
@@ -143,6 +145,7 @@ def compile(
     dtype: str = "float32",
     accumulate: str | None = None,
     weights: str | None = None,
+    records: str | Path | None = None,
 ) -> CompiledModel:
     """Compiles a pruned model.
 
@@ -157,6 +160,8 @@ def compile(
     dtype: of activations, float32 or float16; the model's inputs and outputs are float32 in either.
     accumulate: of sums; without it, `dtype`.
     weights: of weights in the library; without it, `dtype`.
+    records: a file that `pconvgen tune` wrote. Layers of which it has records of this target, and for the host of this
+        machine's processor, get the schedule that was measured to be fastest.
 
     Raises
     ------
@@ -167,7 +172,8 @@ def compile(
     preset, formats = get_target(target), precision(dtype, accumulate=accumulate, weights=weights)
     check_formats(preset, formats)
     imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
-    lowered, decisions = lower(imported, preset, dense=dense, precision=formats)
+    planner = plan_layer if records is None else _recorded_planner(Path(records), preset)
+    lowered, decisions = lower(imported, preset, dense=dense, precision=formats, planner=planner)
     outputs = tuple((spec.name, spec.shape, spec.dtype) for spec in imported.outputs)
     manifest = Manifest(
         target=preset.name,
@@ -183,15 +189,34 @@ def compile(
     return CompiledModel(imported, preset, manifest, executable)
 
 
+def _recorded_planner(path: Path, target: Target) -> Planner:
+    from pconvgen.tuning.lookup import recorded_planner
+    from pconvgen.tuning.store import read_records
+
+    planner, found = recorded_planner(read_records(path), target, get_device("local") if target.is_host else None)
+    if not found:
+        warnings.warn(
+            f"{path}: no record is of {target.name} on this kind of device; schedules are predicted",
+            PconvgenWarning,
+            stacklevel=3,
+        )
+    return planner
+
+
 def lower(
-    imported: Imported, target: Target, *, dense: bool = False, precision: Precision = FLOAT32
+    imported: Imported,
+    target: Target,
+    *,
+    dense: bool = False,
+    precision: Precision = FLOAT32,
+    planner: Planner = plan_layer,
 ) -> tuple[Any, tuple[Decision, ...]]:
     """The model's module after all passes, and what they decided; nothing is built yet.
 
     Raises PconvgenError when TVM cannot lower an operator, or a weight does not fit its format.
     """
     with _tvm_errors("lower", imported):
-        lowered = run(imported.module, target, dense=dense, precision=precision)
+        lowered = run(imported.module, target, dense=dense, precision=precision, planner=planner)
     return lowered, decisions_of(lowered)
 
 

@@ -49,3 +49,7 @@ class UsageError(PconvgenError):
     """The request itself is wrong: an unknown name, a shape that does not parse, a missing option."""
 
     exit_code = 2
+
+
+class PconvgenWarning(UserWarning):
+    """Something that a user should know and that stops nothing. The command line prints it as one line."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.half import check_range
 from pconvgen.passes.lower import LowerLayers
 from pconvgen.passes.memory import PlanMemory
@@ -20,7 +21,9 @@ from pconvgen.tvm_compat import call_kernels, legalise
 Phase = tuple[str, Any]
 
 
-def phases(target: Target, *, dense: bool = False, precision: Precision = FLOAT32) -> list[Phase]:
+def phases(
+    target: Target, *, dense: bool = False, precision: Precision = FLOAT32, planner: Planner = plan_layer
+) -> list[Phase]:
     """Named passes, in order; each is a TVM pass that works in anybody's own pipeline.
 
     The front end has already bound the weights, folded masks and batch norm.
@@ -31,7 +34,7 @@ def phases(target: Target, *, dense: bool = False, precision: Precision = FLOAT3
         # Transposed convolutions become ordinary ones, whose outputs are interleaved.
         ("transposed", RewriteTransposed(target)),
         # Convolution with bias, residual and activation, and pooling, become calls of generated kernels.
-        ("lower", LowerLayers(target, dense, precision)),
+        ("lower", LowerLayers(target, dense, precision, planner)),
         # Nearest, linear and cubic resizing.
         ("resizes", LowerResizes(target)),
         # Softmax, and permutations that move the last axis.
@@ -46,12 +49,19 @@ def phases(target: Target, *, dense: bool = False, precision: Precision = FLOAT3
     ]
 
 
-def run(module: Any, target: Target, *, dense: bool = False, precision: Precision = FLOAT32) -> Any:
+def run(
+    module: Any,
+    target: Target,
+    *,
+    dense: bool = False,
+    precision: Precision = FLOAT32,
+    planner: Planner = plan_layer,
+) -> Any:
     """The module after all phases, ready to be built.
 
     Raises PconvgenError when a weight or a bias is too large for its format.
     """
-    for name, phase in phases(target, dense=dense, precision=precision):
+    for name, phase in phases(target, dense=dense, precision=precision, planner=planner):
         if name == "lower":
             check_range(module, precision)
         module = phase(module)

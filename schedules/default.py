@@ -11,7 +11,7 @@ from pconvgen.precision import FLOAT32
 from pconvgen.schedules.cost import TLB_KIB, channel_cycles, halo, pack_cycles, pixel_cycles, tile_channel_bytes
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
-from pconvgen.schedules.winograd import best_winograd, can_place
+from pconvgen.schedules.winograd import best_winograd, can_place, winograd_cycles, winograd_schedules
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout, plane_layout
 from pconvgen.workload import ConvWorkload
@@ -82,6 +82,26 @@ def rank(
         if winograd and candidate.structure == "dense" and workload.precision == FLOAT32:
             best += _winograd(workload, candidate, isa, l2_kib, options)
     return sorted(best, key=lambda choice: choice.cycles)
+
+
+def all_choices(
+    workload: ConvWorkload,
+    candidates: Iterable[Candidate],
+    isa: Isa,
+    l2_kib: int,
+    places: Places | None,
+    *,
+    winograd: bool = True,
+) -> Iterator[Choice]:
+    """Every legal choice in these layouts, in no order; None as `places` is for products of matrices only."""
+    for candidate in candidates:
+        for max_group, shape, schedule in schedules(workload, candidate, isa, l2_kib, places):
+            cycles = _cycles(workload, shape, schedule, isa, l2_kib, places)
+            yield Choice(candidate, max_group, schedule, cycles, places)
+        dense = candidate.structure == "dense" and workload.precision == FLOAT32
+        if winograd and dense and places is not None and can_place(places):
+            for fast in winograd_schedules(workload, isa):
+                yield Choice(candidate, 1, fast, winograd_cycles(workload, fast, isa, l2_kib, places.target), places)
 
 
 def _winograd(

@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 from typer.main import get_command
 
-from pconvgen.cli import bench, compile, doctor, explain, run, sparsify, targets
+from pconvgen.cli import bench, compile, doctor, explain, latency, records, run, sparsify, targets, tune, whatif
 from pconvgen.cli.guard import Commands
 
 app = typer.Typer(
@@ -25,11 +25,15 @@ for name, module in {
     "explain": explain,
     "run": run,
     "bench": bench,
+    "tune": tune,
+    "whatif": whatif,
     "sparsify": sparsify,
     "targets": targets,
     "doctor": doctor,
 }.items():
     app.command(name)(module.command)
+app.add_typer(records.app, name="records")
+app.add_typer(latency.app, name="latency")
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -44,6 +44,10 @@ def command(
             help="Format of weights in the library; float16 halves their bytes, on any target. Without it: --dtype.",
         ),
     ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Use the fastest schedules that `pconvgen tune` has measured."),
+    ] = None,
     explain: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write what was decided for each layer.")
     ] = None,
@@ -76,7 +80,7 @@ def command(
     preset = get_target(target)
     find_linker(preset)
     check_formats(preset, precision(dtype, accumulate=accumulate, weights=weights))
-    check_output(output, model, explain)
+    check_output(output, model, explain, records)
     if explain:
         check_output(explain, model)
 
@@ -86,7 +90,9 @@ def command(
 
         imported = load_model(model, shapes)
     with progress(f"compiling for {target}"):
-        compiled = compile(imported, target, dense=dense, dtype=dtype, accumulate=accumulate, weights=weights)
+        compiled = compile(
+            imported, target, dense=dense, dtype=dtype, accumulate=accumulate, weights=weights, records=records
+        )
     verified = ""
     with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
         # Before it is verified: running the model has LLVM change its constants, which would show in the library.

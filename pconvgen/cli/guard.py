@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from pconvgen.errors import PconvgenError
+from pconvgen.errors import PconvgenError, PconvgenWarning
 
 USAGE = 2
 INTERRUPTED = 130
@@ -43,6 +43,8 @@ class Commands(TyperGroup):
             with warnings.catch_warnings():
                 if not debug:
                     warnings.simplefilter("ignore")
+                    warnings.simplefilter("always", PconvgenWarning)
+                    warnings.showwarning = _show  # type: ignore[assignment]
                 code = super().main(words, **{**options, "standalone_mode": False}) or 0
             sys.stdout.flush()
         except BrokenPipeError:
@@ -74,6 +76,10 @@ def _described(error: BaseException) -> tuple[str, int]:
             return f"error: {where}the disk is full; free some space", 1
         return f"error: {where}{os.strerror(error.errno)}; check the path and its permissions", 1
     return _one_line(f"internal error: {type(error).__name__}: {error}; run again with --debug"), 1
+
+
+def _show(message: Warning | str, *_: Any) -> None:
+    print(_one_line(f"warning: {message}"), file=sys.stderr)
 
 
 def _one_line(text: str) -> str:

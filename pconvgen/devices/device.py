@@ -97,6 +97,17 @@ class Device(Protocol):
     ) -> BenchResult:
         """Measures repeated inferences for about `seconds`, at least ten. Raises what `run` raises."""
 
+    def measure(
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+        seconds: float = 0.5,
+    ) -> tuple[dict[str, np.ndarray], BenchResult]:
+        """What `run` and `bench` return, in one go. Raises what `run` raises."""
+
 
 def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """The model's inputs in its order, each C-contiguous.

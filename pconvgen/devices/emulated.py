@@ -97,21 +97,33 @@ class EmulatedDevice:
         ------
         UsageError: more than one thread (waiting threads spin, and their count is chance), or any choice of cores.
         """
+        return self.measure(model, inputs, threads=threads, cores=cores, seconds=seconds)[1]
+
+    def measure(
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+        seconds: float = 0.5,
+    ) -> tuple[dict[str, np.ndarray], BenchResult]:
+        """Outputs and instructions of one inference; see `bench`, and `Device.measure`."""
         _no_cores(cores)
         if threads != 1:
             raise UsageError(
                 "instructions are counted with one thread", found=threads, expected=1, remedy="leave --threads out"
             )
-        classes = self.profile(model, inputs)[1].classes
-        return BenchResult(
+        outputs, span = self.profile(model, inputs)
+        return outputs, BenchResult(
             median_ms=None,
             min_ms=None,
             times_ms=(),
             threads=threads,
             device=self.name,
             target=model.target,
-            instructions=sum(classes.values()),
-            classes=classes,
+            instructions=sum(span.classes.values()),
+            classes=span.classes,
         )
 
     def profile(self, model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Span]:

@@ -65,10 +65,7 @@ class LocalDevice:
     ) -> dict[str, np.ndarray]:
         """Outputs by name of one inference; see `Device.run`."""
         with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
-            folder = Path(name)
-            self._work(folder, model, inputs, threads, cores, seconds=None)
-            with np.load(folder / "outputs.npz") as stored:
-                return named_outputs(model, [stored[f"arr_{index}"] for index in range(len(stored.files))])
+            return self._work(Path(name), model, inputs, threads, cores, seconds=None)
 
     def bench(
         self,
@@ -80,11 +77,23 @@ class LocalDevice:
         seconds: float = 0.5,
     ) -> BenchResult:
         """Wall-clock times of repeated inferences; see `Device.bench`."""
+        return self.measure(model, inputs, threads=threads, cores=cores, seconds=seconds)[1]
+
+    def measure(
+        self,
+        model: Model,
+        inputs: Mapping[str, np.ndarray],
+        *,
+        threads: int = 1,
+        cores: Sequence[int] | None = None,
+        seconds: float = 0.5,
+    ) -> tuple[dict[str, np.ndarray], BenchResult]:
+        """Outputs of one inference and times of repeated ones; see `Device.measure`."""
         with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
             folder = Path(name)
-            self._work(folder, model, inputs, threads, cores, seconds=seconds)
+            outputs = self._work(folder, model, inputs, threads, cores, seconds=seconds)
             times = tuple(json.loads((folder / "times.json").read_text()))
-        return BenchResult(
+        return outputs, BenchResult(
             median_ms=statistics.median(times),
             min_ms=min(times),
             times_ms=times,
@@ -102,8 +111,8 @@ class LocalDevice:
         threads: int,
         cores: Sequence[int] | None,
         seconds: float | None,
-    ) -> None:
-        """Has a worker answer one request; what it writes is in the folder."""
+    ) -> dict[str, np.ndarray]:
+        """Has a worker answer one request: the outputs; what else it writes is in the folder."""
         chosen = check_threads(threads, cores)
         check_library(model, platform.machine(), remedy="use the emulated device, or a phone")
         np.savez(folder / "inputs.npz", *ordered_inputs(model, inputs))
@@ -117,6 +126,8 @@ class LocalDevice:
             env={**os.environ, "TVM_NUM_THREADS": str(threads)},
             remedy="compile the model again, on this machine",
         )
+        with np.load(folder / "outputs.npz") as stored:
+            return named_outputs(model, [stored[f"arr_{index}"] for index in range(len(stored.files))])
 
 
 def _cpu_model() -> str:

@@ -1,7 +1,7 @@
 """The process that loads a compiled model on this machine: `python -m pconvgen.devices.worker FOLDER`.
 
-The folder holds request.json and inputs.npz; the worker adds outputs.npz (run) or times.json (bench). It is a process
-of its own because a library can crash, and because TVM reads the number of threads once.
+The folder holds request.json and inputs.npz; the worker adds outputs.npz and, if times are asked for, times.json. It is
+a process of its own because a library can crash, and because TVM reads the number of threads once.
 """
 
 from __future__ import annotations
@@ -38,9 +38,8 @@ def main(folder: Path) -> None:
         # tvm.runtime.tensor copies to memory aligned as the kernels expect; a numpy array passed as it is may crash.
         inputs = [tvm.runtime.tensor(stored[f"arr_{index}"]) for index in range(len(stored.files))]
     vm = VirtualMachine(tvm.runtime.load_module(request["library"]), tvm.cpu())
-    if request["seconds"] is None:
-        np.savez(folder / "outputs.npz", *_flat(vm["main"](*inputs)))
-    else:
+    np.savez(folder / "outputs.npz", *_flat(vm["main"](*inputs)))
+    if request["seconds"] is not None:
         times = _measure(vm, tvm.cpu(), inputs, request["seconds"])
         (folder / "times.json").write_text(json.dumps(times))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -73,6 +73,20 @@ class Layer:
         return replace(self, candidates=left, winograd=False)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """The fastest of what was measured for a layer.
+
+    Attributes
+    ----------
+    choice: what it is.
+    reason: the figures, in words.
+    """
+
+    choice: Choice
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class LayerPlan:
     """What becomes of one layer.
@@ -87,6 +101,10 @@ class LayerPlan:
     layer: Layer
     instances: tuple[Instance, ...]
     decision: Decision
+
+
+Planner = Callable[..., LayerPlan]
+"""What plans layers: `plan_layer`, or something that takes the same arguments and calls it."""
 
 
 def layer_of(
@@ -119,7 +137,7 @@ def layer_of(
 
 def options(layer: Layer, target: Target, places: Places | None) -> tuple[list[Choice], list[SplitChoice]]:
     """The layer's encodings and its splits, each with its best schedule, the fastest first."""
-    workload, isa, l2_kib = layer.site.workload, _isa(layer, target), target.l2_kib
+    workload, isa, l2_kib = layer.site.workload, isa_of(layer, target), target.l2_kib
     ranking = rank(workload, layer.candidates, isa, l2_kib, places, winograd=layer.winograd)
     # The sums between the kernels of a split are float32.
     if places is None or workload.precision != FLOAT32:
@@ -128,7 +146,8 @@ def options(layer: Layer, target: Target, places: Places | None) -> tuple[list[C
     return ranking, sorted(parted, key=lambda choice: choice.cycles)
 
 
-def _isa(layer: Layer, target: Target) -> Isa:
+def isa_of(layer: Layer, target: Target) -> Isa:
+    """The instruction set as the layer is computed with it."""
     return isa_for(target.isa, layer.site.workload.precision.arithmetic)
 
 
@@ -145,6 +164,7 @@ def plan_layer(
     *,
     slots: NDArray[np.int64] | None = None,
     first: tuple[int, int] = (0, 0),
+    measured: Measured | None = None,
 ) -> LayerPlan:
     """Ranks the encodings of a layer and instantiates the fastest.
 
@@ -154,15 +174,21 @@ def plan_layer(
     target: decides instruction set, caches and clock.
     places: where the layer's tensors lie; None for a product of matrices.
     slots, first: see `convolution` (templates/instance.py).
+    measured: what was measured to be fastest, in place of what is predicted to be.
     """
     site = layer.site
     ranking, parted = options(layer, target, places)
-    best = fastest(ranking, parted)
-    instances = tuple(_instances(layer, best, _isa(layer, target), places, slots, first))
+    best = fastest(ranking, parted) if measured is None else measured.choice
+    instances = tuple(_instances(layer, best, isa_of(layer, target), places, slots, first))
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
     stays_dense = isinstance(best, Choice) and best.candidate.structure == "dense"
     structure = "dense" if stays_dense else smallest(layer.found).structure
-    reason = _split_reason(best, ranking[0]) if isinstance(best, SplitChoice) else _reason(ranking, layer.dense)
+    if measured is not None:
+        reason = measured.reason
+    elif isinstance(best, SplitChoice):
+        reason = _split_reason(best, ranking[0])
+    else:
+        reason = _reason(ranking, layer.dense)
     original = layer.original
     whole = original or shape
     if original is not None:

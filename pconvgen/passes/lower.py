@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from pconvgen.decision import Decision
-from pconvgen.passes.choose import Layer, layer_of, plan_layer
+from pconvgen.passes.choose import Layer, LayerPlan, Planner, layer_of, plan_layer
 from pconvgen.passes.foreign import foreign_layers
 from pconvgen.passes.half import in_precision
 from pconvgen.passes.layout import Chosen, choose_layouts
@@ -40,7 +40,7 @@ from pconvgen.precision import FLOAT32, Precision
 from pconvgen.schedules import isa_for
 from pconvgen.targets.target import Target
 from pconvgen.templates.pack import PackKernel
-from pconvgen.templates.planes import PlaneLayout, plain_layout
+from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
 from pconvgen.templates.store import tensor_shape
 from pconvgen.tvm_compat import (
     Emit,
@@ -74,16 +74,19 @@ class LowerLayers:
     target: what code is generated for.
     dense: ignore the zeros in the weights, to compare with.
     precision: in which formats kernels store tensors and compute.
+    planner: what chooses encodings and schedules once layouts are known.
     """
 
-    def __init__(self, target: Target, dense: bool = False, precision: Precision = FLOAT32) -> None:
-        self.target, self.dense, self.precision = target, dense, precision
+    def __init__(
+        self, target: Target, dense: bool = False, precision: Precision = FLOAT32, planner: Planner = plan_layer
+    ) -> None:
+        self.target, self.dense, self.precision, self.planner = target, dense, precision, planner
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
         transposed = transposed_layers(module)
         network = _Network(module, self._layers(module), self.target, self.precision)
-        lowering = _Lowering(network)
+        lowering = _Lowering(network, self.planner)
         lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule, typed=False)))
         decided = {}
         for var, decision in lowering.decisions.items():
@@ -181,8 +184,9 @@ class _Network:
 class _Lowering:
     """Builds the calls. It is what operations ask for tensors."""
 
-    def __init__(self, network: _Network) -> None:
+    def __init__(self, network: _Network, planner: Planner) -> None:
         self.network = network
+        self.planner = planner
         self.kernels = KernelCalls()
         self.decisions: dict[Any, Decision] = {}
         self.buffers: dict[Buffer, Any] = {}
@@ -229,7 +233,7 @@ class _Lowering:
 
     def _product(self, layer: Layer) -> Any:
         site, workload = layer.site, layer.site.workload
-        plan = plan_layer(layer, self.network.target)
+        plan = self.plan(layer)
         (instance,) = plan.instances
         self.decisions[site.var] = plan.decision
         shape = (workload.batch, workload.out_channels)
@@ -246,6 +250,10 @@ class _Lowering:
     def _foreign(self, value: Any) -> Any:
         tensors = self.network.tensors
         return substitute(value, {var: self.nchw(var) for var in variables_of(value) if var in tensors})
+
+    def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
+        """The encoding and schedule of a layer; see `plan_layer`."""
+        return self.planner(layer, self.network.target, places, **where)
 
     def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
         """A small tensor of other operators in another shape."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from pconvgen.passes.choose import Layer, LayerPlan, fastest, options, plan_layer
+from pconvgen.passes.choose import Layer, LayerPlan, fastest, options
 from pconvgen.passes.pointwise import Pointwise
 from pconvgen.passes.pools import Pool
 from pconvgen.passes.tensors import Home
@@ -29,6 +29,9 @@ CONTENDER = 1.4
 
 class Tensors(Protocol):
     """What an operation asks for when its kernel is called; see `passes/lower.py`."""
+
+    def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
+        """The encoding and schedule of a layer; see `plan_layer`."""
 
     def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
         """The expression of a tensor that a kernel reads in a layout and a format."""
@@ -121,7 +124,7 @@ class Convolution:
         places = self._places(sources, tensors.layout(self.writes))
         slots = data.slots if data is not None and source == tensors.layout(data) else None
         layer = replace(self._layer, splits=self._contenders.splits)
-        return plan_layer(layer, self.target, places, slots=slots, first=first)
+        return tensors.plan(layer, places, slots=slots, first=first)
 
     def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: Tensors) -> None:
         """Calls the kernels."""

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -447,6 +447,33 @@ def _sequence(target: Any, *stages: Callable[[Any], list[Any]]) -> Any:
             return tvm.transform.Sequential([one for stage in stages for one in stage(target)])(module)
 
     return lower
+
+
+def kernel_module(
+    kernel: Any,
+    inputs: Mapping[str, tuple[tuple[int, ...], str]],
+    constants: Sequence[NDArray[Any]],
+    output: tuple[tuple[int, ...], str],
+    target: Any,
+) -> Any:
+    """A module for `build` whose "main" is one call of a kernel.
+
+    Parameters
+    ----------
+    kernel: hashable, with `build()`.
+    inputs: name -> (shape, dtype) of the parameters: of the kernel's first argument, then of those behind `constants`.
+    constants: the arguments between them.
+    output: shape and dtype of the result.
+    target: TVM's.
+    """
+    builder, calls = relax.BlockBuilder(), KernelCalls()
+    parameters = [relax.Var(name, relax.TensorType(shape, dtype)) for name, (shape, dtype) in inputs.items()]
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            args = [parameters[0], *map(constant, constants), *parameters[1:]]
+            result = builder.emit_output(calls.call(kernel, args, *output))
+        builder.emit_func_output(result)
+    return call_kernels(target)(calls.add_to(builder.finalize()))
 
 
 def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Executable:

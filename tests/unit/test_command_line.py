@@ -25,7 +25,19 @@ from pconvgen.report.units import kib, millions, milliseconds, percent
 from pconvgen.sparsify import PrunedLayer, Recipe, prune
 from pconvgen.sparsity import STRUCTURES
 
-COMMANDS = ("compile", "explain", "run", "bench", "sparsify", "targets", "doctor")
+COMMANDS = (
+    "compile",
+    "explain",
+    "run",
+    "bench",
+    "sparsify",
+    "targets",
+    "doctor",
+    "tune",
+    "records",
+    "latency",
+    "whatif",
+)
 
 
 @pytest.fixture

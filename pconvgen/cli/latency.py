@@ -1,0 +1,101 @@
+"""pconvgen latency: a model of latency, learned from records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pconvgen.cli.options import InputShapes, Model, check_output, parse_shapes
+
+app = typer.Typer(help="Learn from tuning records how long layers take, and predict it.", no_args_is_help=True)
+
+Files = Annotated[list[Path], typer.Argument(metavar="RECORDS...", help="Files of records.", show_default=False)]
+
+
+@app.command()
+def fit(
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="M", help="The latency model to write.")],
+) -> None:
+    """Learn a model of the target and device that the records have most of."""
+    from pconvgen.report.console import progress
+    from pconvgen.tuning.store import read_records
+
+    check_output(output, *files)
+    with progress("learning"):
+        from pconvgen.latency.model import fit as learn
+
+        model = learn([record for file in files for record in read_records(file)])
+        model.save(output)
+    typer.echo(
+        f"wrote {output}: {model.records} records of {model.tasks} layers, {model.target['name']} on"
+        f" {model.device_class}"
+    )
+
+
+@app.command("eval")
+def evaluate(
+    files: Files,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw predicted against measured.")] = None,
+) -> None:
+    """Predict each layer from the others, and each network from others, and tell the errors."""
+    if plot is not None:
+        check_output(plot, *files)
+    from pconvgen.files import replacing
+    from pconvgen.report.console import progress
+    from pconvgen.report.latency import plot as draw
+    from pconvgen.report.units import percent
+    from pconvgen.tuning.store import read_records
+
+    with progress("learning with layers held out"):
+        from pconvgen.latency.evaluate import evaluate as held_out
+        from pconvgen.latency.model import most
+
+        found = held_out(most([record for file in files for record in read_records(file)]))
+    layers = len({record.task for record in found.records})
+    typer.echo(f"{len(found.records)} records of {layers} layers, {found.records[0].device_class}")
+    typer.echo(f"median error for layers held out: {percent(found.error)}")
+    typer.echo(f"within the 80 % interval: {percent(float(found.inside.mean()))}")
+    typer.echo(f"rank correlation of the schedules of a layer: {found.rank_correlation:.3f}")
+    for name, (measured, predicted) in found.networks.items():
+        text = f"{1e3 * predicted:.2f} ms predicted, {1e3 * measured:.2f} measured ({predicted / measured - 1:+.1%})"
+        typer.echo(f"{name}, held out, the default schedule of each of its layers once: {text}")
+    if not found.networks:
+        typer.echo("no network can be held out: the others have too few records")
+    if plot is not None:
+        with replacing(plot) as temporary:
+            draw(found, found.records[0].device_class, temporary)
+        typer.echo(f"wrote {plot}")
+
+
+@app.command()
+def predict(
+    model: Model,
+    latency: Annotated[Path, typer.Option("--model", metavar="M", help="What `latency fit` wrote.")],
+    target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
+    inputs: InputShapes = None,
+) -> None:
+    """Predict the time of each layer of a network, with its default schedule and an interval."""
+    shapes = parse_shapes(inputs)
+    from pconvgen.frontend import model_format
+    from pconvgen.report.console import output, progress
+    from pconvgen.report.latency import layers_table
+    from pconvgen.targets.presets import get_target
+
+    model_format(model)
+    preset = get_target(target)
+    with progress(f"planning {model}"):
+        from pconvgen.frontend import load_model
+        from pconvgen.latency.model import LatencyModel
+        from pconvgen.latency.predict import predict as of_model
+
+        learned = LatencyModel.load(latency)
+        learned.check(preset)
+        rows, unknown = of_model(load_model(model, shapes), preset, learned)
+    out = output()
+    out.print(layers_table(rows))
+    out.print(f"of {learned.device_class}, from {learned.records} records")
+    if unknown:
+        out.print(f"not among them, as two kernels compute them: {', '.join(unknown)}")

@@ -1,0 +1,103 @@
+"""pconvgen tune: the best schedules of a model's layers, found on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pconvgen.cli.options import Cores, InputShapes, Model, Threads, parse_shapes
+from pconvgen.errors import UsageError
+
+
+def command(
+    model: Model,
+    target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="local|emulated",
+            help="Where to measure. Without it: this machine for `host`, else ARM under emulation, where instructions"
+            " are counted.",
+        ),
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="M", help="Stop after so many minutes.")] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="Stop after so many trials.")] = None,
+    records: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where trials are kept; an existing file is continued.")
+    ] = Path("records.jsonl"),
+    threads: Threads = 1,
+    cores: Cores = None,
+    cool_down: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Wait before each trial, for devices that get hot.")
+    ] = 0.0,
+    inputs: InputShapes = None,
+) -> None:
+    """Measure schedules of a model's layers and keep what was measured.
+
+    `pconvgen compile --records FILE` then uses the fastest of each layer. Running it again goes on where it ended.
+    """
+    shapes = parse_shapes(inputs)
+    for option, value in (("--minutes", minutes), ("--trials", trials)):
+        if value is not None and value <= 0:
+            raise UsageError(f"{option} is not positive", found=value, remedy="give a positive number, or leave it out")
+    if cool_down < 0:
+        raise UsageError("--cool-down is negative", found=cool_down)
+    from pconvgen.devices import get_device
+    from pconvgen.devices.cores import parse_cores
+    from pconvgen.frontend import model_format
+    from pconvgen.targets.linker import find_linker
+    from pconvgen.targets.presets import get_target
+
+    model_format(model)
+    preset = get_target(target)
+    find_linker(preset)
+    where = get_device(device or ("local" if preset.is_host else "emulated"))
+    if (where.name == "local") != preset.is_host:
+        raise UsageError(
+            f"the {where.name} device does not run libraries for {target}",
+            remedy="leave --device out, or choose another target",
+        )
+    chosen = None if cores is None else parse_cores(cores)
+
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import Progress
+
+    from pconvgen.report.console import output, progress
+    from pconvgen.report.tuning import progress_table, summary
+
+    with progress(f"reading {model}"):
+        from pconvgen.frontend import load_model
+        from pconvgen.tuning.session import tune
+        from pconvgen.tuning.tuner import Budget, Tuner
+
+        imported = load_model(model, shapes)
+    budget = Budget(trials, None if minutes is None and trials is not None else 60 * (minutes or 10))
+    out = output()
+    bar = Progress(console=out)
+    spent_so_far = bar.add_task("budget", total=1.0)
+    with Live(bar, console=out, transient=True, refresh_per_second=2, auto_refresh=out.is_terminal) as live:
+
+        def report(tuner: Tuner, spent: float) -> None:
+            bar.update(spent_so_far, completed=min(spent, 1.0))
+            if out.is_terminal:
+                live.update(Group(progress_table(tuner, rows=max(5, out.height - 6)), bar))
+
+        tuned = tune(
+            imported,
+            preset,
+            where,
+            records,
+            budget,
+            threads=threads,
+            cores=chosen,
+            cool_down_s=cool_down,
+            report=report,
+        )
+    out.print(progress_table(tuned.tuner))
+    if tuned.split:
+        out.print(f"left as they are, as two kernels compute them: {', '.join(tuned.split)}")
+    out.print(summary(tuned.tuner))
+    out.print(f"records in {records}; use them with: pconvgen compile {model} --target {target} --records {records}")

@@ -1,0 +1,79 @@
+"""Latency of a layer as a piecewise-linear function of its density, as ALCS prunes by.
+
+Knots lie where the curve bends rather than at equal distances: an interval is halved as long as what is found in its
+middle is not what a straight line says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pconvgen.errors import UsageError
+
+TOLERANCE = 0.02
+"""A line that is off by this share in the middle of an interval is bent there."""
+MOST = 17
+"""Knots of a curve at most."""
+
+
+@dataclass(frozen=True)
+class LatencyCurve:
+    """Monotone: more weights never take less time.
+
+    Attributes
+    ----------
+    densities: of the knots, ascending.
+    costs: at the knots, in seconds or whatever they were found in.
+    """
+
+    densities: tuple[float, ...]
+    costs: tuple[float, ...]
+
+    def at(self, density: float) -> float:
+        """The cost at a density between the first and the last knot.
+
+        Raises
+        ------
+        UsageError: it lies outside of them.
+        """
+        first, last = self.densities[0], self.densities[-1]
+        if not first <= density <= last:
+            raise UsageError("the curve ends before that density", found=density, expected=f"{first:g} to {last:g}")
+        return float(np.interp(density, self.densities, self.costs))
+
+
+def curve(cost: Callable[[float], float], low: float, high: float) -> LatencyCurve:
+    """The curve of a layer between two densities.
+
+    Parameters
+    ----------
+    cost: what the layer takes at a density, measured or predicted; asked once for each.
+    low, high: ends of the curve.
+    """
+    found = {density: cost(density) for density in (low, high)}
+    open_ = [(low, high)]
+    while open_ and len(found) < MOST:
+        # The widest interval first, so that what is left when knots run out is even.
+        left, right = open_.pop(max(range(len(open_)), key=lambda i: open_[i][1] - open_[i][0]))
+        middle = (left + right) / 2
+        found[middle] = cost(middle)
+        straight = (found[left] + found[right]) / 2
+        if abs(found[middle] - straight) > TOLERANCE * min(found[left], found[middle], found[right]):
+            open_ += [(left, middle), (middle, right)]
+    densities = sorted(found)
+    return LatencyCurve(tuple(densities), tuple(_monotone([found[density] for density in densities])))
+
+
+def _monotone(costs: list[float]) -> list[float]:
+    """The nearest numbers that never fall, by least squares: neighbours that do are averaged."""
+    pools: list[list[float]] = []
+    for value in costs:
+        pools.append([value, 1.0])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            value, count = pools.pop()
+            before, many = pools[-1]
+            pools[-1] = [(before * many + value * count) / (many + count), many + count]
+    return [value for value, count in pools for _ in range(int(count))]

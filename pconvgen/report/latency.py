@@ -1,0 +1,66 @@
+"""Predicted against measured latency: a picture with the error by the kind of layer, and a table of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from pconvgen.report.units import milliseconds
+
+if TYPE_CHECKING:
+    from pconvgen.latency.evaluate import Evaluation
+    from pconvgen.latency.model import Interval
+
+
+def kind(workload: Mapping[str, Any]) -> str:
+    """The kind of a layer, as pictures name it."""
+    if workload["groups"] > 1:
+        return "grouped"
+    if (workload["height"], workload["width"]) == (1, 1):
+        return "linear"
+    stride = "" if workload["stride"] == [1, 1] else f", stride {workload['stride'][0]}"
+    return f"{workload['kernel'][0]}x{workload['kernel'][1]}{stride}"
+
+
+def layers_table(rows: Sequence[tuple[str, int, Interval]]) -> Table:
+    """Layers with how many are alike and their interval; the total last."""
+    table = Table(box=None, header_style="bold")
+    table.add_column("layer")
+    for name in ("x", "ms", "10 %", "90 %"):
+        table.add_column(name, justify="right")
+    for name, count, found in rows:
+        values = (found.middle, found.low, found.high)
+        table.add_row(name, str(count), *(milliseconds(1e3 * value) for value in values))
+    totals = [sum(count * getattr(found, part) for _, count, found in rows) for part in ("middle", "low", "high")]
+    table.add_row("total", str(sum(count for _, count, _ in rows)), *(milliseconds(1e3 * value) for value in totals))
+    return table
+
+
+def plot(evaluation: Evaluation, title: str, path: Path) -> None:
+    """Writes the picture: predictions for layers that were held out."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import numpy as np
+    from matplotlib import pyplot
+
+    kinds = [kind(record.workload) for record in evaluation.records]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    names = sorted(set(kinds))
+    for name in names:
+        mine = [index for index, other in enumerate(kinds) if other == name]
+        left.loglog(1e3 * evaluation.measured[mine], 1e3 * evaluation.predicted[mine], ".", label=name, alpha=0.6)
+    ends = [1e3 * evaluation.measured.min(), 1e3 * evaluation.measured.max()]
+    left.loglog(ends, ends, "k-", linewidth=0.8)
+    left.set(xlabel="measured ms", ylabel="predicted ms, layer held out", title=title)
+    left.legend(fontsize=8)
+    error = np.abs(evaluation.predicted / evaluation.measured - 1)
+    by_kind = [100 * error[[index for index, other in enumerate(kinds) if other == name]] for name in names]
+    right.boxplot(by_kind, tick_labels=names, showfliers=False)
+    right.set(ylabel="absolute error, %", title="error by kind of layer")
+    right.tick_params(axis="x", rotation=30)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)

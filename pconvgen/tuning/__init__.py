@@ -1,0 +1,1 @@
+"""Tuning: what schedules a layer may have, which are worth measuring, and what was measured."""

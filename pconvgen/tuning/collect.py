@@ -1,0 +1,47 @@
+"""The tasks of a network: its layers in the layouts that they get, equal ones once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pconvgen.frontend import Imported
+from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
+from pconvgen.pipeline import run
+from pconvgen.precision import FLOAT32, Precision
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places
+from pconvgen.tuning.task import Task
+
+
+def tasks_of(
+    imported: Imported, target: Target, *, dense: bool = False, precision: Precision = FLOAT32
+) -> tuple[list[Task], list[str]]:
+    """The tasks of a model in program order, and the names of layers that stay as they are.
+
+    The latter are split into two kernels, each of which would have to be tuned for itself.
+    """
+    found: dict[str, Task] = {}
+    split: list[str] = []
+
+    def planner(layer: Layer, target: Target, places: Places | None = None, **where: Any) -> LayerPlan:
+        plan = plan_layer(layer, target, places, **where)
+        if len(plan.instances) > 1:
+            split.append(layer.name)
+            return plan
+        site = replace(layer.site, var=None, data=None, residual=None, result=None, absorbed=frozenset())
+        task = Task(
+            name=layer.name,
+            count=1,
+            layer=replace(layer, site=site),
+            target=target,
+            places=places,
+            slots=where.get("slots"),
+            first=where.get("first", (0, 0)),
+        )
+        known = found.get(task.key)
+        found[task.key] = task if known is None else replace(known, count=known.count + 1)
+        return plan
+
+    run(imported.module, target, dense=dense, precision=precision, planner=planner)
+    return list(found.values()), split

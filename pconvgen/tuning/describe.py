@@ -1,0 +1,85 @@
+"""Workloads, layouts, weights and schedules as plain JSON values, for records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from pconvgen.passes.choose import Layer
+from pconvgen.schedules.default import Choice
+from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.sparsity import smallest
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places
+from pconvgen.workload import ConvWorkload
+
+TEMPLATES: dict[str, type[Schedule]] = {
+    "pixels": PixelSchedule,
+    "channels": ChannelSchedule,
+    "winograd": WinogradSchedule,
+}
+"""The templates, by the name that records have for them, with their schedules."""
+
+
+def describe_workload(workload: ConvWorkload) -> dict[str, Any]:
+    """All of its fields."""
+    return _plain(asdict(workload))
+
+
+def describe_places(places: Places | None) -> dict[str, Any] | None:
+    """All fields of the layouts; None for a product of matrices."""
+    return None if places is None else _plain(asdict(places))
+
+
+def describe_weight(layer: Layer) -> dict[str, Any]:
+    """What the cost of a layer depends on besides its shapes.
+
+    "structure" with its parameters, "size" and "nonzeros", "spread": standard deviation of the non-zeros of a filter by
+    their mean, "patterns": how many kernels have how many non-zeros, from none to all.
+    """
+    weight = layer.site.weight
+    alive = weight != 0
+    filters = alive.reshape(len(weight), -1).sum(1)
+    kernels = Counter(int(count) for count in alive.sum((2, 3)).ravel())
+    return {
+        "structure": str(smallest(layer.found)),
+        "size": int(weight.size),
+        "nonzeros": int(alive.sum()),
+        "spread": float(filters.std() / max(filters.mean(), 1e-9)),
+        "patterns": [kernels.get(count, 0) for count in range(weight.shape[2] * weight.shape[3] + 1)],
+    }
+
+
+def describe_choice(choice: Choice) -> dict[str, Any]:
+    """What `same_choice` finds it by again: encoding and schedule."""
+    template = next(name for name, kind in TEMPLATES.items() if isinstance(choice.schedule, kind))
+    return {
+        "structure": choice.candidate.structure,
+        "params": _plain(dict(choice.candidate.params)),
+        "max_group": choice.max_group,
+        "template": template,
+        **asdict(choice.schedule),
+    }
+
+
+def describe_target(target: Target) -> dict[str, Any]:
+    """What decides which code is generated."""
+    return {
+        "name": target.name,
+        "isa": target.isa,
+        "triple": target.triple,
+        "cpu": target.cpu,
+        "features": list(target.features),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back: lists for tuples, Python's numbers for NumPy's."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,37 @@
+"""What a record says about the device and the software that it was measured with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pconvgen.devices import Device
+from pconvgen.devices.cores import format_cores
+
+GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def device_class(device: Device) -> str:
+    """The devices that a record of this one speaks for: those with its processor."""
+    facts = device.facts()
+    return f"{facts['device']}: {facts.get('cpu') or facts['machine']}"
+
+
+def device_facts(device: Device, cores: Sequence[int] | None) -> dict[str, Any]:
+    """What is known of a device, with its class, the cores that are used and what sets its clock."""
+    facts: dict[str, Any] = {"class": device_class(device), **device.facts()}
+    if cores is not None:
+        facts["core set"] = format_cores(cores)
+    if device.name == "local":
+        try:
+            facts["governor"] = GOVERNOR.read_text().strip()
+        except OSError:
+            facts["governor"] = None
+    return facts
+
+
+def versions() -> dict[str, str]:
+    """Of pconvgen and of TVM, which brings LLVM."""
+    return {name: version(name) for name in ("pconvgen", "apache-tvm")}

@@ -1,0 +1,101 @@
+"""Measures trials: whether they compute what they must, and how long they take when the machine is as it was."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pconvgen.devices.device import BenchResult, Device, Model
+from pconvgen.errors import PconvgenError
+from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, Failure
+from pconvgen.tuning.task import Task
+
+SECONDS_OF_TRIAL = 0.06
+"""Of the repeats of one trial."""
+SPREAD = 0.04
+"""Half of the repeats may differ by this share of their median; of a trial that spreads more, more are measured."""
+DRIFT = 0.04
+"""How much longer the reference may take than it ever did; above that, the machine is busy or hot."""
+EVERY = 8
+"""Trials between two measurements of the reference."""
+ATTEMPTS = 3
+"""How often something is measured again before it counts as it is."""
+TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+"""Largest error of a trial, relative to the largest output."""
+
+
+@dataclass
+class Runner:
+    """Measures on one device.
+
+    Attributes
+    ----------
+    device: where.
+    threads, cores: of the device.
+    cool_down_s: how long to wait before each trial.
+    reference: a library that is measured in between, with its inputs; None for a device that counts.
+    """
+
+    device: Device
+    threads: int = 1
+    cores: Sequence[int] | None = None
+    cool_down_s: float = 0.0
+    reference: tuple[Model, Mapping[str, np.ndarray]] | None = None
+    _best: float | None = field(default=None, init=False)
+    _since: int = field(default=0, init=False)
+
+    def measure(self, task: Task, model: Model) -> tuple[str, tuple[float, ...]] | Failure:
+        """(unit, repeats) of a trial's library, or why there are none."""
+        self._settle()
+        time.sleep(self.cool_down_s)
+        found: BenchResult | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                outputs, result = self._run(model, task.inputs)
+            except PconvgenError as error:
+                return Failure("time-out" if "did not end" in error.message else "crash", str(error))
+            wrong = task.error(outputs["output"])
+            if not wrong <= TOLERANCE[task.workload.precision.arithmetic]:
+                return Failure("wrong result", f"relative error {wrong:.1e}")
+            if result.instructions is not None:
+                return INSTRUCTIONS, (float(result.instructions),)
+            if found is None or _median(result) < _median(found):
+                found = result
+            if _spread(result) <= SPREAD:
+                break
+        assert found is not None
+        return SECONDS, tuple(value / 1e3 for value in found.times_ms)
+
+    def _run(self, model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], BenchResult]:
+        return self.device.measure(model, inputs, threads=self.threads, cores=self.cores, seconds=SECONDS_OF_TRIAL)
+
+    def _settle(self) -> None:
+        """Waits, for a while, until the reference takes no longer than it did."""
+        if self.reference is None:
+            return
+        self._since -= 1
+        if self._since > 0:
+            return
+        self._since = EVERY
+        for attempt in range(ATTEMPTS):
+            taken = _median(self._run(*self.reference)[1])
+            self._best = taken if self._best is None else min(self._best, taken)
+            if taken <= self._best * (1 + DRIFT):
+                return
+            time.sleep(0.5 * 2**attempt)
+
+
+def _median(result: BenchResult) -> float:
+    assert result.median_ms is not None
+    return result.median_ms
+
+
+def _spread(result: BenchResult) -> float:
+    """The distance of the quartiles by the median."""
+    low, middle, high = statistics.quantiles(result.times_ms, n=4)
+    return (high - low) / middle

@@ -1,0 +1,105 @@
+"""`pconvgen tune` as a function: a model, a device and a file of records."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pconvgen.devices import Device
+from pconvgen.errors import PconvgenError
+from pconvgen.frontend import Imported
+from pconvgen.passes.choose import layer_of
+from pconvgen.passes.sites import Site
+from pconvgen.schedules import isa_for
+from pconvgen.schedules.default import layouts
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places, plain_layout
+from pconvgen.tuning.collect import tasks_of
+from pconvgen.tuning.runner import Runner
+from pconvgen.tuning.store import RecordFile, read_records
+from pconvgen.tuning.task import Task
+from pconvgen.tuning.tuner import Budget, Tuner
+from pconvgen.workload import ConvWorkload
+
+Report = Callable[[Tuner, float], None]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning has found.
+
+    Attributes
+    ----------
+    tuner: the progress of each task.
+    split: names of layers that were left as they are, as two kernels compute them.
+    """
+
+    tuner: Tuner
+    split: tuple[str, ...]
+
+
+def tune(
+    imported: Imported,
+    target: Target,
+    device: Device,
+    records: Path,
+    budget: Budget,
+    *,
+    threads: int = 1,
+    cores: Sequence[int] | None = None,
+    cool_down_s: float = 0.0,
+    report: Report = lambda _tuner, _spent: None,
+) -> Tuned:
+    """Measures schedules of a model's layers on a device and appends what it finds to `records`.
+
+    What the file has of this target and device counts as measured, so that tuning goes on where it ended.
+
+    Raises
+    ------
+    PconvgenError: the model cannot be lowered, the device cannot be used, the file cannot be written, or nothing that
+        was measured worked; what was measured is in the file.
+    """
+    reason = device.available()
+    if reason:
+        raise PconvgenError("the device cannot be used", file=device.name, found=reason)
+    tasks, split = tasks_of(imported, target)
+    known = list(read_records(records)) if records.exists() and records.stat().st_size else []
+    with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
+        folder = Path(name)
+        kept = None
+        if device.name != "emulated":
+            steady = reference(target)
+            kept = (steady.library(steady.choices[0], folder / "reference.so"), steady.inputs)
+        runner = Runner(device, threads, cores, cool_down_s, kept)
+        file = RecordFile(records)
+        try:
+            tuner = Tuner(tasks, Path(imported.source).name, target, runner, file.append, known)
+            tuner.run(budget, folder, report)
+        finally:
+            file.close()
+    failed = {kind: 0 for progress in tuner.progress.values() for kind in progress.failures}
+    for progress in tuner.progress.values():
+        for kind, count in progress.failures.items():
+            failed[kind] += count
+    if tuner.trials and tuner.trials == sum(failed.values()):
+        raise PconvgenError(
+            "no trial worked",
+            file=records,
+            found=", ".join(f"{count} x {kind}" for kind, count in sorted(failed.items())),
+            remedy="the records have the text of each failure; pconvgen doctor checks the device",
+        )
+    return Tuned(tuner, tuple(split))
+
+
+def reference(target: Target) -> Task:
+    """A small dense layer that is always the same, by which a device shows that it is as fast as before."""
+    workload = ConvWorkload(1, 64, 28, 28, 64, (3, 3), padding=(1, 1, 1, 1))
+    weight = np.random.default_rng(0).standard_normal(workload.weight_shape).astype(np.float32)
+    site = Site(None, "conv2d", None, weight, None, None, None, frozenset(), workload, ())
+    source = layouts(workload, isa_for(target.isa, "float32"))[0]
+    places = Places(source, plain_layout(64, 28, 28))
+    return Task("reference", 1, layer_of(site, "reference"), target, places, None, (0, 0))

@@ -1,0 +1,251 @@
+"""Tuning a network: which trial to measure next, until time or trials run out.
+
+    measure the default schedule of every layer
+    repeat:
+        fit the ranker to all trials
+        take the layer in which the network is predicted to gain most
+        build and measure its most promising trials, and one that is there to be learned from
+
+Trials are built while the ones before them are measured. Everything measured is recorded at once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pconvgen.schedules.default import Choice
+from pconvgen.targets.target import Target
+from pconvgen.tuning.builder import Builder
+from pconvgen.tuning.describe import (
+    describe_choice,
+    describe_places,
+    describe_target,
+    describe_weight,
+    describe_workload,
+)
+from pconvgen.tuning.facts import device_facts, versions
+from pconvgen.tuning.ranker import Ranker
+from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, Failure, Record, target_key
+from pconvgen.tuning.runner import Runner
+from pconvgen.tuning.task import Task
+
+BATCH = 4
+"""Trials of a layer before the next layer is chosen."""
+EXPLORED = 30
+"""Of so many of the best predicted, one of a batch is drawn by chance."""
+REFIT = 16
+"""New trials after which the ranker is fitted again."""
+SETTLED = 0.002
+"""A network that is predicted to gain less than this share by a layer's next trials leaves that layer alone."""
+UNCERTAIN = 0.06
+"""What a layer without trials may be faster than predicted; less as there are more."""
+PATIENCE = 24
+"""Trials of a layer without a better one, after which it is left alone."""
+
+
+@dataclass
+class Progress:
+    """What is known of one task.
+
+    Attributes
+    ----------
+    task: the task.
+    descriptions: of its workload, layouts and weight, for records.
+    untried: choices without a record, with their descriptions.
+    costs: of trials that have figures, in the order of measurement, the default first where it has them.
+    default: cost of the default schedule, None before it is measured and where it failed.
+    failures: trials without figures, by kind.
+    """
+
+    task: Task
+    descriptions: tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]
+    untried: list[tuple[Choice, dict[str, Any]]]
+    costs: list[float] = field(default_factory=list)
+    default: float | None = None
+    failures: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        """The lowest cost; None before there is one."""
+        return min(self.costs, default=None)
+
+    @property
+    def stale(self) -> int:
+        """Trials since the best one."""
+        return len(self.costs) - 1 - int(np.argmin(self.costs)) if self.costs else 0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: after so many trials, or seconds."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+
+class Tuner:
+    """Tunes the tasks of a network on one device.
+
+    Parameters
+    ----------
+    tasks: of the network, of one target.
+    model: what the records name as the model.
+    runner: measures.
+    append: takes every record, at once.
+    known: records of before; those of this target and device count as measured.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], model: str, target: Target, runner: Runner, append: Callable[[Record], None],
+        known: Iterable[Record] = (),
+    ) -> None:  # fmt: skip
+        self._model, self._runner, self._append = model, runner, append
+        self._about = (describe_target(target), device_facts(runner.device, runner.cores), versions())
+        self.progress = {task.key: self._start(task) for task in tasks}
+        self.trials = 0
+        self._records: list[Record] = []
+        self._ranker, self._fitted = Ranker(), -REFIT
+        self._rng = np.random.default_rng(0)
+        for record in known:
+            mine = (target_key(record.target), record.device["class"], record.threads)
+            if mine == (target_key(self._about[0]), self._about[1]["class"], runner.threads):
+                self._take(record)
+
+    def _start(self, task: Task) -> Progress:
+        described = (describe_workload(task.workload), describe_places(task.places), describe_weight(task.layer))
+        return Progress(task, described, [(choice, describe_choice(choice)) for choice in task.choices])
+
+    def run(self, budget: Budget, folder: Path, report: Callable[[Tuner, float], None]) -> None:
+        """Measures until the budget is spent or nothing promises a gain; `report(self, share spent)` after each trial.
+
+        `folder` is for libraries, which are removed once they were measured.
+        """
+        started = time.monotonic()
+
+        def spent() -> float:
+            parts = [self.trials / budget.trials] if budget.trials else []
+            parts += [(time.monotonic() - started) / budget.seconds] if budget.seconds else []
+            return max(parts, default=0.0)
+
+        with Builder({key: progress.task for key, progress in self.progress.items()}, folder) as builder:
+            waiting: list[tuple[Progress, Choice, dict[str, Any], Any]] = []
+            number = 0
+            while True:
+                while len(waiting) < BATCH and spent() < 1:
+                    batch = self._propose(BATCH, [progress for progress, *_ in waiting])
+                    if not batch:
+                        break
+                    for progress, choice, trial in batch:
+                        number += 1
+                        build = builder.start(progress.task.key, choice, number)
+                        waiting.append((progress, choice, trial, build))
+                if not waiting or spent() >= 1:
+                    return
+                progress, choice, trial, build = waiting.pop(0)
+                built = builder.finish(build)
+                measured = built if isinstance(built, Failure) else self._runner.measure(progress.task, built)
+                if not isinstance(built, Failure):
+                    built.path.unlink(missing_ok=True)
+                record = self._record(progress, choice, trial, measured)
+                self._append(record)
+                self._take(record)
+                self.trials += 1
+                report(self, spent())
+
+    def _propose(self, count: int, building: Sequence[Progress]) -> list[tuple[Progress, Choice, dict[str, Any]]]:
+        """The next trials, of one task: its default and the best predicted, and one that is drawn by chance."""
+        if len(self._records) - self._fitted >= REFIT:
+            self._ranker.fit(self._records)
+            self._fitted = len(self._records)
+        open_tasks = [p for p in self.progress.values() if p.untried and p.stale < PATIENCE]
+        fresh = [p for p in open_tasks if not p.costs and not p.failures and p not in building]
+        if fresh:
+            chosen = max(fresh, key=lambda p: p.task.count * p.untried[0][0].cycles)
+            order = list(range(len(chosen.untried)))
+            count = 1
+        else:
+            ranked = [(p, self._costs(p)) for p in open_tasks]
+            total = sum(p.task.count * (p.best or 0.0) for p in self.progress.values())
+            gains = [(self._gain(p, costs), p, costs) for p, costs in ranked]
+            gains = [found for found in gains if found[0] > SETTLED * total or not found[1].costs]
+            if not gains:
+                return []
+            _, chosen, costs = max(gains, key=lambda found: found[0])
+            order = list(np.argsort(costs, kind="stable"))
+            if len(order) > count:
+                order.insert(count - 1, order.pop(int(self._rng.integers(count - 1, min(len(order), EXPLORED)))))
+        picked = [chosen.untried[int(index)] for index in order[:count]]
+        chosen.untried = [pair for pair in chosen.untried if pair not in picked]
+        return [(chosen, choice, trial) for choice, trial in picked]
+
+    def _costs(self, progress: Progress) -> np.ndarray:
+        """Predicted costs of what is untried, less what the predictions may be wrong by."""
+        pairs = [(trial, choice.cycles) for choice, trial in progress.untried]
+        predicted = self._ranker.predict(*progress.descriptions, pairs)
+        return np.asarray(predicted * (1 - UNCERTAIN / math.sqrt(1 + len(progress.costs) / BATCH)))
+
+    def _gain(self, progress: Progress, costs: np.ndarray) -> float:
+        """How much of its cost the network is predicted to lose by the best untried trial."""
+        if progress.best is None:
+            return float(progress.task.count * costs.min())
+        return float(progress.task.count * (progress.best - costs.min()))
+
+    def _record(self, progress: Progress, choice: Choice, trial: dict[str, Any], measured: Any) -> Record:
+        workload, places, weight = progress.descriptions
+        target, device, versions_ = self._about
+        failed = isinstance(measured, Failure)
+        unit, repeats = (self._unit, ()) if failed else measured
+        return Record(
+            model=self._model,
+            workload=workload,
+            places=places,
+            weight=weight,
+            trial=trial,
+            predicted_cycles=choice.cycles,
+            target=target,
+            device=device,
+            threads=self._runner.threads,
+            versions=versions_,
+            unit=unit,
+            repeats=repeats,
+            failure=measured if failed else None,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def cost(self, task: str, choice: Choice) -> float:
+        """What a choice was measured to cost, the lowest if more than once; infinite where it was not or failed."""
+        trial = describe_choice(choice)
+        costs = [record.cost for record in self._records if record.task == task and record.trial == trial]
+        return min((cost for cost in costs if cost is not None), default=math.inf)
+
+    @property
+    def counts(self) -> bool:
+        """Whether costs are instructions rather than seconds."""
+        return self._runner.device.name == "emulated"
+
+    @property
+    def _unit(self) -> str:
+        return INSTRUCTIONS if self.counts else SECONDS
+
+    def _take(self, record: Record) -> None:
+        """Counts a record, of now or of before."""
+        self._records.append(record)
+        progress = self.progress.get(record.task)
+        if progress is None:
+            return
+        progress.untried = [pair for pair in progress.untried if pair[1] != record.trial]
+        if record.failure is not None:
+            progress.failures[record.failure.kind] = progress.failures.get(record.failure.kind, 0) + 1
+            return
+        assert record.cost is not None
+        progress.costs.append(record.cost)
+        if record.trial == describe_choice(progress.task.choices[0]):
+            progress.default = record.cost

@@ -1,0 +1,223 @@
+"""Tuning on this machine and under emulation: trials are measured, kept, gone on from and used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pconvgen
+from pconvgen.devices import get_device
+from pconvgen.errors import PconvgenError, PconvgenWarning
+from pconvgen.frontend import Imported
+from pconvgen.sparsify import sparsify
+from pconvgen.targets.presets import get_target
+from pconvgen.tuning.builder import Builder
+from pconvgen.tuning.collect import tasks_of
+from pconvgen.tuning.describe import describe_choice
+from pconvgen.tuning.lookup import recorded_planner
+from pconvgen.tuning.record import Failure
+from pconvgen.tuning.runner import Runner
+from pconvgen.tuning.session import tune
+from pconvgen.tuning.store import read_records
+from pconvgen.tuning.task import Task
+from pconvgen.tuning.tuner import Budget
+from tests.networks import relative_error
+
+pytestmark = pytest.mark.host
+
+HOST = get_target("host")
+
+
+class Small(nn.Module):
+    """Layers of several kinds, some of which are alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.alike = nn.ModuleList([nn.Conv2d(16, 16, 3, padding=1) for _ in range(3)])
+        self.point = nn.Conv2d(16, 32, 1)
+        self.strided = nn.Conv2d(32, 32, 3, stride=2, padding=1)
+        self.depthwise = nn.Conv2d(32, 32, 3, padding=1, groups=32)
+        self.classes = nn.Linear(32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        for layer in self.alike:
+            x = (layer(x) + x).relu()
+        x = nn.functional.silu(self.strided(self.point(x).relu()))
+        return self.classes((self.depthwise(x) + x).mean((2, 3)))
+
+
+def small(structure: str = "pattern") -> Imported:
+    torch.manual_seed(0)
+    model = Small().eval()
+    sparsify(model, structure, 0.3, ("alike.*", "strided", "point"))
+    return pconvgen.load_model(model, example=(torch.zeros(1, 3, 20, 20),))
+
+
+@pytest.mark.parametrize("structure", ["pattern", "simd_block"])
+def test_every_kind_of_choice_computes_its_layer(structure: str, tmp_path: Path) -> None:
+    tasks, split = tasks_of(small(structure), HOST)
+    assert not split
+    assert sum(task.count for task in tasks) == 8
+    assert max(task.count for task in tasks) >= 2, "layers that are alike share a task"
+    device, rng = get_device("local"), np.random.default_rng(0)
+    for task in tasks:
+        cycles = [choice.cycles for choice in task.choices]
+        assert cycles == sorted(cycles)
+        for index in {0, int(rng.integers(len(task.choices)))}:
+            model = task.library(task.choices[index], tmp_path / "trial.so")
+            assert task.error(device.run(model, task.inputs)["output"]) < 1e-5, (task.name, task.choices[index])
+
+
+def test_records_are_kept_continued_and_used(tmp_path: Path) -> None:
+    imported, path = small(), tmp_path / "records.jsonl"
+    reports: list[float] = []
+    tuned = tune(
+        imported, HOST, get_device("local"), path, Budget(trials=9), report=lambda _, spent: reports.append(spent)
+    )
+    records = list(read_records(path))
+    assert len(records) == tuned.tuner.trials == len(reports) == 9
+    assert all(record.cost is not None and record.unit == "seconds" for record in records)
+    assert all(len(record.repeats) >= 10 for record in records)
+    measured = [progress for progress in tuned.tuner.progress.values() if progress.costs]
+    assert len(measured) >= 6, "every layer's default comes first"
+    assert all(progress.default is not None for progress in measured)
+
+    again = tune(imported, HOST, get_device("local"), path, Budget(trials=3))
+    trials = [(record.task, json.dumps(record.trial, sort_keys=True)) for record in read_records(path)]
+    assert len(trials) == 12
+    assert len(set(trials)) == 12, "nothing is measured twice"
+    assert sum(len(progress.costs) for progress in again.tuner.progress.values()) == 12
+
+    compiled = pconvgen.compile(imported, records=path)
+    assert relative_error(compiled) < 1e-5
+    said = [decision.reason.startswith("measured: ") for decision in compiled.decisions]
+    assert sum(said) == sum(progress.task.count for progress in again.tuner.progress.values() if progress.costs)
+
+
+def test_the_fastest_record_is_used(tmp_path: Path) -> None:
+    imported, path = small(), tmp_path / "records.jsonl"
+    tune(imported, HOST, get_device("local"), path, Budget(trials=7))
+    records = list(read_records(path))
+    tasks, _ = tasks_of(imported, HOST)
+    task = next(task for task in tasks if task.name == "strided")
+    # The slowest choice of all, said to be fastest, is what is used.
+    mine = next(record for record in records if record.task == task.key)
+    odd = replace(mine, trial=describe_choice(task.choices[-1]), repeats=(1e-9,))
+    path.write_text("".join(record.to_line() for record in [*records, odd]))
+    decision = next(d for d in pconvgen.compile(imported, records=path).decisions if d.name == "strided")
+    assert decision.predicted_cycles == task.choices[-1].cycles
+    # Of what is not legal, nothing is.
+    wrong = replace(odd, trial={**odd.trial, "vectors": 999})
+    planner, _ = recorded_planner([wrong], HOST, get_device("local"))
+    assert planner(task.layer, HOST, task.places, slots=task.slots, first=task.first).decision.choice
+
+
+def test_records_of_others_are_not_used(tmp_path: Path) -> None:
+    imported, path = small(), tmp_path / "records.jsonl"
+    tune(imported, HOST, get_device("local"), path, Budget(trials=7))
+    records = list(read_records(path))
+    for change in (
+        {"target": {**records[0].target, "cpu": "another"}},
+        {"device": {**records[0].device, "class": "local: another"}},
+        {"threads": 2},
+    ):
+        path.write_text("".join(replace(record, **change).to_line() for record in records))
+        with pytest.warns(PconvgenWarning, match="no record"):
+            compiled = pconvgen.compile(imported, records=path)
+        assert not any(decision.reason.startswith("measured") for decision in compiled.decisions)
+
+
+def test_failures_are_classified(tmp_path: Path) -> None:
+    tasks, _ = tasks_of(small(), HOST)
+    task = tasks[1]
+    with Builder({task.key: task}, tmp_path) as builder:
+        good = builder.finish(builder.start(task.key, task.choices[0], 1))
+        assert not isinstance(good, Failure)
+        bad = builder.finish(builder.start(task.key, replace(task.choices[0], schedule=None), 2))  # type: ignore[arg-type]
+        assert isinstance(bad, Failure)
+        assert bad.kind == "build"
+        builder._pool.submit(_die)  # type: ignore[union-attr]
+        crashed = builder.finish(builder.start(task.key, task.choices[0], 3))
+        assert isinstance(crashed, Failure)
+        assert crashed.kind == "crash"
+        assert not isinstance(builder.finish(builder.start(task.key, task.choices[0], 4)), Failure), "and goes on"
+    runner = Runner(get_device("local"))
+    other = replace(task, layer=replace(task.layer, site=replace(task.layer.site, weight=task.layer.site.weight + 1)))
+    wrong = runner.measure(other, good)
+    assert isinstance(wrong, Failure)
+    assert wrong.kind == "wrong result"
+    broken = replace(good, path=tmp_path / "nothing.so")
+    assert isinstance(runner.measure(task, broken), Failure)
+
+
+def _die() -> None:
+    import os
+
+    os.abort()
+
+
+def test_nothing_that_works_is_an_error_that_counts_the_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(self: Runner, task: Task, model: Any) -> Failure:
+        return Failure("wrong result", "as always")
+
+    monkeypatch.setattr(Runner, "measure", measure)
+    with pytest.raises(PconvgenError, match=r"no trial worked.*3 x wrong result"):
+        tune(small(), HOST, get_device("local"), tmp_path / "records.jsonl", Budget(trials=3))
+    assert [record.failure.kind for record in read_records(tmp_path / "records.jsonl") if record.failure] == [
+        "wrong result"
+    ] * 3
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    model, records = tmp_path / "model.pt2", tmp_path / "records.jsonl"
+    torch.manual_seed(0)
+    torch.export.save(torch.export.export(Small().eval(), (torch.zeros(1, 3, 20, 20),)), model)
+
+    def pconvgen_(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pconvgen", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    done = pconvgen_("tune", model, "--trials", 8, "--records", records)
+    assert done.returncode == 0, done.stderr
+    assert "8 trials" in done.stdout
+    assert "with the best found" in " ".join(done.stdout.split())
+    shown = pconvgen_("records", "stats", records)
+    assert (shown.returncode, " 8 " in shown.stdout) == (0, True), shown.stdout
+    assert pconvgen_("records", "best", records).stdout.count("local: ") >= 6
+    assert pconvgen_("records", "export", records, "-o", tmp_path / "best.jsonl").returncode == 0
+    done = pconvgen_("compile", model, "--records", tmp_path / "best.jsonl", "--verify", "-o", tmp_path / "m.so")
+    assert done.returncode == 0, done.stderr
+    assert "measured: " in done.stdout
+    assert pconvgen_("tune", model, "--trials", 0).returncode == 2
+    wrong = pconvgen_("compile", model, "--records", model, "-o", tmp_path / "m.so")
+    assert wrong.returncode == 1
+    assert "no file of records" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.cross
+def test_instructions_are_counted_for_arm(tmp_path: Path) -> None:
+    device = get_device("emulated")
+    if device.available():
+        pytest.skip(f"ARM code cannot be run: {device.available()}")
+    target, path, imported = get_target("cortex-a76"), tmp_path / "records.jsonl", small()
+    tune(imported, target, device, path, Budget(trials=8))
+    records = list(read_records(path))
+    assert {record.unit for record in records} == {"instructions"}
+    assert all(record.cost is not None for record in records)
+    compiled = pconvgen.compile(imported, "cortex-a76", records=path)
+    assert any("instructions" in decision.reason for decision in compiled.decisions)
+    assert relative_error(compiled) < 1e-5
