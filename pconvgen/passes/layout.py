@@ -32,6 +32,10 @@ class Operation(Protocol):
     """Something that a generated kernel computes."""
 
     @property
+    def batch(self) -> int:
+        """Images that are computed, whose tensors lie one behind the other."""
+
+    @property
     def reads(self) -> Sequence[Home | None]:
         """The homes of its inputs; None for one that is packed for it alone, from NCHW."""
 
@@ -143,12 +147,12 @@ class _Search:
 
         def cost(layout: PlaneLayout) -> float:
             own = sum(self._cycles(number, {buffer: layout}) for number in touching)
-            return own + (self._unpacking(layout) if buffer in self.foreign else 0.0)
+            return own + (buffer.batch * self._unpacking(layout) if buffer in self.foreign else 0.0)
 
         return min(self.options[buffer], key=cost)
 
     def _unpacking(self, layout: PlaneLayout) -> float:
-        """Cycles to bring a tensor to NCHW, of which packing can read whole rows only."""
+        """Cycles to bring an image of a tensor to NCHW, of which packing can read whole rows only."""
         if layout.plain:
             return 0.0
         return math.inf if layout.main is None else pack_cycles(layout, self.lanes)
@@ -159,8 +163,9 @@ class _Search:
 
     def _repacked(self, number: int, layout: PlaneLayout, instead: Layouts) -> float:
         """Cycles of an operation that has its input packed; from NCHW that may be nothing."""
-        as_it_is = layout.plain and self.operations[number].reads[0] is None
-        return self._with(number, layout, instead) + (0 if as_it_is else PACKING * layout.size)
+        operation = self.operations[number]
+        as_it_is = layout.plain and operation.reads[0] is None
+        return self._with(number, layout, instead) + (0 if as_it_is else PACKING * operation.batch * layout.size)
 
     def is_packed(self, number: int, instead: Layouts) -> bool:
         """Whether an operation cannot read its input as it is, or wants so little of it that packing pays."""

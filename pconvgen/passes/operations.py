@@ -96,6 +96,11 @@ class Convolution:
             splits=tuple(choice.split for choice in parted[:1] if choice.cycles < limit),
         )
 
+    @property
+    def batch(self) -> int:
+        """Images that are computed."""
+        return self.layer.site.workload.batch
+
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
         return layouts(self.layer.site.workload, self._isa)
@@ -168,6 +173,11 @@ class Pooling:
     writes: Home | None
     precision: Precision = FLOAT32
 
+    @property
+    def batch(self) -> int:
+        """Images that are computed."""
+        return self.pool.shape[0]
+
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
         return _rows(self.pool.data, self.reads[0], self._lanes)
@@ -231,6 +241,11 @@ class Elementwise:
     def result(self) -> Any:
         """The variable that the kernel computes."""
         return self.chain.result
+
+    @property
+    def batch(self) -> int:
+        """Images that are computed."""
+        return (shape_of(self.chain.data) or ())[0]
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the data: rows as they are."""

@@ -62,6 +62,10 @@ def test_nothing_is_copied_between_layers(network: str) -> None:
     assert found.keys() - others <= {"relax.reshape", "relax.nn.adaptive_avg_pool2d"}, found
 
 
+def test_many_images_are_no_reason_to_copy() -> None:
+    assert calls(lowered(small("vgg16_bn"), 64, 3, 64, 64))["pack"] <= COPIES["vgg16_bn"]
+
+
 class Branches(nn.Module):
     """Concatenation, split and channel shuffle between convolutions."""
 
