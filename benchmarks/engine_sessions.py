@@ -71,6 +71,8 @@ class OpenVino(Session):
 class Mnn(Session):
     """MNN with float32 arithmetic (precision high), from its own converter."""
 
+    precision = "high"
+
     @staticmethod
     def convert(source):
         import _tools
@@ -83,7 +85,7 @@ class Mnn(Session):
         import MNN
         import MNN.expr
 
-        config = {"backend": "CPU", "numThread": 1, "precision": "high"}
+        config = {"backend": "CPU", "numThread": 1, "precision": self.precision}
         manager = MNN.nn.create_runtime_manager((config,))
         path = str(source.with_suffix(".mnn"))
         self.net = MNN.nn.load_module_from_file(path, list(inputs), names, runtime_manager=manager)
@@ -97,8 +99,16 @@ class Mnn(Session):
         return [np.asarray(array) for array in self.results]
 
 
+class MnnHalf(Mnn):
+    """The same in float16, on processors that compute in it."""
+
+    precision = "low"
+
+
 class Ncnn(Session):
     """ncnn with float32 storage and arithmetic, from pnnx, its own converter."""
+
+    half = False
 
     @staticmethod
     def convert(source):
@@ -117,8 +127,9 @@ class Ncnn(Session):
 
         self.net = ncnn.Net()
         self.net.opt.num_threads = 1
-        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic", "use_bf16_storage"):
-            setattr(self.net.opt, option, False)
+        for option in ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"):
+            setattr(self.net.opt, option, self.half)
+        self.net.opt.use_bf16_storage = False
         for load, suffix in ((self.net.load_param, ".ncnn.param"), (self.net.load_model, ".ncnn.bin")):
             if load(str(source.with_suffix(suffix))):
                 raise RuntimeError(f"ncnn does not load {source.with_suffix(suffix).name}")
@@ -136,6 +147,12 @@ class Ncnn(Session):
 
     def outputs(self):
         return [np.array(result)[None] for _, result in self.results]
+
+
+class NcnnHalf(Ncnn):
+    """The same in float16, on processors that compute in it."""
+
+    half = True
 
 
 class LiteRt(Session):
@@ -265,6 +282,8 @@ SESSIONS = {
     "openvino": OpenVino,
     "mnn": Mnn,
     "ncnn": Ncnn,
+    "mnn half": MnnHalf,
+    "ncnn half": NcnnHalf,
     "litert": LiteRt,
     "deepsparse": DeepSparse,
     "tvm": Tvm,
