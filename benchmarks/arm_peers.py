@@ -22,8 +22,8 @@ from pconvgen.errors import PconvgenError
 GUEST = Path(__file__).with_name("arm_guest.py")
 TIMEOUT_S = 900
 TOLERANCE, HALF_TOLERANCE = 1e-2, 0.5
-"""Largest error relative to the largest output: MNN's Winograd convolution of large tiles loses three digits, and sums in
-float16 of a hundred layers of random weights leave one digit, if that."""
+"""Largest error relative to the largest output: MNN's Winograd convolution of large tiles loses three digits, and sums
+in float16 through a hundred layers of random weights leave one digit, if that."""
 
 
 @dataclass(frozen=True)
