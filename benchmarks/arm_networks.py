@@ -41,7 +41,8 @@ TIMEOUT_S = 3600
 FORMATS = {"float32": PEERS, "float16": HALF_PEERS}
 """What is computed in, and the engines that do."""
 
-TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
+TOLERANCE = {"float32": 1e-4, "float16": 1e-1}
+"""Largest error relative to the largest output; random weights let that of float16 grow from layer to layer."""
 LANES = {"float32": 4, "float16": 8}
 
 
