@@ -43,11 +43,9 @@ def convolution(
 def _activated(expression: Activation | float, x: Array) -> Any:
     if isinstance(expression, float):
         return expression
-    return (
-        _OPERATIONS[expression.name](*(_activated(operand, x) for operand in expression.operands or ()))
-        if (expression.name != "x")
-        else x
-    )
+    if expression.name == "x":
+        return x
+    return _OPERATIONS[expression.name](*(_activated(operand, x) for operand in expression.operands))
 
 
 def _sigmoid(x: Array) -> Array:

@@ -81,15 +81,11 @@ def tune(
             tuner.run(budget, folder, report)
         finally:
             file.close()
-    failed = {kind: 0 for progress in tuner.progress.values() for kind in progress.failures}
-    for progress in tuner.progress.values():
-        for kind, count in progress.failures.items():
-            failed[kind] += count
-    if tuner.trials and tuner.trials == sum(failed.values()):
+    if tuner.trials and tuner.trials == tuner.failures.total():
         raise PconvgenError(
             "no trial worked",
             file=records,
-            found=", ".join(f"{count} x {kind}" for kind, count in sorted(failed.items())),
+            found=", ".join(f"{count} x {kind}" for kind, count in sorted(tuner.failures.items())),
             remedy="the records have the text of each failure; pconvgen doctor checks the device",
         )
     return Tuned(tuner, tuple(split))

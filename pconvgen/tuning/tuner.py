@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -101,6 +102,12 @@ class Tuner:
     runner: measures.
     append: takes every record, at once.
     known: records of before; those of this target and device count as measured.
+
+    Attributes
+    ----------
+    progress: of each task, by its key.
+    trials: measured by `run`.
+    failures: those of them without figures, by kind.
     """
 
     def __init__(
@@ -111,6 +118,7 @@ class Tuner:
         self._about = (describe_target(target), device_facts(runner.device, runner.cores), versions())
         self.progress = {task.key: self._start(task) for task in tasks}
         self.trials = 0
+        self.failures: Counter[str] = Counter()
         self._records: list[Record] = []
         self._ranker, self._fitted = Ranker(), -REFIT
         self._rng = np.random.default_rng(0)
@@ -158,6 +166,8 @@ class Tuner:
                 self._append(record)
                 self._take(record)
                 self.trials += 1
+                if record.failure is not None:
+                    self.failures[record.failure.kind] += 1
                 report(self, spent())
 
     def _propose(self, count: int, building: Sequence[Progress]) -> list[tuple[Progress, Choice, dict[str, Any]]]:

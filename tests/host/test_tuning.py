@@ -179,6 +179,8 @@ def test_nothing_that_works_is_an_error_that_counts_the_failures(
     assert [record.failure.kind for record in read_records(tmp_path / "records.jsonl") if record.failure] == [
         "wrong result"
     ] * 3
+    with pytest.raises(PconvgenError, match=r"\(found 2 x wrong result\)"):
+        tune(small(), HOST, get_device("local"), tmp_path / "records.jsonl", Budget(trials=2))
 
 
 def test_the_command_line(tmp_path: Path) -> None:
