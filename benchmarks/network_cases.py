@@ -94,7 +94,7 @@ class Case:
         return torch.randn(1, 3, self.size, self.size, generator=torch.Generator().manual_seed(0))
 
 
-_VGG = ("features.[1-9]*", "classifier.*")
+VGG_LAYERS = ("features.[1-9]*", "classifier.*")
 _POINTWISE = (Variant("simd_block", 0.4),)
 
 CASES = (
@@ -102,7 +102,7 @@ CASES = (
         "vgg16_bn",
         "VGG-16-BN",
         224,
-        (Variant("simd_block", 0.125, _VGG), Variant("pattern", 0.125, _VGG)),
+        (Variant("simd_block", 0.125, VGG_LAYERS), Variant("pattern", 0.125, VGG_LAYERS)),
         scaling=True,
     ),
     Case("resnet50", "ResNet-50", 224, (Variant("simd_block", 0.25), Variant("pattern", 0.25)), scaling=True),

@@ -119,7 +119,7 @@ def _all(task: Task, folder: Path, console: Console) -> list[float]:
     target = task.target
     steady = reference(target)
     model = steady.library(steady.choices[0], folder / "steady.so")
-    runner = Runner(get_device("local"), cores=CORE, reference=(model, steady.inputs))
+    runner = Runner(get_device("local"), (model, steady.inputs), cores=CORE)
     costs = []
     with Builder({task.key: task}, folder) as builder, console.status(f"sweeping {len(task.choices)} schedules"):
         builds = [builder.start(task.key, choice, 10_000 + n) for n, choice in enumerate(task.choices)]

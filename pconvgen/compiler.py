@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from pconvgen.decision import Decision
 from pconvgen.devices import BenchResult, Device, Model, get_device
 from pconvgen.devices.device import named_outputs, ordered_inputs
-from pconvgen.errors import PconvgenError, PconvgenWarning, UsageError
+from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.experience import experience
 from pconvgen.files import replacing
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.spec import last_line
@@ -146,6 +146,7 @@ def compile(
     accumulate: str | None = None,
     weights: str | None = None,
     records: str | Path | None = None,
+    latency: str | Path | None = None,
 ) -> CompiledModel:
     """Compiles a pruned model.
 
@@ -162,18 +163,21 @@ def compile(
     weights: of weights in the library; without it, `dtype`.
     records: a file that `pconvgen tune` wrote. Layers of which it has records of this target, and for the host of this
         machine's processor, get the schedule that was measured to be fastest.
+    latency: what `pconvgen latency fit` wrote; predicts the times of layers without a record. For both see
+        `pconvgen.experience`.
 
     Raises
     ------
-    UsageError: the target is unknown or does not compute in these formats, or the inputs do not fit the model.
+    UsageError: the target is unknown or does not compute in these formats, the inputs do not fit the model, or the
+        latency model is of another target or device.
     PconvgenError: the model cannot be read, has an operator that nobody can lower, or a weight too large for its
         format.
     """
     preset, formats = get_target(target), precision(dtype, accumulate=accumulate, weights=weights)
     check_formats(preset, formats)
     imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
-    planner = plan_layer if records is None else _recorded_planner(Path(records), preset)
-    lowered, decisions = lower(imported, preset, dense=dense, precision=formats, planner=planner)
+    known = experience(preset, None if records is None else Path(records), None if latency is None else Path(latency))
+    lowered, decisions = lower(imported, preset, dense=dense, precision=formats, planner=known)
     outputs = tuple((spec.name, spec.shape, spec.dtype) for spec in imported.outputs)
     manifest = Manifest(
         target=preset.name,
@@ -183,24 +187,11 @@ def compile(
         precision=formats,
         versions={"pconvgen": version("pconvgen"), "apache-tvm": version("apache-tvm"), "cpu": preset.cpu},
         memory=memory_of(lowered),
+        timing=known.timing,
     )
     with _tvm_errors("build", imported):
         executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})
     return CompiledModel(imported, preset, manifest, executable)
-
-
-def _recorded_planner(path: Path, target: Target) -> Planner:
-    from pconvgen.tuning.lookup import recorded_planner
-    from pconvgen.tuning.store import read_records
-
-    planner, found = recorded_planner(read_records(path), target, get_device("local") if target.is_host else None)
-    if not found:
-        warnings.warn(
-            f"{path}: no record is of {target.name} on this kind of device; schedules are predicted",
-            PconvgenWarning,
-            stacklevel=3,
-        )
-    return planner
 
 
 def lower(

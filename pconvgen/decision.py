@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -22,8 +22,10 @@ class Decision:
         own legalisation computes the layer.
     reason: why, with the numbers that decided.
     schedule: the schedule's values, None for TVM's own code.
-    predicted_ms: the analytic model's time on one core, None where the target's clock is not known.
-    predicted_cycles: the cycles behind it, a static estimate; None for TVM's own code.
+    predicted_ms: milliseconds on one core, measured or by a model that was learned from measurements; None where
+        nothing was measured on such a device, and for TVM's own code.
+    interval_ms: that the time lies between these is expected in four cases of five; None where `predicted_ms` is.
+    predicted_cycles: a static estimate; None for TVM's own code.
     nbytes: packed weights and indices, in bytes.
     """
 
@@ -37,19 +39,18 @@ class Decision:
     reason: str
     schedule: dict[str, Any] | None = None
     predicted_ms: float | None = None
+    interval_ms: tuple[float, float] | None = None
     predicted_cycles: float | None = None
     nbytes: int = 0
 
-    def timed(self, ghz: float | None) -> Decision:
-        """With the predicted time at a clock of `ghz`; without one where it is not known."""
-        known = ghz is not None and self.predicted_cycles is not None
-        return replace(self, predicted_ms=self.predicted_cycles / ghz / 1e6 if known else None)  # type: ignore[operator]
-
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "shape": list(self.shape)}
+        interval = None if self.interval_ms is None else list(self.interval_ms)
+        return {**asdict(self), "shape": list(self.shape), "interval_ms": interval}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Decision:
         """The inverse of `to_json`."""
-        return Decision(**{**data, "shape": tuple(data["shape"])})
+        interval = data.get("interval_ms")
+        values = {"shape": tuple(data["shape"]), "interval_ms": None if interval is None else tuple(interval)}
+        return Decision(**{**data, **values})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Manifest:
     decisions: one for each convolution and linear layer.
     precision: the formats that were asked for.
     memory: what the activations need, None where that is not known before a run.
+    timing: where predicted times come from, or why there are none.
     versions: of pconvgen, TVM and the target's processor.
     """
 
@@ -46,18 +47,18 @@ class Manifest:
     decisions: tuple[Decision, ...]
     precision: Precision = FLOAT32
     versions: dict[str, str] = field(default_factory=dict)
+    timing: str = ""
     memory: ActivationMemory | None = None
 
     def to_bytes(self) -> np.ndarray:
         """The mark, the length and the JSON text, as uint8."""
-        # Without times: the clock is measured, and equal models are to give equal bytes.
-        data = asdict(self) | {"decisions": [decision.timed(None).to_json() for decision in self.decisions]}
+        data = asdict(self) | {"decisions": [decision.to_json() for decision in self.decisions]}
         text = json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
         return np.frombuffer(MARK + b"%0*d" % (_LENGTH_DIGITS, len(text)) + text, np.uint8)
 
     def explain(self) -> dict[str, Any]:
         """The decisions as JSON values: {"target": ..., "layers": [...], "activations": {...}}."""
-        return explained(self.target, self.decisions, self.memory)
+        return explained(self.target, self.decisions, self.memory, self.timing)
 
     def model(self, path: Path) -> Model:
         """The library at `path` as devices take it."""
@@ -69,10 +70,13 @@ class Manifest:
         return {name: rng.standard_normal(shape).astype(dtype) for name, shape, dtype in self.inputs}
 
 
-def explained(target: str, decisions: Sequence[Decision], memory: ActivationMemory | None) -> dict[str, Any]:
+def explained(
+    target: str, decisions: Sequence[Decision], memory: ActivationMemory | None, timing: str
+) -> dict[str, Any]:
     """What `explain` writes: the decisions, and the memory of the activations where it is known, as JSON values."""
     activations = {} if memory is None else {"activations": asdict(memory)}
-    return {"target": target, "layers": [decision.to_json() for decision in decisions], **activations}
+    layers = [decision.to_json() for decision in decisions]
+    return {"target": target, "timing": timing, "layers": layers, **activations}
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -100,12 +104,7 @@ def read_manifest(path: Path) -> Manifest:
     except (ValueError, KeyError, TypeError) as error:
         raise PconvgenError("the manifest is damaged", file=path, remedy="compile the model again") from error
 
-    from pconvgen.targets.presets import TARGETS
-
-    target = TARGETS.get(manifest.target)
-    same = target is not None and target.cpu == manifest.versions.get("cpu")
-    ghz = target.ghz if target is not None and same else None
-    return replace(manifest, decisions=tuple(decision.timed(ghz) for decision in manifest.decisions))
+    return manifest
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:
@@ -119,5 +118,6 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         decisions=tuple(Decision.from_json(row) for row in data["decisions"]),
         precision=Precision(**data["precision"]),
         versions=data["versions"],
+        timing=data.get("timing", ""),
         memory=None if data.get("memory") is None else ActivationMemory(**data["memory"]),
     )

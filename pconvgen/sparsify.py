@@ -190,7 +190,7 @@ def _prune_layer(layer: WeightedLayer, recipe: Recipe) -> PrunedLayer:
     weight = layer.weight
     if weight is None:
         return PrunedLayer(layer.name, layer.op, (), "dense", 1.0, "left as it is: its weight is computed")
-    structure, params, note = _fitting(layer.op, weight.shape, layer.groups, recipe.structure)
+    structure, params, note = fitting(layer.op, weight.shape, layer.groups, recipe.structure)
     density = recipe.density
     if structure == "pattern" and weight.shape[1] == 1:
         # Without its only kernel a filter is gone, and with it a channel of the network.
@@ -208,7 +208,7 @@ def _prune_layer(layer: WeightedLayer, recipe: Recipe) -> PrunedLayer:
     return PrunedLayer(layer.name, layer.op, _shape(layer), structure, density_of(pruned), note)
 
 
-def _fitting(op: str, shape: tuple[int, ...], groups: int, wanted: str) -> tuple[str, dict[str, int], str]:
+def fitting(op: str, shape: tuple[int, ...], groups: int, wanted: str) -> tuple[str, dict[str, int], str]:
     """The structure that is nearest to the wanted one and applies to such a weight, its parameters, and why."""
     filters, channels, height, width = shape
     if wanted in ("unstructured", "filter") or (wanted == "pattern" and 1 < height * width <= MAX_POSITIONS):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pconvgen.precision import BYTES
 from pconvgen.schedules.isa import Isa, VectorWidth
@@ -17,7 +18,7 @@ from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import ENTRIES, block_tiles
 from pconvgen.templates.planes import Places, PlaneLayout
 from pconvgen.templates.tiles import Vector
-from pconvgen.workload import ConvWorkload
+from pconvgen.workload import Activation, ConvWorkload
 
 FMA_LATENCY = 4.0
 """Cycles until an accumulator can be added to again."""
@@ -29,6 +30,10 @@ BODY = 10.0
 """Cycles to enter and leave the loop over a body's entries, whose exit is mispredicted."""
 STORE = 3.5
 """Cycles for the epilogue and store of one vector, or to pack one."""
+CALL = 1500.0
+"""Cycles to call a kernel."""
+ARITHMETIC = {"sigmoid": 21, "silu": 21, "divide": 5}
+"""Instructions of the operations of an activation that take the time of an FMA; of others one."""
 PLANE = 2.0
 """Cycles to store a vector in a further plane, or split by the stride."""
 ZEROS = 1.5
@@ -66,16 +71,32 @@ def pixel_cycles(
     tiles = block_tiles(workload, schedule, isa, places.source)
     fetch = _Fetch(workload, shape, schedule, places.source, l2_kib)
     cycles = fetch.per_block(sum(run.rows * run.columns for run in tiles))
-    store = STORE + store_cycles(places.target)
+    activate = activation_instructions(workload)
     for run in tiles:
         compute = shape.entries * _entry(workload, shape, schedule, isa, places.source, run.vectors)
         move = fetch.per_tile(run.vectors)
         parts = -(-workload.in_channels // schedule.channels) if schedule.channels else 1
-        stores = shape.groups * (parts * shape.bodies * BODY + parts * shape.group * len(run.vectors) * store)
+        store = sum(
+            parts * (STORE + store_cycles(places.target)) + activate / _width(isa, vector.lanes).fma
+            for vector in run.vectors
+        )
+        stores = shape.groups * (parts * shape.bodies * BODY + shape.group * store)
         hidden = OVERLAP * min(compute, move)
         cycles += run.rows * run.columns * (compute + move - hidden + stores)
     cycles += workload.out_channels * schedule.rows * zeros_cycles(places.target)
-    return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + fetch.first())
+    return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + fetch.first()) + CALL
+
+
+def activation_instructions(workload: ConvWorkload) -> int:
+    """Instructions to apply the activation to one vector, as many as FMAs would take that time."""
+    activation = workload.epilogue.activation
+    return 0 if activation is None else _instructions(activation)
+
+
+@lru_cache
+def _instructions(activation: Activation) -> int:
+    operands = (operand for operand in activation.operands if isinstance(operand, Activation) and operand.operands)
+    return ARITHMETIC.get(activation.name, 1) + sum(map(_instructions, operands))
 
 
 def store_cycles(target: PlaneLayout) -> float:
@@ -265,8 +286,9 @@ def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSch
     tap = max(fma, (vectors + schedule.images) / width.loads, FMA_LATENCY / schedule.unroll)
     compute = shape.entries * (shape.taps * tap + ENTRY / isa.issue)
     memory = weight_bytes(workload, shape) / MEMORY_BYTES
-    stores = shape.groups * (BODY + schedule.images * vectors * STORE)
-    return -(-workload.batch // schedule.images) * (max(compute, memory) + stores)
+    store = STORE + activation_instructions(workload) / width.fma
+    stores = shape.groups * (BODY + schedule.images * vectors * store)
+    return -(-workload.batch // schedule.images) * (max(compute, memory) + stores) + CALL
 
 
 def _width(isa: Isa, lanes: int) -> VectorWidth:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from pconvgen.schedules.cost import (
     BODY,
+    CALL,
     FMA_LATENCY,
     IN_ORDER,
     L1_KIB,
@@ -19,6 +20,7 @@ from pconvgen.schedules.cost import (
     MEMORY_BYTES,
     OVERLAP,
     STORE,
+    activation_instructions,
     store_cycles,
     zeros_cycles,
 )
@@ -114,7 +116,7 @@ def winograd_cycles(
     first = max(products, weights / MEMORY_BYTES)
     again = weights / (L2_BYTES if near else L3_BYTES)
     further = products + again - HIDDEN * min(products, again)
-    return blocks * cycles + first + (blocks - 1) * further
+    return blocks * cycles + first + (blocks - 1) * further + CALL
 
 
 def _products(grid: TileGrid, isa: Isa) -> float:
@@ -157,7 +159,8 @@ def _output(grid: TileGrid, isa: Isa, target: PlaneLayout) -> float:
     """Cycles to transform one filter of a block."""
     m, points = grid.schedule.tile, grid.points
     shuffles = m * m * (m.bit_length() - 1)
-    per_vector = points**2 + (points + m) * _arithmetic(m) + shuffles + m * m * (STORE + store_cycles(target))
+    store = STORE + store_cycles(target) + activation_instructions(grid.workload)
+    per_vector = points**2 + (points + m) * _arithmetic(m) + shuffles + m * m * store
     zeros = m * zeros_cycles(target)
     return grid.schedule.rows * (zeros + sum(per_vector / _rate(isa, p.lanes) for p in grid.pieces()))
 

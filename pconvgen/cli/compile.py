@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Model, check_output, parse_shapes
+from pconvgen.cli.options import InputShapes, Latency, Model, Records, check_output, parse_shapes
 
 if TYPE_CHECKING:
     from pconvgen.compiler import CompiledModel
@@ -44,10 +44,8 @@ def command(
             help="Format of weights in the library; float16 halves their bytes, on any target. Without it: --dtype.",
         ),
     ] = None,
-    records: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Use the fastest schedules that `pconvgen tune` has measured."),
-    ] = None,
+    records: Records = None,
+    latency: Latency = None,
     explain: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write what was decided for each layer.")
     ] = None,
@@ -80,7 +78,7 @@ def command(
     preset = get_target(target)
     find_linker(preset)
     check_formats(preset, precision(dtype, accumulate=accumulate, weights=weights))
-    check_output(output, model, explain, records)
+    check_output(output, model, explain, records, latency)
     if explain:
         check_output(explain, model)
 
@@ -91,8 +89,9 @@ def command(
         imported = load_model(model, shapes)
     with progress(f"compiling for {target}"):
         compiled = compile(
-            imported, target, dense=dense, dtype=dtype, accumulate=accumulate, weights=weights, records=records
-        )
+            imported, target, dense=dense, dtype=dtype, accumulate=accumulate, weights=weights, records=records,
+            latency=latency,
+        )  # fmt: skip
     verified = ""
     with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
         # Before it is verified: running the model has LLVM change its constants, which would show in the library.
@@ -111,6 +110,7 @@ def command(
     out = console()
     out.print(layer_table(compiled.decisions))
     out.print(summary(compiled.decisions, size, compiled.manifest.memory))
+    out.print(compiled.manifest.timing)
     if verified:
         out.print(verified)
     out.print(f"wrote {output}")

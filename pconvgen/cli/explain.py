@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, check_output, parse_shapes
+from pconvgen.cli.options import InputShapes, Latency, Records, check_output, parse_shapes
 from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def command(
     ] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table as JSON, too.")] = None,
     inputs: InputShapes = None,
+    records: Records = None,
+    latency: Latency = None,
 ) -> None:
     """Show the kernel of each layer, the reason and the numbers that decided.
 
@@ -39,9 +41,9 @@ def command(
         check_output(json, path)
     size = None
     if _is_library(path):
-        if target is not None or shapes:
+        if target is not None or shapes or records or latency:
             raise UsageError(
-                "--target and --input are for models",
+                "--target, --input, --records and --latency are for models",
                 file=path,
                 found="a compiled library",
                 remedy="leave them out, or give the model that the library was compiled from",
@@ -50,15 +52,16 @@ def command(
 
         manifest = read_manifest(path)
         target, decisions, memory = manifest.target, manifest.decisions, manifest.memory
+        timing = manifest.timing
         size = path.stat().st_size
     else:
         target = target or "host"
-        decisions, memory = _decide(path, target, shapes)
+        decisions, memory, timing = _decide(path, target, shapes, records, latency)
     if json:
         from pconvgen.files import write_json
         from pconvgen.manifest import explained
 
-        write_json(json, explained(target, decisions, memory))
+        write_json(json, explained(target, decisions, memory, timing))
 
     from pconvgen.report.console import output
     from pconvgen.report.layers import layer_table, summary
@@ -66,6 +69,7 @@ def command(
     out = output()
     out.print(layer_table(decisions))
     out.print(f"target {target}; {summary(decisions, size, memory)}")
+    out.print(timing)
 
 
 def _is_library(path: Path) -> bool:
@@ -77,9 +81,9 @@ def _is_library(path: Path) -> bool:
 
 
 def _decide(
-    path: Path, target: str, shapes: Mapping[str, Sequence[int]] | None
-) -> tuple[tuple[Decision, ...], ActivationMemory | None]:
-    """The decisions for a model and the memory of its activations, without building it."""
+    path: Path, target: str, shapes: Mapping[str, Sequence[int]] | None, records: Path | None, latency: Path | None
+) -> tuple[tuple[Decision, ...], ActivationMemory | None, str]:
+    """The decisions for a model, the memory of its activations and what is known of times, without building it."""
     from pconvgen.frontend import load_model
     from pconvgen.report.console import progress
     from pconvgen.targets.presets import get_target
@@ -88,9 +92,11 @@ def _decide(
     with progress(f"reading {path}"):
         imported = load_model(path, shapes)
     with progress(f"choosing kernels for {target}"):
+        from pconvgen.experience import experience
         from pconvgen.passes.lower import decisions_of
         from pconvgen.passes.memory import memory_of
         from pconvgen.pipeline import run
 
-        lowered = run(imported.module, preset)
-        return decisions_of(lowered), memory_of(lowered)
+        known = experience(preset, records, latency)
+        lowered = run(imported.module, preset, planner=known)
+        return decisions_of(lowered), memory_of(lowered), known.timing

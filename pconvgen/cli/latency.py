@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Model, check_output, parse_shapes
+from pconvgen.cli.options import InputShapes, Latency, Model, check_output, device_for, parse_shapes
+from pconvgen.errors import UsageError
 
 app = typer.Typer(help="Learn from tuning records how long layers take, and predict it.", no_args_is_help=True)
 
@@ -99,3 +100,75 @@ def predict(
     out.print(f"of {learned.device_class}, from {learned.records} records")
     if unknown:
         out.print(f"not among them, as two kernels compute them: {', '.join(unknown)}")
+
+
+@app.command()
+def curves(
+    model: Model,
+    structure: Annotated[
+        str, typer.Option(metavar="S", help="pattern, simd_block, block_punched, filter or unstructured.")
+    ],
+    target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
+    lowest: Annotated[float, typer.Option(metavar="D", help="The density at which curves begin.")] = 0.05,
+    device: Annotated[
+        str | None, typer.Option(metavar="local|emulated", help="Measure knots there. Without it, they are predicted.")
+    ] = None,
+    latency: Latency = None,
+    inputs: InputShapes = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the knots of all curves.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the curves of the largest layers.")
+    ] = None,
+) -> None:
+    """Tell how each layer's latency falls with its density, as piecewise-linear curves.
+
+    Knots lie where a curve bends. Without a latency model of the target they are in cycles, a static estimate.
+    """
+    shapes = parse_shapes(inputs)
+    if not 0 < lowest < 1:
+        raise UsageError("--lowest is out of range", found=lowest, expected="more than 0, less than 1")
+    for output_file in (json, plot):
+        if output_file is not None:
+            check_output(output_file, model)
+    from pconvgen.files import replacing, write_json
+    from pconvgen.frontend import model_format
+    from pconvgen.report.console import output, progress
+    from pconvgen.report.latency import curves_table, plot_curves
+    from pconvgen.sparsify import Recipe
+    from pconvgen.targets.presets import get_target
+
+    model_format(model)
+    preset = get_target(target)
+    where = None if device is None else device_for(device, preset)
+    Recipe(structure, lowest)
+    with progress(f"reading {model}"):
+        from pconvgen.experience import experience
+        from pconvgen.frontend import load_model
+        from pconvgen.latency.layer_curves import layer_curves
+        from pconvgen.latency.measuring import measured
+
+        known = experience(preset, latency=latency)
+        imported = load_model(model, shapes)
+    with progress("looking at layers") as step:
+        if where is None:
+            found = layer_curves(imported, structure, known, lowest=lowest, report=step)
+        else:
+            with measured(where, preset) as cost:
+                found = layer_curves(imported, structure, known, lowest=lowest, cost=cost, report=step)
+    unit = _unit(counted=where is not None and where.counts, timed=where is not None or known.model is not None)
+    out = output()
+    out.print(curves_table(found, unit))
+    if where is None:
+        out.print(known.timing)
+    if json:
+        write_json(json, {"unit": unit, "layers": [curve.to_json() for curve in found]})
+        out.print(f"wrote {json}")
+    if plot:
+        with replacing(plot) as temporary:
+            plot_curves(found, unit, f"{model.name}, {structure}, {target}", temporary)
+        out.print(f"wrote {plot}")
+
+
+def _unit(*, counted: bool, timed: bool) -> str:
+    """What costs are in."""
+    return "instructions" if counted else "seconds" if timed else "cycles (estimate)"

@@ -11,7 +11,9 @@ import typer
 from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
+    from pconvgen.devices import Device
     from pconvgen.manifest import Manifest
+    from pconvgen.targets.target import Target
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The model: a .pt2 or .onnx file.", show_default=False)]
 Library = Annotated[
@@ -34,6 +36,22 @@ DeviceName = Annotated[
     ),
 ]
 
+Records = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="FILE",
+        help="Use the fastest schedules that `pconvgen tune` has measured.",
+    ),
+]
+Latency = Annotated[
+    Path | None,
+    typer.Option(
+        "--latency",
+        metavar="M",
+        help="Predict times of layers that were not measured by what `latency fit` learned.",
+    ),
+]
 Threads = Annotated[int, typer.Option(metavar="N", help="How many threads the library may use.")]
 Cores = Annotated[
     str | None,
@@ -81,6 +99,24 @@ def check_output(output: Path, *others: Path | None) -> None:
     if any(other is not None and other.resolve() == output.resolve() for other in others):
         raise UsageError("the output would replace another file of this command", file=output, remedy="rename it")
     check_writable(output)
+
+
+def device_for(given: str | None, target: Target) -> Device:
+    """The device of that name, or where libraries of the target run without further ado.
+
+    Raises
+    ------
+    UsageError: there is no such device, or it does not run them.
+    """
+    from pconvgen.devices import get_device
+
+    device = get_device(given or ("local" if target.is_host else "emulated"))
+    if (device.name == "local") != target.is_host:
+        raise UsageError(
+            f"the {device.name} device does not run libraries for {target.name}",
+            remedy="leave --device out, or choose another target",
+        )
+    return device
 
 
 def device_name(given: str | None, manifest: Manifest, library: Path) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import Cores, InputShapes, Model, Threads, parse_shapes
+from pconvgen.cli.guard import INTERRUPTED
+from pconvgen.cli.options import Cores, InputShapes, Model, Threads, device_for, parse_shapes
 from pconvgen.errors import UsageError
 
 
@@ -44,7 +45,6 @@ def command(
             raise UsageError(f"{option} is not positive", found=value, remedy="give a positive number, or leave it out")
     if cool_down < 0:
         raise UsageError("--cool-down is negative", found=cool_down)
-    from pconvgen.devices import get_device
     from pconvgen.devices.cores import parse_cores
     from pconvgen.frontend import model_format
     from pconvgen.targets.linker import find_linker
@@ -53,12 +53,7 @@ def command(
     model_format(model)
     preset = get_target(target)
     find_linker(preset)
-    where = get_device(device or ("local" if preset.is_host else "emulated"))
-    if (where.name == "local") != preset.is_host:
-        raise UsageError(
-            f"the {where.name} device does not run libraries for {target}",
-            remedy="leave --device out, or choose another target",
-        )
+    where = device_for(device, preset)
     chosen = None if cores is None else parse_cores(cores)
 
     from rich.console import Group
@@ -100,4 +95,9 @@ def command(
     if tuned.split:
         out.print(f"left as they are, as two kernels compute them: {', '.join(tuned.split)}")
     out.print(summary(tuned.tuner))
+    if tuned.tuner.prior:
+        out.print(f"{tuned.tuner.prior} records of other targets and devices helped to rank, as a prior")
     out.print(f"records in {records}; use them with: pconvgen compile {model} --target {target} --records {records}")
+    if tuned.interrupted:
+        out.print("interrupted; run the command again to go on")
+        raise typer.Exit(INTERRUPTED)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Model, check_output, parse_shapes
+from pconvgen.cli.options import InputShapes, Latency, Model, check_output, parse_shapes
 from pconvgen.errors import UsageError
 
 
@@ -22,6 +22,7 @@ def command(
         str | None,
         typer.Option(metavar="local", help="Measure whole networks there. Without it, times are predicted."),
     ] = None,
+    latency: Latency = None,
     layers: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Layers to prune, as those of `sparsify`.")
     ] = None,
@@ -31,7 +32,8 @@ def command(
 ) -> None:
     """Tell how latency falls with density, which layers gain and which are not worth pruning.
 
-    The network is pruned by magnitude. Times are predicted for this machine; for ARM there are estimates of cycles.
+    The network is pruned by magnitude. Times are predicted by a model that was learned on such a device; where there is
+    none, there are estimates of cycles.
     """
     try:
         densities = [float(text) for text in density.split(",")]
@@ -64,13 +66,13 @@ def command(
 
     globs = tuple(glob for entry in layers or () for glob in entry.split(",") if glob)
     with progress(f"pruning and planning {model}"):
-        points = whatif(model, structure, densities, target, layers=globs, inputs=shapes, device=where)
+        points = whatif(model, structure, densities, target, layers=globs, inputs=shapes, device=where, latency=latency)
     found = outlooks(points)
     out = console()
     out.print(outlook_table(found))
     out.print(points_table(points))
     if points[0].total_ms is None:
-        out.print(f"no time is known of {target}: nothing was measured on such a device; cycles are a static estimate")
+        out.print(f"nothing was learned of {target} on such a device; cycles are a static estimate")
     idle = [layer.name for layer in found if not layer.worth]
     if idle:
         out.print(f"not worth pruning with {structure}: {', '.join(idle)}")

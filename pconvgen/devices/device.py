@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,19 +59,27 @@ class BenchResult:
     classes: Mapping[str, int] = field(default_factory=dict)
 
 
-class Device(Protocol):
-    """Where models run. Implementations are frozen values: all that is remembered is on disk."""
+class Device(ABC):
+    """Where models run. Implementations are frozen values: all that is remembered is on disk, or ends with `session`.
 
-    @property
-    def name(self) -> str:
-        """Its name, as in `pconvgen.devices.DEVICES`."""
+    Attributes
+    ----------
+    name: its name, as in `pconvgen.devices.DEVICES`.
+    counts: whether it counts instructions, as its times would mean nothing.
+    """
 
+    name: str
+    counts: ClassVar[bool] = False
+
+    @abstractmethod
     def available(self) -> str | None:
         """Why it cannot be used on this machine, None when it can."""
 
+    @abstractmethod
     def facts(self) -> dict[str, object]:
         """What a record says about where it was measured."""
 
+    @abstractmethod
     def run(
         self,
         model: Model,
@@ -86,17 +96,7 @@ class Device(Protocol):
         PconvgenError: the inputs do not fit the model, or the model fails, crashes or does not end.
         """
 
-    def bench(
-        self,
-        model: Model,
-        inputs: Mapping[str, np.ndarray],
-        *,
-        threads: int = 1,
-        cores: Sequence[int] | None = None,
-        seconds: float = 0.5,
-    ) -> BenchResult:
-        """Measures repeated inferences for about `seconds`, at least ten. Raises what `run` raises."""
-
+    @abstractmethod
     def measure(
         self,
         model: Model,
@@ -106,7 +106,17 @@ class Device(Protocol):
         cores: Sequence[int] | None = None,
         seconds: float = 0.5,
     ) -> tuple[dict[str, np.ndarray], BenchResult]:
-        """What `run` and `bench` return, in one go. Raises what `run` raises."""
+        """Outputs by name of one inference, and a measurement of repeated ones for about `seconds`, at least ten; where
+        the device counts, of one. Raises what `run` raises."""
+
+    def bench(self, model: Model, inputs: Mapping[str, np.ndarray], **options: Any) -> BenchResult:
+        """What `measure` measures, with its options. Raises what `run` raises."""
+        return self.measure(model, inputs, **options)[1]
+
+    @contextmanager
+    def session(self) -> Iterator[Device]:
+        """The device, made ready for many measurements: what can be is done once rather than for each."""
+        yield self
 
 
 def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:

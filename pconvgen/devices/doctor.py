@@ -16,6 +16,7 @@ from typing import Literal
 from pconvgen.devices import toolchain
 from pconvgen.devices.cores import usable_cores
 from pconvgen.errors import PconvgenError
+from pconvgen.targets.clock import measured_ghz
 from pconvgen.targets.host import host_target
 from pconvgen.targets.linker import REMEDIES, find_linkers
 from pconvgen.targets.presets import get_target
@@ -134,9 +135,10 @@ def _host() -> Check:
         host = host_target()
     except PconvgenError as error:
         return Check("host", "warning", str(error), error.remedy)
-    clock = f"{host.ghz} GHz" if host.ghz else "clock unknown"
     return Check(
-        "host", "ok", f"{host.cpu}, kernels for {host.isa}, {clock}, L1 {host.l1_kib} KiB, L2 {host.l2_kib} KiB"
+        "host",
+        "ok",
+        f"{host.cpu}, kernels for {host.isa}, {measured_ghz()} GHz, L1 {host.l1_kib} KiB, L2 {host.l2_kib} KiB",
     )
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from pconvgen.devices import toolchain
 from pconvgen.devices.container import read_tensors, write_tensors
 from pconvgen.devices.cores import format_cores
 from pconvgen.devices.counts import Span, read_spans
-from pconvgen.devices.device import BenchResult, Model, check_library, named_outputs, ordered_inputs
+from pconvgen.devices.device import BenchResult, Device, Model, check_library, named_outputs, ordered_inputs
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.targets.presets import TARGETS
@@ -27,7 +28,7 @@ DEFAULT_CPU = "max"
 
 
 @dataclass(frozen=True)
-class EmulatedDevice:
+class EmulatedDevice(Device):
     """Runs aarch64 libraries of Linux and Android under qemu-user.
 
     Attributes
@@ -37,6 +38,7 @@ class EmulatedDevice:
 
     timeout_s: float = 600
     name: str = "emulated"
+    counts: ClassVar[bool] = True
 
     def available(self) -> str | None:
         """Why it cannot be used, None when it can. The first call fetches the runtime and compiles the programs."""
@@ -82,23 +84,6 @@ class EmulatedDevice:
         with tempfile.TemporaryDirectory(prefix="pconvgen-emulated-") as name:
             return named_outputs(model, self._work(Path(name), model, inputs, threads))
 
-    def bench(
-        self,
-        model: Model,
-        inputs: Mapping[str, np.ndarray],
-        *,
-        threads: int = 1,
-        cores: Sequence[int] | None = None,
-        seconds: float = 0.5,
-    ) -> BenchResult:
-        """Counts the instructions of one inference; one is enough, so `seconds` is not used. See `Device.bench`.
-
-        Raises
-        ------
-        UsageError: more than one thread (waiting threads spin, and their count is chance), or any choice of cores.
-        """
-        return self.measure(model, inputs, threads=threads, cores=cores, seconds=seconds)[1]
-
     def measure(
         self,
         model: Model,
@@ -108,7 +93,12 @@ class EmulatedDevice:
         cores: Sequence[int] | None = None,
         seconds: float = 0.5,
     ) -> tuple[dict[str, np.ndarray], BenchResult]:
-        """Outputs and instructions of one inference; see `bench`, and `Device.measure`."""
+        """Outputs and instructions of one inference; one is enough, so `seconds` is not used. See `Device.measure`.
+
+        Raises
+        ------
+        UsageError: more than one thread (waiting threads spin, and their count is chance), or any choice of cores.
+        """
         _no_cores(cores)
         if threads != 1:
             raise UsageError(

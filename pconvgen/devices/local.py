@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import statistics
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,27 +18,40 @@ import numpy as np
 from pconvgen.devices.cores import check_threads, usable_cores
 from pconvgen.devices.device import (
     BenchResult,
+    Device,
     Model,
     check_library,
     named_outputs,
     ordered_inputs,
 )
+from pconvgen.devices.fork_server import ForkServer
 from pconvgen.devices.process import run_child
 from pconvgen.targets.clock import measured_ghz
 from pconvgen.targets.host import CPUINFO
 
 
 @dataclass(frozen=True)
-class LocalDevice:
+class LocalDevice(Device):
     """Runs libraries of this machine's processor.
 
     Attributes
     ----------
     timeout_s: after which a run or a measurement is a failure.
+    server: answers in a session; without it each request has a process of its own.
     """
 
     timeout_s: float = 600
     name: str = "local"
+    server: ForkServer | None = None
+
+    @contextmanager
+    def session(self) -> Iterator[Device]:
+        """With a server, in which TVM is imported once; see `Device.session`."""
+        server = ForkServer(self.timeout_s)
+        try:
+            yield replace(self, server=server)
+        finally:
+            server.close()
 
     def available(self) -> str | None:
         """None: this machine is always there."""
@@ -66,18 +79,6 @@ class LocalDevice:
         """Outputs by name of one inference; see `Device.run`."""
         with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
             return self._work(Path(name), model, inputs, threads, cores, seconds=None)
-
-    def bench(
-        self,
-        model: Model,
-        inputs: Mapping[str, np.ndarray],
-        *,
-        threads: int = 1,
-        cores: Sequence[int] | None = None,
-        seconds: float = 0.5,
-    ) -> BenchResult:
-        """Wall-clock times of repeated inferences; see `Device.bench`."""
-        return self.measure(model, inputs, threads=threads, cores=cores, seconds=seconds)[1]
 
     def measure(
         self,
@@ -118,14 +119,12 @@ class LocalDevice:
         np.savez(folder / "inputs.npz", *ordered_inputs(model, inputs))
         request = {"library": str(model.path.resolve()), "seconds": seconds, "threads": threads, "cores": chosen}
         (folder / "request.json").write_text(json.dumps(request))
-        run_child(
-            [sys.executable, "-m", "pconvgen.devices.worker", str(folder)],
-            f"{model.path}: the model",
-            timeout_s=self.timeout_s,
-            # TVM_NUM_THREADS is how its runtime is told; OMP_NUM_THREADS would be asked next.
-            env={**os.environ, "TVM_NUM_THREADS": str(threads)},
-            remedy="compile the model again, on this machine",
-        )
+        what, remedy = f"{model.path}: the model", "compile the model again, on this machine"
+        if self.server is None:
+            command = [sys.executable, "-m", "pconvgen.devices.worker", str(folder)]
+            run_child(command, what, timeout_s=self.timeout_s, remedy=remedy)
+        else:
+            self.server.answer(folder, what, remedy)
         with np.load(folder / "outputs.npz") as stored:
             return named_outputs(model, [stored[f"arr_{index}"] for index in range(len(stored.files))])
 

@@ -35,13 +35,17 @@ def run_child(
         raise PconvgenError(f"{what} did not end", found=f"more than {timeout_s:g} s", remedy=remedy) from error
     except OSError as error:
         raise PconvgenError(f"{what} does not start", found=error, remedy=remedy) from error
-    if done.returncode < 0:
-        found = f"{_signal_name(-done.returncode)} {done.stderr.strip()[-STDERR_CHARACTERS:]}".rstrip()
-        raise PconvgenError(f"{what} crashed", found=found, remedy=remedy)
-    if done.returncode:
-        found = done.stderr.strip()[-STDERR_CHARACTERS:] or f"exit code {done.returncode}"
-        raise PconvgenError(f"{what} failed", found=found, remedy=remedy)
+    check_exit(what, done.returncode, done.stderr, remedy)
     return done.stdout
+
+
+def check_exit(what: str, code: int, printed: str, remedy: str | None = None) -> None:
+    """Raises PconvgenError when a process has failed or died from a signal (negative), with the end of its output."""
+    text = printed.strip()[-STDERR_CHARACTERS:]
+    if code < 0:
+        raise PconvgenError(f"{what} crashed", found=f"{_signal_name(-code)} {text}".rstrip(), remedy=remedy)
+    if code:
+        raise PconvgenError(f"{what} failed", found=text or f"exit code {code}", remedy=remedy)
 
 
 def _signal_name(number: int) -> str:

@@ -2,6 +2,9 @@
 
 The folder holds request.json and inputs.npz; the worker adds outputs.npz and, if times are asked for, times.json. It is
 a process of its own because a library can crash, and because TVM reads the number of threads once.
+
+With `--serve` in place of the folder it reads requests, lines of JSON with "folder" and "timeout_s", and answers each
+in a fork of its own, whose exit code it prints; what the fork prints goes to printed.txt in the folder.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ WARM_UP_S = 0.05
 def main(folder: Path) -> None:
     """Answers the request in the folder."""
     request = json.loads((folder / "request.json").read_text())
+    os.environ["TVM_NUM_THREADS"] = str(request["threads"])  # how TVM's runtime is told; it asks once
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
     tvm = _import_runtime()
@@ -42,6 +46,36 @@ def main(folder: Path) -> None:
     if request["seconds"] is not None:
         times = _measure(vm, tvm.cpu(), inputs, request["seconds"])
         (folder / "times.json").write_text(json.dumps(times))
+
+
+def serve() -> None:
+    """Answers requests until the input ends."""
+    from tvm.runtime.vm import VirtualMachine  # noqa: F401  # so that no fork has to
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        child = os.fork()
+        if not child:
+            # Stops native code, too; Python's own handler would wait for it to return.
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(request["timeout_s"])
+            folder = Path(request["folder"])
+            printed = os.open(folder / "printed.txt", os.O_WRONLY | os.O_CREAT)
+            os.dup2(printed, 1)
+            os.dup2(printed, 2)
+            os._exit(_answered(folder))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+def _answered(folder: Path) -> int:
+    """The exit code of a request."""
+    try:
+        main(folder)
+    except Exception as error:
+        # The caller shows the end of what is printed: the message belongs there, without the frames before it.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
 
 
 def _import_runtime() -> Any:
@@ -89,8 +123,8 @@ def _measure(vm: Any, device: Any, inputs: list[Any], seconds: float) -> list[fl
 
 
 if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]))
-    except Exception as error:
-        # The caller shows the end of what is printed here: the message belongs there, without the frames before it.
-        sys.exit(f"{type(error).__name__}: {error}")
+    if sys.argv[1] == "--serve":
+        _import_runtime()
+        serve()
+    else:
+        sys.exit(_answered(Path(sys.argv[1])))

@@ -51,10 +51,10 @@ def curve(cost: Callable[[float], float], low: float, high: float) -> LatencyCur
     Parameters
     ----------
     cost: what the layer takes at a density, measured or predicted; asked once for each.
-    low, high: ends of the curve.
+    low, high: ends of the curve, which is a point when they are equal.
     """
     found = {density: cost(density) for density in (low, high)}
-    open_ = [(low, high)]
+    open_ = [(low, high)] if low < high else []
     while open_ and len(found) < MOST:
         # The widest interval first, so that what is left when knots run out is even.
         left, right = open_.pop(max(range(len(open_)), key=lambda i: open_[i][1] - open_[i][0]))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.latency.model import LEAST, QUANTILES, examples, train
+from pconvgen.latency.model import LEAST, QUANTILES, folds, learn, train
+from pconvgen.tuning.ranker import examples
 from pconvgen.tuning.record import Record
 
-FOLDS = 5
 RANKED = 8
 """Trials of a layer from which on their order says something."""
 
@@ -52,33 +52,38 @@ class Evaluation:
         return float(np.mean(found)) if found else float("nan")
 
 
-def evaluate(records: Sequence[Record]) -> Evaluation:
-    """Predicts each layer from the others. All records are timed and of one target and device class."""
+def evaluate(records: Sequence[Record], network: Callable[[Record], str] = lambda record: record.model) -> Evaluation:
+    """Predicts each layer from the others, and each network from those that `network` has other names for.
+
+    All records are timed and of one target and device class.
+    """
     rows, logarithms = examples(records)
     cycles = np.array([record.predicted_cycles for record in records])
     tasks = [record.task for record in records]
-    order = sorted(set(tasks))
-    np.random.default_rng(0).shuffle(order)
-    fold = {task: number % FOLDS for number, task in enumerate(order)}
-    groups = np.array([fold[task] for task in tasks])
     quantiles = np.zeros((len(records), len(QUANTILES)))
-    for number in range(FOLDS):
-        held = groups == number
-        if held.any() and (~held).sum():
-            quantiles[held] = _predict(rows[~held], logarithms[~held], rows[held])
-    times = cycles[:, None] * np.exp(np.sort(quantiles, axis=1))
+    for held in folds(tasks):
+        rest = [task for task, out in zip(tasks, held, strict=True) if not out]
+        quantiles[held] = learn(rows[~held], logarithms[~held], rest).predict(rows[held])
+    times = cycles[:, None] * np.exp(quantiles)
     measured = cycles * np.exp(logarithms)
     inside = (times[:, 0] <= measured) & (measured <= times[:, 2])
-    return Evaluation(tuple(records), measured, times[:, 1], inside, _networks(records, rows, logarithms, cycles))
+    return Evaluation(
+        tuple(records), measured, times[:, 1], inside, _networks(records, network, rows, logarithms, cycles)
+    )
 
 
 def _networks(
-    records: Sequence[Record], rows: NDArray[np.float64], logarithms: NDArray[np.float64], cycles: NDArray[np.float64]
+    records: Sequence[Record],
+    network: Callable[[Record], str],
+    rows: NDArray[np.float64],
+    logarithms: NDArray[np.float64],
+    cycles: NDArray[np.float64],
 ) -> dict[str, tuple[float, float]]:
     found = {}
-    for network in sorted({record.model for record in records}):
-        mine = np.array([record.model == network for record in records])
-        theirs = {record.task for record, own in zip(records, mine, strict=True) if own}
+    for name in sorted({record.model for record in records}):
+        mine = np.array([record.model == name for record in records])
+        (unseen,) = {network(record) for record in records if record.model == name}
+        theirs = {record.task for record in records if network(record) == unseen}
         others = np.array([record.task not in theirs for record in records])
         if others.sum() < LEAST:
             continue
@@ -89,16 +94,7 @@ def _networks(
             if task not in default or cycles[index] < cycles[default[task]]:
                 default[task] = index
         chosen = list(default.values())
-        predicted = cycles[chosen] * np.exp(_predict(rows[others], logarithms[others], rows[chosen])[:, 1])
+        predicted = cycles[chosen] * np.exp(train(rows[others], logarithms[others]).predict(rows[chosen])[:, 1])
         measured = cycles[chosen] * np.exp(logarithms[chosen])
-        found[network] = (float(measured.sum()), float(predicted.sum()))
+        found[name] = (float(measured.sum()), float(predicted.sum()))
     return found
-
-
-def _predict(
-    rows: NDArray[np.float64], logarithms: NDArray[np.float64], wanted: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    import xgboost
-
-    found = train(rows, logarithms).predict(xgboost.DMatrix(wanted))
-    return np.asarray(found, np.float64).reshape(len(wanted), len(QUANTILES))

@@ -1,15 +1,16 @@
 """A model of latency learned from records: how long a schedule of a layer takes on one target and kind of device.
 
-Boosted trees (xgboost) predict by what factor the analytic model's cycles are wrong, as three quantiles.
+Boosted trees (xgboost) predict by what factor the analytic model's cycles are wrong, as three quantiles that are
+calibrated on layers that were left out.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,29 @@ from numpy.typing import NDArray
 
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import write_text
+from pconvgen.passes.choose import Layer
+from pconvgen.schedules.default import Choice
+from pconvgen.schedules.split import SplitChoice
 from pconvgen.targets.target import Target
-from pconvgen.tuning.describe import describe_target
-from pconvgen.tuning.ranker import features
+from pconvgen.templates.planes import Places
+from pconvgen.tuning.describe import (
+    describe_choice,
+    describe_places,
+    describe_target,
+    describe_weight,
+    describe_workload,
+)
+from pconvgen.tuning.ranker import examples, features
 from pconvgen.tuning.record import SECONDS, Record, target_key
 
 FORMAT, VERSION = "pconvgen latency model", 1
 QUANTILES = (0.1, 0.5, 0.9)
 LEAST = 60
-"""Records to learn from at least: there are about fifty features."""
+"""Records to learn from at least: as many as there are features."""
+FOLDS = 5
+"""Parts of the records that are left out, one after the other, to see how well they are predicted."""
+ROUNDS = 250
+"""Trees for each quantile."""
 
 
 @dataclass(frozen=True)
@@ -47,36 +62,67 @@ class LatencyModel:
     target: of the records, `describe_target`.
     device_class: of the records.
     records, tasks: how many there were, and of how many layers.
-    booster: xgboost's model of the logarithm of the factor.
+    factors: of the logarithm of seconds by analytic cycles.
     """
 
     target: Mapping[str, Any]
     device_class: str
     records: int
     tasks: int
-    booster: Any
+    factors: Quantiles
+
+    def is_of(self, target: Target) -> bool:
+        """Whether it was learned for that target."""
+        return target_key(self.target) == target_key(describe_target(target))
 
     def check(self, target: Target) -> None:
         """Raises UsageError when it was learned for another target."""
-        wanted = target_key(describe_target(target))
-        if target_key(self.target) != wanted:
+        if not self.is_of(target):
             raise UsageError(
                 "the latency model is of another target",
                 found=target_key(self.target),
-                expected=wanted,
+                expected=target_key(describe_target(target)),
                 remedy="fit one to records of this target",
             )
 
+    def check_device(self, device_class: str) -> None:
+        """Raises UsageError when it was learned on another class of devices."""
+        if self.device_class != device_class:
+            raise UsageError(
+                "the latency model is of another device",
+                found=self.device_class,
+                expected=device_class,
+                remedy="fit one to records of this device",
+            )
+
+    def times(self, layer: Layer, places: Places | None, choices: Sequence[Choice]) -> list[Interval]:
+        """The times of a layer that is computed in each of some ways."""
+        about = describe_workload(layer.site.workload), describe_places(places), describe_weight(layer)
+        rows = [features(*about, describe_choice(choice), choice.cycles) for choice in choices]
+        return self.predict(rows, [choice.cycles for choice in choices])
+
+    def time(self, layer: Layer, places: Places | None, choice: Choice | SplitChoice) -> Interval:
+        """The time of a layer that is computed in that way; of two kernels the sums."""
+        if not isinstance(choice, SplitChoice):
+            return self.times(layer, places, [choice])[0]
+        weight = describe_weight(layer)
+        parts = [
+            (workload, part, {**weight, "nonzeros": part.candidate.nonzeros})
+            for workload, part in zip(choice.workloads, choice.parts, strict=True)
+        ]
+        rows = [
+            features(
+                describe_workload(workload), describe_places(part.places), weight, describe_choice(part), part.cycles
+            )
+            for workload, part, weight in parts
+        ]
+        found = self.predict(rows, [part.cycles for _, part, _ in parts])
+        return Interval(*(sum(getattr(time, end) for time in found) for end in ("low", "middle", "high")))
+
     def predict(self, rows: Sequence[Sequence[float]], cycles: Sequence[float]) -> list[Interval]:
         """The times of some trials, from their `features` and their analytic cycles."""
-        factors = np.exp(self._logarithms(np.array(rows)))
-        return [Interval(*(float(c * value) for value in sorted(f))) for c, f in zip(cycles, factors, strict=True)]
-
-    def _logarithms(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        import xgboost
-
-        found = self.booster.predict(xgboost.DMatrix(rows))
-        return np.asarray(found, np.float64).reshape(len(rows), len(QUANTILES))
+        factors = np.exp(self.factors.predict(np.array(rows)))
+        return [Interval(*(float(c * value) for value in f)) for c, f in zip(cycles, factors, strict=True)]
 
     def save(self, path: Path) -> None:
         """Writes it as JSON, the trees in xgboost's own format. Raises PconvgenError when that cannot be done."""
@@ -87,7 +133,8 @@ class LatencyModel:
             "device_class": self.device_class,
             "records": self.records,
             "tasks": self.tasks,
-            "booster": base64.b64encode(bytes(self.booster.save_raw("ubj"))).decode(),
+            "widening": self.factors.widening,
+            "booster": base64.b64encode(zlib.compress(bytes(self.factors.booster.save_raw("ubj")))).decode(),
         }
         write_text(path, json.dumps(data) + "\n")
 
@@ -106,11 +153,12 @@ class LatencyModel:
             if data["format"] != FORMAT or data["version"] > VERSION:
                 raise ValueError(f"{data['format']}, version {data['version']}")
             booster = xgboost.Booster()
-            booster.load_model(bytearray(base64.b64decode(data["booster"])))
-            return LatencyModel(data["target"], data["device_class"], data["records"], data["tasks"], booster)
+            booster.load_model(bytearray(zlib.decompress(base64.b64decode(data["booster"]))))
+            factors = Quantiles(booster, float(data["widening"]))
+            return LatencyModel(data["target"], data["device_class"], data["records"], data["tasks"], factors)
         except OSError as error:
             raise PconvgenError("the latency model cannot be read", file=path, found=error.strerror) from error
-        except (ValueError, KeyError, TypeError, xgboost.core.XGBoostError) as error:
+        except (ValueError, KeyError, TypeError, zlib.error, xgboost.core.XGBoostError) as error:
             raise PconvgenError(
                 "no latency model",
                 file=path,
@@ -123,10 +171,9 @@ class LatencyModel:
 def fit(records: Sequence[Record]) -> LatencyModel:
     """A model of the target and device class that has most of the records. Raises what `most` raises."""
     mine = most(records)
-    rows, logarithms = examples(mine)
-    return LatencyModel(
-        mine[0].target, mine[0].device_class, len(mine), len({record.task for record in mine}), train(rows, logarithms)
-    )
+    tasks = [record.task for record in mine]
+    factors = learn(*examples(mine), tasks)
+    return LatencyModel(mine[0].target, mine[0].device_class, len(mine), len(set(tasks)), factors)
 
 
 def most(records: Sequence[Record]) -> list[Record]:
@@ -151,24 +198,65 @@ def most(records: Sequence[Record]) -> list[Record]:
     return mine
 
 
-def examples(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Features of records with figures, and the logarithms of seconds by analytic cycles."""
-    rows = [features(r.workload, r.places, r.weight, r.trial, r.predicted_cycles) for r in records]
-    return np.array(rows), np.array([math.log((r.cost or 1.0) / r.predicted_cycles) for r in records])
+@dataclass(frozen=True, eq=False)
+class Quantiles:
+    """Boosted trees that predict quantiles of numbers.
+
+    Attributes
+    ----------
+    booster: xgboost's.
+    widening: by how much the outer ones are moved outwards.
+    """
+
+    booster: Any
+    widening: float
+
+    def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The quantiles, ascending: [row, quantile]."""
+        import xgboost
+
+        found = np.asarray(self.booster.predict(xgboost.DMatrix(rows)), np.float64)
+        return np.sort(found.reshape(len(rows), len(QUANTILES)), axis=1) + self.widening * np.array([-1.0, 0.0, 1.0])
 
 
-def train(rows: NDArray[np.float64], logarithms: NDArray[np.float64]) -> Any:
-    """xgboost's trees for the quantiles; the same for equal data."""
+def learn(rows: NDArray[np.float64], numbers: NDArray[np.float64], groups: Sequence[str]) -> Quantiles:
+    """Trees for the quantiles of some numbers; the same for equal data.
+
+    What trees say of rows that they have seen is too good. Each group is therefore predicted from the others, and the
+    outer quantiles are moved until they hold as many of these as they should: conformalized quantile regression
+    (Romano, Patterson, Candes, NeurIPS 2019), with whole groups left out.
+    """
+    found = np.zeros((len(rows), len(QUANTILES)))
+    for held in folds(groups):
+        found[held] = train(rows[~held], numbers[~held]).predict(rows[held])
+    beyond = np.maximum(found[:, 0] - numbers, numbers - found[:, -1])
+    widening = float(np.quantile(beyond, QUANTILES[-1] - QUANTILES[0]))
+    return replace(train(rows, numbers), widening=max(0.0, widening))
+
+
+def folds(groups: Sequence[str]) -> Iterator[NDArray[np.bool_]]:
+    """Masks of rows that are left out together: each row once, groups as a whole."""
+    names = sorted(set(groups))
+    np.random.default_rng(0).shuffle(names)
+    number = {name: index % FOLDS for index, name in enumerate(names)}
+    mine = np.array([number[name] for name in groups])
+    for fold in range(min(FOLDS, len(names))):
+        yield mine == fold
+
+
+def train(rows: NDArray[np.float64], numbers: NDArray[np.float64]) -> Quantiles:
+    """As `learn`, with outer quantiles as the trees give them: too close."""
     import xgboost
 
     parameters = {
         "objective": "reg:quantileerror",
         "quantile_alpha": np.array(QUANTILES),
-        "max_depth": 5,
+        "max_depth": 6,
         "eta": 0.08,
-        "subsample": 0.9,
+        "subsample": 0.8,
+        "colsample_bytree": 0.6,
         "min_child_weight": 2,
         "nthread": 1,
         "seed": 0,
     }
-    return xgboost.train(parameters, xgboost.QuantileDMatrix(rows, logarithms), num_boost_round=250)
+    return Quantiles(xgboost.train(parameters, xgboost.QuantileDMatrix(rows, numbers), num_boost_round=ROUNDS), 0.0)

@@ -17,6 +17,7 @@ from pconvgen.compiler import lower
 from pconvgen.decision import Decision
 from pconvgen.devices import Device
 from pconvgen.errors import UsageError
+from pconvgen.experience import experience
 from pconvgen.frontend import load_model
 from pconvgen.sparsify import Recipe, sparsify_file
 from pconvgen.targets.presets import get_target
@@ -42,7 +43,7 @@ class Point:
 
     @property
     def total_ms(self) -> float | None:
-        """Measured, else predicted of all layers with kernels; None where the target's clock is not known."""
+        """Measured, else predicted of all layers with kernels; None where nothing was learned of the device."""
         if self.measured_ms is not None:
             return self.measured_ms
         times = [layer.predicted_ms for layer in self.layers if layer.predicted_cycles is not None]
@@ -97,6 +98,7 @@ def whatif(
     layers: Sequence[str] = (),
     inputs: Mapping[str, Sequence[int]] | None = None,
     device: Device | None = None,
+    latency: Path | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> tuple[Point, ...]:
     """The network as it is, and at each of the densities, the highest first.
@@ -109,17 +111,19 @@ def whatif(
     target: name of a preset.
     inputs: shapes of inputs with dynamic dimensions.
     device: where to measure whole networks; without it times are predicted.
+    latency: what `pconvgen latency fit` wrote, in place of the model that pconvgen brings for the target.
     report: told what is being done.
 
     Raises
     ------
     UsageError: what `Recipe` raises, or no density.
-    PconvgenError: the model cannot be read or lowered.
+    PconvgenError: the model cannot be read or lowered, or the latency model cannot be read.
     """
     if not densities:
         raise UsageError("there is no density", expected="one at least, e.g. 0.25")
     recipes = {density: Recipe(structure, density, tuple(layers)) for density in sorted(set(densities), reverse=True)}
     preset = get_target(target)
+    known = experience(preset, latency=latency)
     points = []
     with tempfile.TemporaryDirectory(prefix="pconvgen-whatif-") as folder:
         for density in (1.0, *(density for density in recipes if density < 1)):
@@ -130,9 +134,9 @@ def whatif(
             report(f"density {density:g}")
             imported = load_model(path, inputs)
             if device is None:
-                points.append(Point(density, lower(imported, preset)[1]))
+                points.append(Point(density, lower(imported, preset, planner=known)[1]))
                 continue
-            compiled = compile_model(imported, target)
+            compiled = compile_model(imported, target, latency=latency)
             found = compiled.export(Path(folder) / "model.so")
             result = device.bench(compiled.manifest.model(found), compiled.manifest.random_inputs(0))
             points.append(Point(density, compiled.decisions, result.median_ms))

@@ -74,16 +74,16 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """The fastest of what was measured for a layer.
+class Chosen:
+    """How a layer is to be computed.
 
     Attributes
     ----------
-    choice: what it is.
-    reason: the figures, in words.
+    choice: encoding and schedule.
+    reason: why, with the numbers that decided.
     """
 
-    choice: Choice
+    choice: Choice | SplitChoice
     reason: str
 
 
@@ -94,11 +94,13 @@ class LayerPlan:
     Attributes
     ----------
     layer: the layer.
+    choice: how it is computed.
     instances: its kernels, one after the other; each adds the result of the one before it as its residual.
     decision: the choice and why.
     """
 
     layer: Layer
+    choice: Choice | SplitChoice
     instances: tuple[Instance, ...]
     decision: Decision
 
@@ -157,6 +159,15 @@ def fastest(ranking: list[Choice], parted: list[SplitChoice]) -> Choice | SplitC
     return parted[0] if parted and SPLIT_GAIN * parted[0].cycles <= best.cycles else best
 
 
+def predicted(layer: Layer, target: Target, places: Places | None) -> Chosen:
+    """What the analytic model predicts to be fastest."""
+    ranking, parted = options(layer, target, places)
+    best = fastest(ranking, parted)
+    if isinstance(best, SplitChoice):
+        return Chosen(best, _split_reason(best, ranking[0]))
+    return Chosen(best, _reason(ranking, layer.dense))
+
+
 def plan_layer(
     layer: Layer,
     target: Target,
@@ -164,31 +175,25 @@ def plan_layer(
     *,
     slots: NDArray[np.int64] | None = None,
     first: tuple[int, int] = (0, 0),
-    measured: Measured | None = None,
+    chosen: Chosen | None = None,
 ) -> LayerPlan:
-    """Ranks the encodings of a layer and instantiates the fastest.
+    """Instantiates what was chosen for a layer, by default the fastest of its encodings.
 
     Parameters
     ----------
     layer: the layer.
-    target: decides instruction set, caches and clock.
+    target: decides instruction set and caches.
     places: where the layer's tensors lie; None for a product of matrices.
     slots, first: see `convolution` (templates/instance.py).
-    measured: what was measured to be fastest, in place of what is predicted to be.
+    chosen: in place of `predicted`.
     """
     site = layer.site
-    ranking, parted = options(layer, target, places)
-    best = fastest(ranking, parted) if measured is None else measured.choice
+    chosen = chosen or predicted(layer, target, places)
+    best, reason = chosen.choice, chosen.reason
     instances = tuple(_instances(layer, best, isa_of(layer, target), places, slots, first))
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
     stays_dense = isinstance(best, Choice) and best.candidate.structure == "dense"
     structure = "dense" if stays_dense else smallest(layer.found).structure
-    if measured is not None:
-        reason = measured.reason
-    elif isinstance(best, SplitChoice):
-        reason = _split_reason(best, ranking[0])
-    else:
-        reason = _reason(ranking, layer.dense)
     original = layer.original
     whole = original or shape
     if original is not None:
@@ -202,13 +207,13 @@ def plan_layer(
         macs=site.workload.macs * math.prod(whole) // math.prod(shape),
         structure=structure,
         density=np.count_nonzero(site.weight) / math.prod(whole),
-        choice=_text(best),
+        choice=text_of(best),
         reason=reason,
         schedule=_schedule(best) | _described(places),
         predicted_cycles=best.cycles,
         nbytes=sum(instance.nbytes for instance in instances),
     )
-    return LayerPlan(layer, instances, decision.timed(target.ghz))
+    return LayerPlan(layer, best, instances, decision)
 
 
 def _instances(
@@ -247,7 +252,7 @@ def _schedule(choice: Choice | SplitChoice) -> dict[str, Any]:
     return asdict(choice.schedule)
 
 
-def _text(choice: Choice | SplitChoice) -> str:
+def text_of(choice: Choice | SplitChoice) -> str:
     """Template and encoding."""
     if isinstance(choice, SplitChoice):
         return f"pixels: {choice.split}"
@@ -269,7 +274,7 @@ def _compact(found: Candidate | Split) -> bool:
 def _split_reason(best: SplitChoice, single: Choice) -> str:
     """How many of the non-zeros the blocks hold, and what a split gains over the best that holds all weights."""
     blocks = round(100 * best.split.blocks.nonzeros / best.split.nonzeros)
-    gain = f"{single.cycles / best.cycles:.2f}x fewer cycles than the best single encoding ({_text(single)})"
+    gain = f"{single.cycles / best.cycles:.2f}x fewer cycles than the best single encoding ({text_of(single)})"
     return f"split {blocks} % / {100 - blocks} %: {gain}"
 
 

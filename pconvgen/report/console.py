@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,10 +19,10 @@ def output() -> Console:
 
 
 @contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Says on standard error what takes so long, if that is a terminal."""
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Says on standard error what takes so long, if that is a terminal; what it gives adds how far it is."""
     if not sys.stderr.isatty():
-        yield
+        yield lambda _: None
         return
-    with Console(stderr=True).status(what):
-        yield
+    with Console(stderr=True).status(what) as status:
+        yield lambda step: status.update(f"{what}: {step}")

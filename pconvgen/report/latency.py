@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from pconvgen.report.units import milliseconds
+from pconvgen.report.units import millions, milliseconds, percent
 
 if TYPE_CHECKING:
     from pconvgen.latency.evaluate import Evaluation
+    from pconvgen.latency.layer_curves import LayerCurve
     from pconvgen.latency.model import Interval
 
 
@@ -37,6 +38,43 @@ def layers_table(rows: Sequence[tuple[str, int, Interval]]) -> Table:
     totals = [sum(count * getattr(found, part) for _, count, found in rows) for part in ("middle", "low", "high")]
     table.add_row("total", str(sum(count for _, count, _ in rows)), *(milliseconds(1e3 * value) for value in totals))
     return table
+
+
+def curves_table(curves: Sequence[LayerCurve], unit: str) -> Table:
+    """One row for each curve: the cost without zeros, and how many times less it is at some densities."""
+    densities = (0.5, 0.25, 0.125)
+    table = Table(box=None, header_style="bold")
+    table.add_column("layer")
+    table.add_column("structure")
+    for name in ("x", "dense, ms" if unit == "seconds" else f"dense, {unit}", "knots"):
+        table.add_column(name, justify="right")
+    for density in densities:
+        table.add_column(f"at {percent(density)}", justify="right")
+    for row in curves:
+        first = row.curve.densities[0]
+        gains = [f"{row.dense / row.curve.at(at):.2f}x" if first <= at else "" for at in densities]
+        dense = milliseconds(1e3 * row.dense) if unit == "seconds" else millions(row.dense)
+        table.add_row(row.name, row.structure, str(row.count), dense, str(len(row.curve.densities)), *gains)
+    return table
+
+
+def plot_curves(curves: Sequence[LayerCurve], unit: str, title: str, path: Path, most: int = 12) -> None:
+    """Writes a picture of the curves of the layers that take most, each by its cost without zeros."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    for row in sorted(curves, key=lambda row: -row.count * row.dense)[:most]:
+        densities = [100 * density for density in row.curve.densities]
+        axes.plot(densities, [cost / row.dense for cost in row.curve.costs], ".-", label=row.name)
+    axes.set(xlabel="weights that are kept, %", ylabel=f"{unit}, by those without zeros", title=title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
 
 
 def plot(evaluation: Evaluation, title: str, path: Path) -> None:

@@ -14,7 +14,7 @@ from pconvgen.report.units import byte_size, dimensions, kib, millions, millisec
 
 
 def layer_table(decisions: Sequence[Decision]) -> Table:
-    """One row for each layer. Predicted times where the target's clock is known, else the estimate of cycles."""
+    """One row for each layer. Times with their intervals where any is known, else the estimate of cycles."""
     timed = any(decision.predicted_ms is not None for decision in decisions)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("layer", overflow="fold")
@@ -24,7 +24,7 @@ def layer_table(decisions: Sequence[Decision]) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("kernel", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
-    table.add_column("predicted ms" if timed else "cycles (estimate)", justify="right")
+    table.add_column("ms (80 % interval)" if timed else "cycles (estimate)", justify="right")
     table.add_column("reason", overflow="fold")
     for row in decisions:
         table.add_row(
@@ -59,7 +59,9 @@ def summary(
         if times:
             others = len(decisions) - len(times)
             without = f" without {others} layers of TVM's" if others else ""
-            parts.append(f"predicted {milliseconds(sum(times))} ms on one core{without}")
+            ends = [row.interval_ms for row in decisions if row.interval_ms is not None]
+            low, high = (milliseconds(sum(end[side] for end in ends)) for side in (0, 1))
+            parts.append(f"predicted {milliseconds(sum(times))} ms ({low} to {high}) on one core{without}")
     if memory is not None:
         parts.append(_memory(memory))
     if library_bytes is not None:
@@ -77,4 +79,9 @@ def _cost(row: Decision, timed: bool) -> str:
     value = row.predicted_ms if timed else row.predicted_cycles
     if value is None:
         return "-"
-    return milliseconds(value) if timed else millions(value)
+    if not timed:
+        return millions(value)
+    interval = row.interval_ms
+    return milliseconds(value) + (
+        "" if interval is None else f" ({milliseconds(interval[0])}-{milliseconds(interval[1])})"
+    )

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from pconvgen.errors import UsageError
-from pconvgen.targets.clock import measured_ghz
 from pconvgen.targets.target import Target
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -47,7 +46,6 @@ def host_target() -> Target:
         platform="host",
         l1_kib=_cache_kib(level=1) or 32,
         l2_kib=_cache_kib(level=2) or 512,
-        ghz=measured_ghz(),
     )
 
 

@@ -21,7 +21,6 @@ class Target:
     features: LLVM features on top of the processor's own, e.g. ("+dotprod",).
     platform: which linker and system libraries the shared library is for.
     l1_kib, l2_kib: data caches of one core in KiB, for cache blocking.
-    ghz: clock for predicted times, None where predictions would not be honest (no measurement on that device).
     """
 
     name: str
@@ -32,7 +31,6 @@ class Target:
     platform: Platform = "host"
     l1_kib: int = 32
     l2_kib: int = 512
-    ghz: float | None = None
 
     @property
     def is_host(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -43,13 +42,13 @@ def describe_weight(layer: Layer) -> dict[str, Any]:
     weight = layer.site.weight
     alive = weight != 0
     filters = alive.reshape(len(weight), -1).sum(1)
-    kernels = Counter(int(count) for count in alive.sum((2, 3)).ravel())
+    kernels = np.bincount(alive.sum((2, 3)).ravel(), minlength=weight.shape[2] * weight.shape[3] + 1)
     return {
         "structure": str(smallest(layer.found)),
         "size": int(weight.size),
         "nonzeros": int(alive.sum()),
         "spread": float(filters.std() / max(filters.mean(), 1e-9)),
-        "patterns": [kernels.get(count, 0) for count in range(weight.shape[2] * weight.shape[3] + 1)],
+        "patterns": kernels.tolist(),
     }
 
 

@@ -13,15 +13,15 @@ from pconvgen.devices.cores import format_cores
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def device_class(device: Device) -> str:
-    """The devices that a record of this one speaks for: those with its processor."""
+def device_name(device: Device) -> str:
+    """What a device has in common with those that its records speak for: the processor."""
     facts = device.facts()
     return f"{facts['device']}: {facts.get('cpu') or facts['machine']}"
 
 
 def device_facts(device: Device, cores: Sequence[int] | None) -> dict[str, Any]:
     """What is known of a device, with its class, the cores that are used and what sets its clock."""
-    facts: dict[str, Any] = {"class": device_class(device), **device.facts()}
+    facts: dict[str, Any] = {"class": device_name(device), **device.facts()}
     if cores is not None:
         facts["core set"] = format_cores(cores)
     if device.name == "local":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,34 +13,49 @@ from pconvgen.tuning.record import Record
 
 ENOUGH = 12
 """Trials from which on there is something to learn."""
+PRIOR_WEIGHT = 0.25
+"""What a trial of another target or device counts, against one of this."""
 
 
 class Ranker:
     """Predicts the cost of a trial as the analytic model's cycles times a factor.
 
-    With few trials the factor of a layer is the one seen so far, so that the ranking is the analytic model's.
+    With few trials the factor is the same for all, so that the ranking is the analytic model's.
+
+    Parameters
+    ----------
+    prior: records of other targets or devices. By how much they differ from each other is learned, with less weight;
+        how long anything takes is not.
+
+    Attributes
+    ----------
+    prior: how many of those have figures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prior: Sequence[Record] = ()) -> None:
         self._model: Any = None
         self._scale = 0.0
+        self._prior = [part for part in _by_place(prior) if len(part[1]) >= ENOUGH]
+        self.prior = sum(len(y) for _, y in self._prior)
 
     def fit(self, records: Sequence[Record]) -> None:
         """Learns from the trials that have figures. All are of one target and device."""
-        useful = [record for record in records if record.cost is not None]
-        if not useful:
+        parts = list(_by_place(records))
+        if not parts:
             return
-        y = np.array([math.log(float(record.cost or 1.0) / record.predicted_cycles) for record in useful])
+        ((x, y),) = parts
         self._scale = float(np.median(y))
-        if len(useful) < ENOUGH:
+        if len(y) < ENOUGH:
             return
         from xgboost import XGBRegressor
 
-        x = np.array([features(r.workload, r.places, r.weight, r.trial, r.predicted_cycles) for r in useful])
         self._model = XGBRegressor(
             n_estimators=120, max_depth=5, learning_rate=0.15, subsample=0.9, reg_lambda=1.0, n_jobs=1, random_state=0
         )
-        self._model.fit(x, y - self._scale)
+        weights = [np.ones(len(y)), *(np.full(len(other), PRIOR_WEIGHT) for _, other in self._prior)]
+        factors = [y - self._scale, *(other - np.median(other) for _, other in self._prior)]
+        rows = np.concatenate([x, *(other for other, _ in self._prior)])
+        self._model.fit(rows, np.concatenate(factors), sample_weight=np.concatenate(weights))
 
     def predict(
         self,
@@ -57,6 +72,21 @@ class Ranker:
         return np.asarray(cycles * np.exp(self._scale + self._model.predict(x)))
 
 
+def _by_place(records: Sequence[Record]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """For each target and device class: features of the trials with figures, and the logarithms of their factors."""
+    places: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record.cost is not None:
+            places.setdefault(record.where, []).append(record)
+    yield from map(examples, places.values())
+
+
+def examples(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Features of records with figures, and the logarithms of cost by analytic cycles."""
+    rows = [features(r.workload, r.places, r.weight, r.trial, r.predicted_cycles) for r in records]
+    return np.array(rows), np.array([math.log((r.cost or 1.0) / r.predicted_cycles) for r in records])
+
+
 def features(
     workload: Mapping[str, Any],
     places: Mapping[str, Any] | None,
@@ -66,22 +96,34 @@ def features(
 ) -> list[float]:
     """What the model sees of a trial; the same numbers in the same order for all layers and templates."""
     w = workload
-    macs = w["out_channels"] * w["in_channels"] * w["kernel"][0] * w["kernel"][1] / w["groups"]
     source = (places or {}).get("source") or {}
     target = (places or {}).get("target") or {}
-    lanes = trial.get("lanes", 1)
+    rows, columns = -(-w["height"] // w["stride"][0]), -(-w["width"] // w["stride"][1])
+    lanes, block = trial.get("lanes", 1), max(1, trial.get("rows", 1))
+    inputs, outputs = w["in_channels"] * w["height"] * w["width"], w["out_channels"] * rows * columns
+    surviving = max(1, weight["nonzeros"]) * rows * columns
+    layout = len(source.get("phases", ())) * source.get("pitch", 0) * source.get("rows", 0) * w["in_channels"]
     return [
-        math.log(predicted_cycles),
+        # The analytic model, and how far it is from a vector of FMAs per cycle.
+        math.log(predicted_cycles), math.log(predicted_cycles * lanes / surviving),
+        # The layer.
         float(w["batch"]), float(w["in_channels"]), float(w["height"]), float(w["width"]), float(w["out_channels"]),
         float(w["kernel"][0]), float(w["kernel"][1]), float(w["stride"][0]), float(w["stride"][1]), float(w["groups"]),
-        float(w["epilogue"]["residual"]), math.log(macs),
+        float(w["epilogue"]["residual"]), float(w["precision"]["arithmetic"] == "float16"),
+        math.log(surviving), math.log(inputs), math.log(outputs),
+        math.log(surviving / inputs), math.log(surviving / outputs),
+        # The weight.
         weight["nonzeros"] / weight["size"], float(weight["spread"]), math.log1p(weight["nonzeros"]),
+        # Encoding and schedule.
         *(float(trial["structure"] == name) for name in ("dense", "pattern", "simd_block", "unstructured")),
         *(float(trial["template"] == name) for name in ("pixels", "channels", "winograd")),
         float(trial["max_group"]), float(trial["params"].get("n", 0) or 0), float(lanes),
         *(float(trial.get(name, -1)) for name in ("vectors", "height", "rows", "filters_inside", "channels")),
         *(float(trial.get(name, -1)) for name in ("prefetch", "images", "unroll", "tile", "filters")),
+        float(trial["max_group"] * trial.get("vectors", 1)), float(-(-rows // block)), float(rows % block),
+        columns % lanes / lanes,
+        # The layouts.
         float(source.get("pitch", 0)), float(len(source.get("phases", ()))), float(source.get("interleaved", False)),
+        float(source.get("align", 0)), float(source.get("lead", 0)), source.get("pitch", 0) / columns, float(layout),
         float(target.get("pitch", 0)), float(len(target.get("phases", ()))), float(target.get("interleaved", False)),
-        (w["width"] // w["stride"][1]) % lanes / lanes,
     ]  # fmt: skip

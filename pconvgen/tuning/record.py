@@ -84,7 +84,7 @@ class Record:
     @property
     def device_class(self) -> str:
         """The devices that it speaks for, with the number of threads."""
-        return f"{self.device['class']}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+        return device_class(self.device["class"], self.threads)
 
     @property
     def where(self) -> tuple[str, str]:
@@ -147,6 +147,11 @@ def task_key(workload: Mapping[str, Any], places: Mapping[str, Any] | None, weig
     """A short name for what is to be computed. Of the weight it has the structure and two digits of the density."""
     parts = [workload, places, weight["structure"], f"{weight['nonzeros'] / weight['size']:.2g}"]
     return hashlib.sha1(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def device_class(name: str, threads: int) -> str:
+    """Where records are compared: devices of one name, see `device_name`, with the same number of threads."""
+    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def target_key(target: Mapping[str, Any]) -> str:

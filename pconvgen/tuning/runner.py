@@ -38,19 +38,25 @@ class Runner:
     device: where.
     threads, cores: of the device.
     cool_down_s: how long to wait before each trial.
-    reference: a library that is measured in between, with its inputs; None for a device that counts.
+    reference: a library that is known to work, with its inputs. It tells drift, and whether a trial that fails or the
+        device is at fault.
     """
 
     device: Device
+    reference: tuple[Model, Mapping[str, np.ndarray]]
     threads: int = 1
     cores: Sequence[int] | None = None
     cool_down_s: float = 0.0
-    reference: tuple[Model, Mapping[str, np.ndarray]] | None = None
     _best: float | None = field(default=None, init=False)
     _since: int = field(default=0, init=False)
 
     def measure(self, task: Task, model: Model) -> tuple[str, tuple[float, ...]] | Failure:
-        """(unit, repeats) of a trial's library, or why there are none."""
+        """(unit, repeats) of a trial's library, or why there are none.
+
+        Raises
+        ------
+        PconvgenError: the device fails with every library.
+        """
         self._settle()
         time.sleep(self.cool_down_s)
         found: BenchResult | None = None
@@ -58,6 +64,7 @@ class Runner:
             try:
                 outputs, result = self._run(model, task.inputs)
             except PconvgenError as error:
+                self._reference()  # raises when it is the device that fails
                 return Failure("time-out" if "did not end" in error.message else "crash", str(error))
             wrong = task.error(outputs["output"])
             if not wrong <= TOLERANCE[task.workload.precision.arithmetic]:
@@ -74,16 +81,29 @@ class Runner:
     def _run(self, model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], BenchResult]:
         return self.device.measure(model, inputs, threads=self.threads, cores=self.cores, seconds=SECONDS_OF_TRIAL)
 
+    def _reference(self) -> float:
+        """Milliseconds of the reference; none where the device counts. Raises PconvgenError when it fails."""
+        try:
+            result = self._run(*self.reference)[1]
+        except PconvgenError as error:
+            raise PconvgenError(
+                "the device does not work any more",
+                file=self.device.name,
+                found=str(error),
+                remedy="check it with pconvgen doctor, then run the command again: it goes on where it ended",
+            ) from error
+        return result.median_ms or 0.0
+
     def _settle(self) -> None:
         """Waits, for a while, until the reference takes no longer than it did."""
-        if self.reference is None:
+        if self.device.counts:
             return
         self._since -= 1
         if self._since > 0:
             return
         self._since = EVERY
         for attempt in range(ATTEMPTS):
-            taken = _median(self._run(*self.reference)[1])
+            taken = self._reference()
             self._best = taken if self._best is None else min(self._best, taken)
             if taken <= self._best * (1 + DRIFT):
                 return

@@ -16,6 +16,7 @@ from pconvgen.passes.choose import layer_of
 from pconvgen.passes.sites import Site
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import layouts
+from pconvgen.schedules.measured import records_of
 from pconvgen.targets.target import Target
 from pconvgen.templates.planes import Places, plain_layout
 from pconvgen.tuning.collect import tasks_of
@@ -36,10 +37,12 @@ class Tuned:
     ----------
     tuner: the progress of each task.
     split: names of layers that were left as they are, as two kernels compute them.
+    interrupted: whether Ctrl-C ended it before the budget was spent.
     """
 
     tuner: Tuner
     split: tuple[str, ...]
+    interrupted: bool
 
 
 def tune(
@@ -53,10 +56,13 @@ def tune(
     cores: Sequence[int] | None = None,
     cool_down_s: float = 0.0,
     report: Report = lambda _tuner, _spent: None,
+    strategy: type[Tuner] = Tuner,
 ) -> Tuned:
     """Measures schedules of a model's layers on a device and appends what it finds to `records`.
 
-    What the file has of this target and device counts as measured, so that tuning goes on where it ended.
+    What the file has of this target and device counts as measured, so that tuning goes on where it ended. What it has
+    of others, and what pconvgen brings, helps to rank untried schedules and is not used for more. `strategy` decides
+    what is tried next.
 
     Raises
     ------
@@ -68,17 +74,21 @@ def tune(
         raise PconvgenError("the device cannot be used", file=device.name, found=reason)
     tasks, split = tasks_of(imported, target)
     known = list(read_records(records)) if records.exists() and records.stat().st_size else []
+    brought = records_of(target.isa, target.cpu)
+    others = [] if brought is None else list(read_records(brought))
     with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
         folder = Path(name)
-        kept = None
-        if device.name != "emulated":
-            steady = reference(target)
-            kept = (steady.library(steady.choices[0], folder / "reference.so"), steady.inputs)
-        runner = Runner(device, threads, cores, cool_down_s, kept)
-        file = RecordFile(records)
+        steady = reference(target)
+        kept = (steady.library(steady.choices[0], folder / "reference.so"), steady.inputs)
+        file, interrupted = RecordFile(records), False
         try:
-            tuner = Tuner(tasks, Path(imported.source).name, target, runner, file.append, known)
-            tuner.run(budget, folder, report)
+            with device.session() as ready:
+                runner = Runner(ready, kept, threads, cores, cool_down_s)
+                tuner = strategy(tasks, Path(imported.source).name, target, runner, file.append, known, others)
+                try:
+                    tuner.run(budget, folder, report)
+                except KeyboardInterrupt:
+                    interrupted = True
         finally:
             file.close()
     if tuner.trials and tuner.trials == tuner.failures.total():
@@ -88,7 +98,7 @@ def tune(
             found=", ".join(f"{count} x {kind}" for kind, count in sorted(tuner.failures.items())),
             remedy="the records have the text of each failure; pconvgen doctor checks the device",
         )
-    return Tuned(tuner, tuple(split))
+    return Tuned(tuner, tuple(split), interrupted)
 
 
 def reference(target: Target) -> Task:

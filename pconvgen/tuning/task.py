@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.devices.device import Model
-from pconvgen.passes.choose import Layer, Measured, isa_of, plan_layer
+from pconvgen.passes.choose import Chosen, Layer, isa_of, plan_layer
 from pconvgen.schedules.default import Choice, all_choices
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import llvm_target
@@ -77,7 +77,7 @@ class Task:
         Raises what TVM, LLVM and the linker raise.
         """
         plan = plan_layer(
-            self.layer, self.target, self.places, slots=self.slots, first=self.first, measured=Measured(choice, "tried")
+            self.layer, self.target, self.places, slots=self.slots, first=self.first, chosen=Chosen(choice, "tried")
         )
         (instance,) = plan.instances
         w, formats = self.workload, self.workload.precision

@@ -40,8 +40,6 @@ from pconvgen.tuning.task import Task
 
 BATCH = 4
 """Trials of a layer before the next layer is chosen."""
-EXPLORED = 30
-"""Of so many of the best predicted, one of a batch is drawn by chance."""
 REFIT = 16
 """New trials after which the ranker is fitted again."""
 SETTLED = 0.002
@@ -102,17 +100,20 @@ class Tuner:
     runner: measures.
     append: takes every record, at once.
     known: records of before; those of this target and device count as measured.
+    others: more records, that do not count as measured even if they are of this target and device.
 
     Attributes
     ----------
     progress: of each task, by its key.
+    prior: how many of the records that do not count as measured are of this instruction set and unit: the ranker learns
+        from them, too.
     trials: measured by `run`.
     failures: those of them without figures, by kind.
     """
 
     def __init__(
         self, tasks: Sequence[Task], model: str, target: Target, runner: Runner, append: Callable[[Record], None],
-        known: Iterable[Record] = (),
+        known: Iterable[Record] = (), others: Iterable[Record] = (),
     ) -> None:  # fmt: skip
         self._model, self._runner, self._append = model, runner, append
         self._about = (describe_target(target), device_facts(runner.device, runner.cores), versions())
@@ -120,12 +121,17 @@ class Tuner:
         self.trials = 0
         self.failures: Counter[str] = Counter()
         self._records: list[Record] = []
-        self._ranker, self._fitted = Ranker(), -REFIT
+        self._fitted = -REFIT
         self._rng = np.random.default_rng(0)
+        prior = list(others)
         for record in known:
             mine = (target_key(record.target), record.device["class"], record.threads)
             if mine == (target_key(self._about[0]), self._about[1]["class"], runner.threads):
                 self._take(record)
+            else:
+                prior.append(record)
+        self._ranker = Ranker([r for r in prior if r.target["isa"] == target.isa and r.unit == self._unit])
+        self.prior = self._ranker.prior
 
     def _start(self, task: Task) -> Progress:
         described = (describe_workload(task.workload), describe_places(task.places), describe_weight(task.layer))
@@ -171,7 +177,10 @@ class Tuner:
                 report(self, spent())
 
     def _propose(self, count: int, building: Sequence[Progress]) -> list[tuple[Progress, Choice, dict[str, Any]]]:
-        """The next trials, of one task: its default and the best predicted, and one that is drawn by chance."""
+        """The next trials, of one task: its default, or the best predicted and one that is drawn by chance.
+
+        The last is there to be learned from: of bad schedules the ranker would know nothing otherwise.
+        """
         if len(self._records) - self._fitted >= REFIT:
             self._ranker.fit(self._records)
             self._fitted = len(self._records)
@@ -191,7 +200,7 @@ class Tuner:
             _, chosen, costs = max(gains, key=lambda found: found[0])
             order = list(np.argsort(costs, kind="stable"))
             if len(order) > count:
-                order.insert(count - 1, order.pop(int(self._rng.integers(count - 1, min(len(order), EXPLORED)))))
+                order.insert(count - 1, order.pop(int(self._rng.integers(count - 1, len(order)))))
         picked = [chosen.untried[int(index)] for index in order[:count]]
         chosen.untried = [pair for pair in chosen.untried if pair not in picked]
         return [(chosen, choice, trial) for choice, trial in picked]
@@ -239,7 +248,7 @@ class Tuner:
     @property
     def counts(self) -> bool:
         """Whether costs are instructions rather than seconds."""
-        return self._runner.device.name == "emulated"
+        return self._runner.device.counts
 
     @property
     def _unit(self) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +18,16 @@ import torch
 from torch import nn
 
 import pconvgen
-from pconvgen.devices import get_device
+from pconvgen.devices import Model, get_device
+from pconvgen.devices.local import LocalDevice
 from pconvgen.errors import PconvgenError, PconvgenWarning
+from pconvgen.experience import experience
 from pconvgen.frontend import Imported
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.describe import describe_choice
-from pconvgen.tuning.lookup import recorded_planner
 from pconvgen.tuning.record import Failure
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import tune
@@ -119,8 +123,9 @@ def test_the_fastest_record_is_used(tmp_path: Path) -> None:
     assert decision.predicted_cycles == task.choices[-1].cycles
     # Of what is not legal, nothing is.
     wrong = replace(odd, trial={**odd.trial, "vectors": 999})
-    planner, _ = recorded_planner([wrong], HOST, get_device("local"))
-    assert planner(task.layer, HOST, task.places, slots=task.slots, first=task.first).decision.choice
+    path.write_text(wrong.to_line())
+    plan = experience(HOST, path)(task.layer, HOST, task.places, slots=task.slots, first=task.first)
+    assert not plan.decision.reason.startswith("measured")
 
 
 def test_records_of_others_are_not_used(tmp_path: Path) -> None:
@@ -152,13 +157,91 @@ def test_failures_are_classified(tmp_path: Path) -> None:
         assert isinstance(crashed, Failure)
         assert crashed.kind == "crash"
         assert not isinstance(builder.finish(builder.start(task.key, task.choices[0], 4)), Failure), "and goes on"
-    runner = Runner(get_device("local"))
+    runner = Runner(get_device("local"), (good, task.inputs))
     other = replace(task, layer=replace(task.layer, site=replace(task.layer.site, weight=task.layer.site.weight + 1)))
     wrong = runner.measure(other, good)
     assert isinstance(wrong, Failure)
     assert wrong.kind == "wrong result"
     broken = replace(good, path=tmp_path / "nothing.so")
     assert isinstance(runner.measure(task, broken), Failure)
+    with pytest.raises(PconvgenError, match="the device does not work any more"):
+        Runner(get_device("local"), (broken, task.inputs)).measure(task, broken)
+
+
+def test_builds_that_wait_outlive_one_that_crashes(tmp_path: Path) -> None:
+    task = tasks_of(small(), HOST)[0][1]
+    with Builder({task.key: task}, tmp_path) as builder:
+        builder.finish(builder.start(task.key, task.choices[0], 1))
+        dying = builder._pool.submit(_die)  # type: ignore[union-attr]
+        waiting = [builder.start(task.key, task.choices[0], number) for number in (2, 3, 4)]
+        kinds = [type(builder.finish(replace(waiting[0], library=dying))), *(type(builder.finish(w)) for w in waiting)]
+        assert kinds == [Failure, Model, Model, Model]
+
+
+def test_builds_that_never_work_are_an_error(tmp_path: Path) -> None:
+    task = tasks_of(small(), HOST)[0][1]
+    with Builder({task.key: task}, tmp_path) as builder:
+        for number in range(3):
+            build = builder.start(task.key, task.choices[0], number)
+            dying = replace(build, library=builder._pool.submit(_die))  # type: ignore[union-attr]
+            if number < 2:
+                assert isinstance(builder.finish(dying), Failure)
+            else:
+                with pytest.raises(PconvgenError, match="ends by itself"):
+                    builder.finish(dying)
+
+
+def test_a_device_that_vanishes_ends_tuning_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, calls, measure = tmp_path / "records.jsonl", [0], LocalDevice.measure
+
+    def vanishing(self: LocalDevice, *args: Any, **options: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 4:
+            raise PconvgenError("no route to the device")
+        return measure(self, *args, **options)
+
+    monkeypatch.setattr(LocalDevice, "measure", vanishing)
+    with pytest.raises(PconvgenError, match=r"does not work any more.*no route.*goes on where it ended"):
+        tune(small(), HOST, get_device("local"), path, Budget(trials=20))
+    found = list(read_records(path))
+    assert 1 <= len(found) <= 4
+    assert all(record.failure is None for record in found), "what the device did is no trial's failure"
+
+
+def test_interrupting_keeps_everything(tmp_path: Path) -> None:
+    model, records = tmp_path / "model.pt2", tmp_path / "records.jsonl"
+    torch.export.save(torch.export.export(Small().eval(), (torch.zeros(1, 3, 20, 20),)), model)
+    command = [sys.executable, "-m", "pconvgen", "tune", str(model), "--records", str(records), "--minutes", "5"]
+    # A group of its own, which gets the signal as from a terminal.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (records.exists() and records.read_text().count("\n") >= 5):
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "interrupted; run the command again" in out
+    assert "with the best found" in " ".join(out.split())
+    assert "Traceback" not in out + err
+    assert len(list(read_records(records))) >= 5
+    deadline = time.monotonic() + 20
+    while subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).stdout:
+        assert time.monotonic() < deadline, "a process is left behind"
+        time.sleep(0.1)
+
+
+def test_records_of_others_help_to_rank(tmp_path: Path) -> None:
+    imported, path = small(), tmp_path / "records.jsonl"
+    tune(imported, HOST, get_device("local"), path, Budget(trials=14))
+    others = [replace(record, device={**record.device, "class": "local: another"}) for record in read_records(path)]
+    path.write_text("".join(2 * record.to_line() for record in others))
+    tuned = tune(imported, HOST, get_device("local"), path, Budget(trials=1))
+    assert tuned.tuner.prior == 2 * len(others) >= 14
+    assert sum(len(progress.costs) for progress in tuned.tuner.progress.values()) == 1, (
+        "they are not taken for measured"
+    )
 
 
 def _die() -> None:

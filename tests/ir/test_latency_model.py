@@ -13,9 +13,10 @@ pytest.importorskip("tvm")
 
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.latency.evaluate import evaluate
-from pconvgen.latency.model import LEAST, LatencyModel, examples, fit, most
+from pconvgen.latency.model import LEAST, LatencyModel, fit, most
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.describe import describe_target
+from pconvgen.tuning.ranker import examples
 from pconvgen.tuning.record import INSTRUCTIONS, Failure, Record
 from tests.unit.test_records import RECORD
 
@@ -29,6 +30,7 @@ def records(count: int = 400, seed: int = 0) -> list[Record]:
         workload = {
             "batch": 1, "in_channels": channels, "height": size, "width": size, "out_channels": channels,
             "kernel": [3, 3], "stride": [1, 1], "groups": 1, "epilogue": {"residual": False},
+            "precision": {"arithmetic": "float32"},
         }  # fmt: skip
         weights = channels * channels * 9
         weight = {**RECORD.weight, "size": weights, "nonzeros": weights // 4}

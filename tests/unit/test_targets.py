@@ -32,7 +32,6 @@ def test_arm_presets_are_consistent(name: str) -> None:
     assert target.name == name
     assert target.isa == ("armv7a" if target.platform.endswith("32") else "neon")
     assert target.isa in ISAS
-    assert target.ghz is None, "a clock would lead to predicted milliseconds that nobody measured"
     triples = {
         "linux-arm64": "aarch64-linux-gnu",
         "android-arm64": "aarch64-linux-android",

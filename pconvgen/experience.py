@@ -1,0 +1,194 @@
+"""What was measured before, where a compiler asks what to do with a layer and how long that takes.
+
+A layer that has records gets the fastest of them, with its time; for another one, a model that was learned from
+records chooses and predicts the time, with an interval. Both are of exactly this target and of one class of devices;
+where there is neither, the analytic model chooses and nothing is said of times.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from heapq import nsmallest
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from pconvgen.devices import get_device
+from pconvgen.errors import PconvgenWarning
+from pconvgen.latency.model import Interval, LatencyModel
+from pconvgen.passes.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
+from pconvgen.schedules.default import Choice, all_choices
+from pconvgen.schedules.measured import latency_of, records_of
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places
+from pconvgen.tuning.describe import (
+    describe_choice,
+    describe_places,
+    describe_target,
+    describe_weight,
+    describe_workload,
+)
+from pconvgen.tuning.facts import device_name
+from pconvgen.tuning.record import INSTRUCTIONS, Record, device_class, target_key, task_key
+from pconvgen.tuning.store import read_records
+
+PROMISING = 60
+"""Schedules among which the learned model chooses: those that the analytic one likes best."""
+GAIN = 1.02
+"""How many times faster the learned model has to find a schedule for taking it instead of the analytic model's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Experience:
+    """A planner (see `plan_layer`) that knows what was measured.
+
+    Attributes
+    ----------
+    target: what is compiled for.
+    device_class: where times were measured, or would have been.
+    records: of this target and class.
+    model: predicts the times of layers that have no record; None where there is none for this target and class.
+    """
+
+    target: Target
+    device_class: str
+    records: tuple[Record, ...]
+    model: LatencyModel | None
+
+    @property
+    def timing(self) -> str:
+        """Where the times of layers without records come from, or why there are none."""
+        if self.model is not None:
+            return f"times learned from {self.model.records} records of {self.device_class}"
+        return f"no times: nothing was learned of {self.target.name} on {self.device_class}"
+
+    @cached_property
+    def _by_task(self) -> dict[str, list[Record]]:
+        found: dict[str, list[Record]] = {}
+        for record in sorted(self.records, key=lambda record: record.cost or 0.0):
+            found.setdefault(record.task, []).append(record)
+        return found
+
+    def __call__(self, layer: Layer, target: Target, places: Places | None = None, **where: Any) -> LayerPlan:
+        """The plan of a layer; see `plan_layer`."""
+        chosen, time = self.choose(layer, target, places)
+        plan = plan_layer(layer, target, places, **where, chosen=chosen)
+        if time is None:
+            return plan
+        timed = replace(plan.decision, predicted_ms=1e3 * time.middle, interval_ms=(1e3 * time.low, 1e3 * time.high))
+        return replace(plan, decision=timed)
+
+    def choose(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None]:
+        """How a layer is computed, and its time: by records, by the learned model, or by the analytic one."""
+        if self.records:
+            measured = self._measured(layer, target, places)
+            if measured is not None:
+                return measured
+        analytic = predicted(layer, target, places)
+        return (analytic, None) if self.model is None else self._learned(self.model, analytic, layer, target, places)
+
+    def _learned(
+        self, model: LatencyModel, analytic: Chosen, layer: Layer, target: Target, places: Places | None
+    ) -> tuple[Chosen, Interval]:
+        """The fastest by the learned model, where it is so by more than predictions are off."""
+        isa, l2_kib = isa_of(layer, target), target.l2_kib
+        found = all_choices(layer.site.workload, layer.candidates, isa, l2_kib, places, winograd=layer.winograd)
+        promising = nsmallest(PROMISING, found, key=lambda choice: choice.cycles)
+        times = model.times(layer, places, promising)
+        best = min(range(len(times)), key=lambda number: times[number].middle)
+        usual = model.time(layer, places, analytic.choice)
+        gain = usual.middle / times[best].middle
+        if gain < GAIN:
+            return analytic, usual
+        return Chosen(promising[best], f"learned: {gain:.2f}x faster than {text_of(analytic.choice)}"), times[best]
+
+    def _measured(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None] | None:
+        """The fastest record that is still legal."""
+        key = task_key(describe_workload(layer.site.workload), describe_places(places), describe_weight(layer))
+        mine = self._by_task.get(key, [])
+        for record in mine:
+            choice = find_choice(record, layer, target, places)
+            if choice is not None:
+                return Chosen(choice, _reason(record, len(mine))), _interval(record)
+        return None
+
+
+def experience(target: Target, records: Path | None = None, latency: Path | None = None) -> Experience:
+    """What is known of a target, from a file of records, a learned model, and for the rest what pconvgen brings.
+
+    For the host only what was measured on this machine's processor counts; for another target, what was measured on
+    the class of devices that the model is of, else of which there are most records.
+
+    Parameters
+    ----------
+    records: what `pconvgen tune` wrote; a layer that it has is looked up in it only. One without a record that counts
+        is warned of.
+    latency: what `pconvgen latency fit` wrote.
+
+    Raises
+    ------
+    PconvgenError: a file cannot be read.
+    UsageError: the model is of another target, or another device than this machine.
+    """
+    own = [] if records is None else [record for record in read_records(records) if _is_of(record, target)]
+    shipped, known = records_of(target.isa, target.cpu), latency_of(target.isa, target.cpu)
+    came = [record for record in read_records(shipped) if _is_of(record, target)] if shipped is not None else []
+    model = None if latency is None else LatencyModel.load(latency)
+    if model is not None:
+        model.check(target)
+    if target.is_host:
+        where = device_class(device_name(get_device("local")), 1)
+        if model is not None:
+            model.check_device(where)
+    else:
+        where = model.device_class if model is not None else _most_common([*own, *came])
+    if model is None and known is not None:
+        learned = LatencyModel.load(known)
+        model = learned if learned.is_of(target) and learned.device_class == where else None
+    own = [record for record in own if record.device_class == where]
+    if records is not None and not own:
+        warnings.warn(
+            f"{records}: no record is of {target.name} on this kind of device; it changes nothing",
+            PconvgenWarning,
+            stacklevel=3,
+        )
+    tasks = {record.task for record in own}
+    rest = [record for record in came if record.device_class == where and record.task not in tasks]
+    return Experience(target, where, (*own, *rest), model)
+
+
+def _is_of(record: Record, target: Target) -> bool:
+    return record.cost is not None and target_key(record.target) == target_key(describe_target(target))
+
+
+def _most_common(records: Iterable[Record]) -> str:
+    classes = [record.device_class for record in records]
+    return max(classes, key=classes.count, default="any device")
+
+
+def find_choice(record: Record, layer: Layer, target: Target, places: Places | None) -> Choice | None:
+    """The choice that a record is about; None where the layer has no such encoding or the schedule is not legal."""
+    trial = record.trial
+    candidates = [candidate for candidate in layer.candidates if candidate.structure == trial["structure"]]
+    found = all_choices(
+        layer.site.workload, candidates, isa_of(layer, target), target.l2_kib, places, winograd=layer.winograd
+    )
+    return next((choice for choice in found if describe_choice(choice) == trial), None)
+
+
+def _reason(record: Record, count: int) -> str:
+    assert record.cost is not None
+    cost = f"{record.cost:.0f} instructions" if record.unit == INSTRUCTIONS else f"{1e3 * record.cost:.3f} ms"
+    return f"measured: {cost}, the best of {count} trial{'s' if count > 1 else ''} on {record.device_class}"
+
+
+def _interval(record: Record) -> Interval | None:
+    """The time of a record, if that is what was measured."""
+    if record.unit == INSTRUCTIONS:
+        return None
+    assert record.cost is not None
+    tenths = quantiles(record.repeats, n=10, method="inclusive") if len(record.repeats) > 1 else [record.cost] * 9
+    return Interval(tenths[0], record.cost, tenths[-1])

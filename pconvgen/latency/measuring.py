@@ -1,0 +1,39 @@
+"""Measured costs of pruned layers, for curves that are to rest on measurements."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from pconvgen.devices import Device
+from pconvgen.errors import PconvgenError
+from pconvgen.latency.layer_curves import Pruned
+from pconvgen.targets.target import Target
+from pconvgen.tuning.record import Failure
+from pconvgen.tuning.runner import Runner
+from pconvgen.tuning.session import reference
+
+
+@contextmanager
+def measured(device: Device, target: Target, cores: Sequence[int] | None = None) -> Iterator[Callable[[Pruned], float]]:
+    """What measures a pruned layer: seconds, or instructions where the device counts.
+
+    It raises PconvgenError when the layer's kernel fails, or the device does.
+    """
+    with tempfile.TemporaryDirectory(prefix="pconvgen-curves-") as name, device.session() as ready:
+        folder = Path(name)
+        steady = reference(target)
+        kept = steady.library(steady.choices[0], folder / "reference.so"), steady.inputs
+        runner = Runner(ready, kept, cores=cores)
+
+        def cost(pruned: Pruned) -> float:
+            library = pruned.task.library(pruned.choice, folder / "layer.so")
+            found = runner.measure(pruned.task, library)
+            if isinstance(found, Failure):
+                raise PconvgenError("a kernel fails", layer=pruned.task.name, found=f"{found.kind}: {found.text}")
+            return median(found[1])
+
+        yield cost
