@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import nn
 
 import pconvgen
 import pconvgen.schedules.measured
+from benchmarks.drawn_layers import DrawnLayers
 from benchmarks.network_cases import CASES, VGG_LAYERS, Variant
 from pconvgen.devices import get_device
 from pconvgen.experience import experience
@@ -39,15 +40,18 @@ from pconvgen.report.latency import plot
 from pconvgen.schedules.default import Choice
 from pconvgen.sparsify import fitting
 from pconvgen.targets.presets import get_target
+from pconvgen.targets.target import Target
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.record import Record
+from pconvgen.tuning.network import measure_network
+from pconvgen.tuning.record import NetworkRecord, Record
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.store import best, read_records
+from pconvgen.tuning.store import best, read_all, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget, Progress, Tuner
 
 FOLDER = Path("out") / "latency"
-"""Where `collect` keeps records, one file for each network; what is there is gone on from."""
+"""Where `collect` keeps records, a folder for each instruction set with a file for each network; what is there is gone
+on from."""
 RESULTS = Path(__file__).parent / "results" / "latency.json"
 MEASURED = Path(pconvgen.schedules.measured.__file__).parent
 SHIPPED = 1.0
@@ -67,12 +71,16 @@ WHATIF = (
 )  # fmt: skip
 DENSITIES = (0.5, 0.3, 0.15)
 """At which networks are predicted; none of them was learned from."""
+LAYERS = 50
+"""Of any size, in each of the models of such layers."""
 DRAWN = 6
 """Schedules of each layer that are drawn by chance."""
 NEAREST = 60
 """Half of them among so many that are predicted best."""
 CORE = (1,)
 """Kernels are built on the others."""
+
+Masked = Annotated[bool, typer.Option("--masked", help="Without the AVX-512 of this machine: AVX2.")]
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -108,7 +116,31 @@ class Pruned:
         return replace(pconvgen.load_model(model, example=(case.image(),)), source=self.name)
 
 
-NETWORKS = (
+@dataclass(frozen=True)
+class Drawn:
+    """Layers of any size.
+
+    Attributes
+    ----------
+    seed: of what is drawn.
+    minutes: of tuning.
+    """
+
+    seed: int
+    minutes: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Such as layers-0."""
+        return f"layers-{self.seed}"
+
+    def load(self) -> Imported:
+        """The layers as a model."""
+        model = DrawnLayers(LAYERS, self.seed).eval()
+        return replace(pconvgen.load_model(model, example=tuple(model.inputs)), source=self.name)
+
+
+NETWORKS: tuple[Pruned | Drawn, ...] = (
     Pruned("resnet50", "pattern", 0.25, 2),
     Pruned("resnet50", "simd_block", 0.25, 2),
     Pruned("vgg16_bn", "simd_block", 0.125, 2),
@@ -127,6 +159,9 @@ NETWORKS = (
     Pruned("vgg16_bn", "simd_block", 0.5),
     Pruned("mobilenet_v2", "simd_block", 0.2),
     Pruned("unet", "pattern", 0.25),
+    Drawn(0),
+    Drawn(1),
+    Drawn(2),
 )
 """What is learned from."""
 
@@ -145,12 +180,17 @@ class Sampler(Tuner):
 
 
 @app.command()
-def collect() -> None:
+def collect(
+    names: Annotated[list[str] | None, typer.Argument(help="Only these, e.g. resnet50-pattern-25 or layers-0.")] = None,
+    masked: Masked = False,
+) -> None:
     """Measure; about an hour. An interrupted run is gone on from."""
-    console, target, device = output(), get_target("host"), get_device("local")
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    console, target, device = output(), _target(masked=masked), get_device("local")
+    (FOLDER / target.isa).mkdir(parents=True, exist_ok=True)
     for network in NETWORKS:
-        imported, records = network.load(), FOLDER / f"{network.name}.jsonl"
+        if names and network.name not in names:
+            continue
+        imported, records = network.load(), FOLDER / target.isa / f"{network.name}.jsonl"
         for strategy, minutes in ((Sampler, 60.0), (Tuner, network.minutes)):
             if not minutes:
                 continue
@@ -158,13 +198,17 @@ def collect() -> None:
             if tuned.interrupted:
                 raise typer.Exit(130)
             console.print(f"{network.name}: {tuned.tuner.trials} trials by {strategy.__name__}")
+        if isinstance(network, Pruned) and not masked and not _networks(target, network.name):
+            whole = measure_network(imported, target, device, records, CORE)
+            if whole is not None:
+                console.print(f"{network.name}: {1e3 * whole.cost:.2f} ms, layers alone {1e3 * whole.layers:.2f} ms")
 
 
 @app.command()
 def evaluate() -> None:
     """Predict what is held out, and compare; half an hour."""
     console = output()
-    records = _records()
+    records = _records(get_target("host"))
     rng = np.random.default_rng(0)
     few = [records[index] for index in sorted(rng.choice(len(records), FEW, replace=False).tolist())]
     found: dict[str, Any] = {"records": {}, "device": records[0].device_class, "target": dict(records[0].target)}
@@ -250,20 +294,31 @@ def _whatif(console: Console) -> list[dict[str, Any]]:
 
 
 @app.command()
-def ship() -> None:
+def ship(masked: Masked = False) -> None:
     """Write what comes with pconvgen: the fastest record of each layer of some networks, and the learned model."""
-    target, records = get_target("host"), _records()
+    target = _target(masked=masked)
+    records = _records(target)
     names = {network.name for network in NETWORKS if network.minutes >= SHIPPED}
     fastest = best(record for record in records if record.model in names)
     path = MEASURED / f"{target.isa}-{target.cpu}.jsonl"
     write_text(path, "".join(record.to_line() for record in fastest.values()))
-    fit(records).save(path.with_suffix(".json"))
+    fit(records, _networks(target)).save(path.with_suffix(".json"))
     output().print(f"{path}: {len(fastest)} records; {path.with_suffix('.json')}: learned from {len(records)}")
 
 
-def _records() -> list[Record]:
-    found = [record for path in sorted(FOLDER.glob("*.jsonl")) for record in read_records(path)]
-    return most(found)
+def _target(*, masked: bool) -> Target:
+    """This machine's, or with AVX2 only, as it is where a hypervisor masks AVX-512."""
+    host = get_target("host")
+    return replace(host, isa="avx2", features=("-avx512f",)) if masked else host
+
+
+def _records(target: Target) -> list[Record]:
+    return most([record for path in sorted((FOLDER / target.isa).glob("*.jsonl")) for record in read_records(path)])
+
+
+def _networks(target: Target, name: str = "*") -> list[NetworkRecord]:
+    paths = sorted((FOLDER / target.isa).glob(f"{name}.jsonl"))
+    return [record for path in paths for record in read_all(path) if isinstance(record, NetworkRecord)]
 
 
 def _family(record: Record) -> str:

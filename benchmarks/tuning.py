@@ -10,9 +10,10 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -25,19 +26,20 @@ import pconvgen
 from benchmarks.layers import PRUNINGS, Pruning
 from benchmarks.network_cases import CASES
 from pconvgen.devices import get_device
+from pconvgen.experience import experience
 from pconvgen.files import write_json
+from pconvgen.passes.choose import plan_layer
 from pconvgen.report.console import output
+from pconvgen.schedules.default import Choice
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
-from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.record import Failure
-from pconvgen.tuning.runner import Runner
-from pconvgen.tuning.session import reference, tune
-from pconvgen.tuning.task import Task
-from pconvgen.tuning.tuner import Budget
+from pconvgen.tuning.session import tune
+from pconvgen.tuning.tuner import Budget, Progress, Tuner
 
 RESULTS = Path(__file__).parent / "results" / "tuning.json"
+SWEEPS = Path("out") / "latency"
+"""Where the records of sweeps go, in a folder for the instruction set; `benchmarks.latency` ranks schedules by them."""
 LAYERS = ((128, 28), (256, 14))
 DENSITY = 0.125
 SHARE = 0.1
@@ -106,30 +108,24 @@ def sweep(pruning: Pruning, channels: int, size: int, console: Console) -> Sweep
     (task,), _ = tasks_of(imported, target)
     budget = max(1, round(SHARE * len(task.choices)))
     with tempfile.TemporaryDirectory(prefix="pconvgen-sweep-") as name:
-        records = Path(name) / "records.jsonl"
-        tuned = tune(imported, target, device, records, Budget(trials=budget), cores=CORE)
-        costs = _all(task, Path(name), console)
+        tuned = tune(imported, target, device, Path(name) / "tuned.jsonl", Budget(trials=budget), cores=CORE)
     # What the tuner takes for the best, as the sweep has measured it: the same runner, at the same time.
-    taken = min(range(len(costs)), key=lambda number: tuned.tuner.cost(task.key, task.choices[number]))
+    taken = min(range(len(task.choices)), key=lambda number: tuned.tuner.cost(task.key, task.choices[number]))
+    folder = SWEEPS / target.isa
+    folder.mkdir(parents=True, exist_ok=True)
+    records = folder / f"sweep-{pruning.name}-{channels}-{size}.jsonl"
+    records.unlink(missing_ok=True)
+    with console.status(f"sweeping {len(task.choices)} schedules"):
+        swept = tune(imported, target, device, records, Budget(), cores=CORE, strategy=Exhaustive)
+    costs = [swept.tuner.cost(task.key, choice) for choice in task.choices]
     return Sweep(f"{channels}@{size}", pruning.name, len(costs), tuned.tuner.trials, costs[0], costs[taken], min(costs))
 
 
-def _all(task: Task, folder: Path, console: Console) -> list[float]:
-    """Costs of all choices, infinite where one failed."""
-    target = task.target
-    steady = reference(target)
-    model = steady.library(steady.choices[0], folder / "steady.so")
-    runner = Runner(get_device("local"), (model, steady.inputs), cores=CORE)
-    costs = []
-    with Builder({task.key: task}, folder) as builder, console.status(f"sweeping {len(task.choices)} schedules"):
-        builds = [builder.start(task.key, choice, 10_000 + n) for n, choice in enumerate(task.choices)]
-        for build in builds:
-            built = builder.finish(build)
-            measured = built if isinstance(built, Failure) else runner.measure(task, built)
-            if not isinstance(built, Failure):
-                built.path.unlink()
-            costs.append(float("inf") if isinstance(measured, Failure) else float(np.median(measured[1])))
-    return costs
+class Exhaustive(Tuner):
+    """Tries everything, in order."""
+
+    def _propose(self, count: int, building: Sequence[Progress]) -> list[tuple[Progress, Choice, dict[str, Any]]]:
+        return [(progress, *progress.untried.pop(0)) for progress in self.progress.values() if progress.untried]
 
 
 def table(sweeps: list[Sweep]) -> Table:
@@ -149,11 +145,15 @@ def table(sweeps: list[Sweep]) -> Table:
 
 
 def tuned_network(console: Console) -> dict[str, float]:
-    """Milliseconds of ResNet-50 with patterns at 25 %, with default schedules and after tuning; medians of five."""
+    """Milliseconds of ResNet-50 with patterns at 25 %, medians of five: by the analytic model, by the learned one
+    without any record, and after tuning."""
     case = next(case for case in CASES if case.network == "resnet50")
     variant = next(variant for variant in case.variants if variant.structure == "pattern")
     imported = pconvgen.load_model(case.pruned(variant), example=(case.image(),))
-    records = RESULTS.with_name("tuning-records.jsonl")
+    records = SWEEPS / "tuned-resnet50.jsonl"
+    SWEEPS.mkdir(parents=True, exist_ok=True)
+    records.unlink(missing_ok=True)
+    learned = replace(experience(get_target("host")), records=())
     started = time.monotonic()
     tuned = tune(
         imported, get_target("host"), get_device("local"), records, Budget(seconds=60 * MINUTES), cores=CORE,
@@ -161,7 +161,8 @@ def tuned_network(console: Console) -> dict[str, float]:
     )  # fmt: skip
     minutes = (time.monotonic() - started) / 60
     compiled = {
-        "default_ms": pconvgen.compile(imported),
+        "analytic_ms": pconvgen.compile(imported, planner=plan_layer),
+        "learned_ms": pconvgen.compile(imported, planner=learned),
         "tuned_ms": pconvgen.compile(imported, records=records),
     }
     runs: dict[str, list[float]] = {name: [] for name in compiled}

@@ -17,7 +17,7 @@ from pconvgen.decision import Decision
 from pconvgen.devices import BenchResult, Device, Model, get_device
 from pconvgen.devices.device import named_outputs, ordered_inputs
 from pconvgen.errors import PconvgenError, UsageError
-from pconvgen.experience import experience
+from pconvgen.experience import Experience, experience
 from pconvgen.files import replacing
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.spec import last_line
@@ -147,6 +147,7 @@ def compile(
     weights: str | None = None,
     records: str | Path | None = None,
     latency: str | Path | None = None,
+    planner: Planner | None = None,
 ) -> CompiledModel:
     """Compiles a pruned model.
 
@@ -165,6 +166,7 @@ def compile(
         machine's processor, get the schedule that was measured to be fastest.
     latency: what `pconvgen latency fit` wrote; predicts the times of layers without a record. For both see
         `pconvgen.experience`.
+    planner: decides in place of those how layers are computed.
 
     Raises
     ------
@@ -176,8 +178,10 @@ def compile(
     preset, formats = get_target(target), precision(dtype, accumulate=accumulate, weights=weights)
     check_formats(preset, formats)
     imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
-    known = experience(preset, None if records is None else Path(records), None if latency is None else Path(latency))
-    lowered, decisions = lower(imported, preset, dense=dense, precision=formats, planner=known)
+    if planner is None:
+        paths = [None if path is None else Path(path) for path in (records, latency)]
+        planner = experience(preset, *paths)
+    lowered, decisions = lower(imported, preset, dense=dense, precision=formats, planner=planner)
     outputs = tuple((spec.name, spec.shape, spec.dtype) for spec in imported.outputs)
     manifest = Manifest(
         target=preset.name,
@@ -187,7 +191,7 @@ def compile(
         precision=formats,
         versions={"pconvgen": version("pconvgen"), "apache-tvm": version("apache-tvm"), "cpu": preset.cpu},
         memory=memory_of(lowered),
-        timing=known.timing,
+        timing=planner.timing if isinstance(planner, Experience) else "",
     )
     with _tvm_errors("build", imported):
         executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})

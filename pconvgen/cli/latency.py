@@ -22,13 +22,18 @@ def fit(
 ) -> None:
     """Learn a model of the target and device that the records have most of."""
     from pconvgen.report.console import progress
-    from pconvgen.tuning.store import read_records
+    from pconvgen.tuning.record import NetworkRecord, Record
+    from pconvgen.tuning.store import read_all
 
     check_output(output, *files)
     with progress("learning"):
         from pconvgen.latency.model import fit as learn
 
-        model = learn([record for file in files for record in read_records(file)])
+        found = [record for file in files for record in read_all(file)]
+        model = learn(
+            [record for record in found if isinstance(record, Record)],
+            [record for record in found if isinstance(record, NetworkRecord)],
+        )
         model.save(output)
     typer.echo(
         f"wrote {output}: {model.records} records of {model.tasks} layers, {model.target['name']} on"
@@ -96,7 +101,7 @@ def predict(
         learned.check(preset)
         rows, unknown = of_model(load_model(model, shapes), preset, learned)
     out = output()
-    out.print(layers_table(rows))
+    out.print(layers_table(rows, learned.together))
     out.print(f"of {learned.device_class}, from {learned.records} records")
     if unknown:
         out.print(f"not among them, as two kernels compute them: {', '.join(unknown)}")

@@ -95,6 +95,15 @@ def command(
     if tuned.split:
         out.print(f"left as they are, as two kernels compute them: {', '.join(tuned.split)}")
     out.print(summary(tuned.tuner))
+    if not tuned.interrupted and threads == 1:
+        from pconvgen.tuning.network import measure_network
+
+        with progress("measuring the whole network"):
+            network = measure_network(imported, preset, where, records, chosen)
+        if network is not None:
+            out.print(
+                f"the whole network: {1e3 * network.cost:.3f} ms; its layers alone: {1e3 * network.layers:.3f} ms"
+            )
     if tuned.tuner.prior:
         out.print(f"{tuned.tuner.prior} records of other targets and devices helped to rank, as a prior")
     out.print(f"records in {records}; use them with: pconvgen compile {model} --target {target} --records {records}")

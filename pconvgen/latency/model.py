@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ from pconvgen.tuning.describe import (
     describe_weight,
     describe_workload,
 )
-from pconvgen.tuning.ranker import examples, features
-from pconvgen.tuning.record import SECONDS, Record, target_key
+from pconvgen.tuning.features import features
+from pconvgen.tuning.ranker import examples
+from pconvgen.tuning.record import SECONDS, NetworkRecord, Record, target_key
 
 FORMAT, VERSION = "pconvgen latency model", 1
 QUANTILES = (0.1, 0.5, 0.9)
@@ -63,6 +65,8 @@ class LatencyModel:
     device_class: of the records.
     records, tasks: how many there were, and of how many layers.
     factors: of the logarithm of seconds by analytic cycles.
+    together: how many times longer networks take than their layers alone, added up: between layers there are other
+        operators, and what a layer reads is not in the nearest cache.
     """
 
     target: Mapping[str, Any]
@@ -70,6 +74,7 @@ class LatencyModel:
     records: int
     tasks: int
     factors: Quantiles
+    together: float = 1.0
 
     def is_of(self, target: Target) -> bool:
         """Whether it was learned for that target."""
@@ -133,6 +138,7 @@ class LatencyModel:
             "device_class": self.device_class,
             "records": self.records,
             "tasks": self.tasks,
+            "together": self.together,
             "widening": self.factors.widening,
             "booster": base64.b64encode(zlib.compress(bytes(self.factors.booster.save_raw("ubj")))).decode(),
         }
@@ -155,7 +161,14 @@ class LatencyModel:
             booster = xgboost.Booster()
             booster.load_model(bytearray(zlib.decompress(base64.b64decode(data["booster"]))))
             factors = Quantiles(booster, float(data["widening"]))
-            return LatencyModel(data["target"], data["device_class"], data["records"], data["tasks"], factors)
+            return LatencyModel(
+                target=data["target"],
+                device_class=data["device_class"],
+                records=data["records"],
+                tasks=data["tasks"],
+                factors=factors,
+                together=float(data["together"]),
+            )
         except OSError as error:
             raise PconvgenError("the latency model cannot be read", file=path, found=error.strerror) from error
         except (ValueError, KeyError, TypeError, zlib.error, xgboost.core.XGBoostError) as error:
@@ -168,12 +181,19 @@ class LatencyModel:
             ) from error
 
 
-def fit(records: Sequence[Record]) -> LatencyModel:
+def fit(records: Sequence[Record], networks: Sequence[NetworkRecord] = ()) -> LatencyModel:
     """A model of the target and device class that has most of the records. Raises what `most` raises."""
     mine = most(records)
+    ratios = [network.cost / network.layers for network in networks if network.where == mine[0].where]
     tasks = [record.task for record in mine]
-    factors = learn(*examples(mine), tasks)
-    return LatencyModel(mine[0].target, mine[0].device_class, len(mine), len(set(tasks)), factors)
+    return LatencyModel(
+        target=mine[0].target,
+        device_class=mine[0].device_class,
+        records=len(mine),
+        tasks=len(set(tasks)),
+        factors=learn(*examples(mine), tasks),
+        together=median(ratios) if ratios else 1.0,
+    )
 
 
 def most(records: Sequence[Record]) -> list[Record]:

@@ -34,11 +34,13 @@ class Point:
     ----------
     density: of the layers that are pruned; 1 for the network as it is.
     layers: its layers.
+    together: how many times longer the network is predicted to take than its layers alone.
     measured_ms: of the whole network on the device; None where nothing was measured.
     """
 
     density: float
     layers: tuple[Decision, ...]
+    together: float = 1.0
     measured_ms: float | None = None
 
     @property
@@ -48,7 +50,7 @@ class Point:
             return self.measured_ms
         times = [layer.predicted_ms for layer in self.layers if layer.predicted_cycles is not None]
         known = [time for time in times if time is not None]
-        return sum(known) if known and len(known) == len(times) else None
+        return self.together * sum(known) if known and len(known) == len(times) else None
 
     @property
     def total_cycles(self) -> float:
@@ -124,6 +126,7 @@ def whatif(
     recipes = {density: Recipe(structure, density, tuple(layers)) for density in sorted(set(densities), reverse=True)}
     preset = get_target(target)
     known = experience(preset, latency=latency)
+    together = 1.0 if known.model is None else known.model.together
     points = []
     with tempfile.TemporaryDirectory(prefix="pconvgen-whatif-") as folder:
         for density in (1.0, *(density for density in recipes if density < 1)):
@@ -134,12 +137,12 @@ def whatif(
             report(f"density {density:g}")
             imported = load_model(path, inputs)
             if device is None:
-                points.append(Point(density, lower(imported, preset, planner=known)[1]))
+                points.append(Point(density, lower(imported, preset, planner=known)[1], together))
                 continue
             compiled = compile_model(imported, target, latency=latency)
             found = compiled.export(Path(folder) / "model.so")
             result = device.bench(compiled.manifest.model(found), compiled.manifest.random_inputs(0))
-            points.append(Point(density, compiled.decisions, result.median_ms))
+            points.append(Point(density, compiled.decisions, together, result.median_ms))
     return tuple(points)
 
 

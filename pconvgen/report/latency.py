@@ -26,8 +26,8 @@ def kind(workload: Mapping[str, Any]) -> str:
     return f"{workload['kernel'][0]}x{workload['kernel'][1]}{stride}"
 
 
-def layers_table(rows: Sequence[tuple[str, int, Interval]]) -> Table:
-    """Layers with how many are alike and their interval; the total last."""
+def layers_table(rows: Sequence[tuple[str, int, Interval]], together: float) -> Table:
+    """Layers with how many are alike and their interval, their sum, and the network: `together` times that."""
     table = Table(box=None, header_style="bold")
     table.add_column("layer")
     for name in ("x", "ms", "10 %", "90 %"):
@@ -36,7 +36,8 @@ def layers_table(rows: Sequence[tuple[str, int, Interval]]) -> Table:
         values = (found.middle, found.low, found.high)
         table.add_row(name, str(count), *(milliseconds(1e3 * value) for value in values))
     totals = [sum(count * getattr(found, part) for _, count, found in rows) for part in ("middle", "low", "high")]
-    table.add_row("total", str(sum(count for _, count, _ in rows)), *(milliseconds(1e3 * value) for value in totals))
+    table.add_row("sum", str(sum(count for _, count, _ in rows)), *(milliseconds(1e3 * value) for value in totals))
+    table.add_row("network", "", *(milliseconds(1e3 * together * value) for value in totals))
     return table
 
 

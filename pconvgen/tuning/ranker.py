@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconvgen.tuning.features import features
 from pconvgen.tuning.record import Record
 
 ENOUGH = 12
@@ -85,45 +86,3 @@ def examples(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np
     """Features of records with figures, and the logarithms of cost by analytic cycles."""
     rows = [features(r.workload, r.places, r.weight, r.trial, r.predicted_cycles) for r in records]
     return np.array(rows), np.array([math.log((r.cost or 1.0) / r.predicted_cycles) for r in records])
-
-
-def features(
-    workload: Mapping[str, Any],
-    places: Mapping[str, Any] | None,
-    weight: Mapping[str, Any],
-    trial: Mapping[str, Any],
-    predicted_cycles: float,
-) -> list[float]:
-    """What the model sees of a trial; the same numbers in the same order for all layers and templates."""
-    w = workload
-    source = (places or {}).get("source") or {}
-    target = (places or {}).get("target") or {}
-    rows, columns = -(-w["height"] // w["stride"][0]), -(-w["width"] // w["stride"][1])
-    lanes, block = trial.get("lanes", 1), max(1, trial.get("rows", 1))
-    inputs, outputs = w["in_channels"] * w["height"] * w["width"], w["out_channels"] * rows * columns
-    surviving = max(1, weight["nonzeros"]) * rows * columns
-    layout = len(source.get("phases", ())) * source.get("pitch", 0) * source.get("rows", 0) * w["in_channels"]
-    return [
-        # The analytic model, and how far it is from a vector of FMAs per cycle.
-        math.log(predicted_cycles), math.log(predicted_cycles * lanes / surviving),
-        # The layer.
-        float(w["batch"]), float(w["in_channels"]), float(w["height"]), float(w["width"]), float(w["out_channels"]),
-        float(w["kernel"][0]), float(w["kernel"][1]), float(w["stride"][0]), float(w["stride"][1]), float(w["groups"]),
-        float(w["epilogue"]["residual"]), float(w["precision"]["arithmetic"] == "float16"),
-        math.log(surviving), math.log(inputs), math.log(outputs),
-        math.log(surviving / inputs), math.log(surviving / outputs),
-        # The weight.
-        weight["nonzeros"] / weight["size"], float(weight["spread"]), math.log1p(weight["nonzeros"]),
-        # Encoding and schedule.
-        *(float(trial["structure"] == name) for name in ("dense", "pattern", "simd_block", "unstructured")),
-        *(float(trial["template"] == name) for name in ("pixels", "channels", "winograd")),
-        float(trial["max_group"]), float(trial["params"].get("n", 0) or 0), float(lanes),
-        *(float(trial.get(name, -1)) for name in ("vectors", "height", "rows", "filters_inside", "channels")),
-        *(float(trial.get(name, -1)) for name in ("prefetch", "images", "unroll", "tile", "filters")),
-        float(trial["max_group"] * trial.get("vectors", 1)), float(-(-rows // block)), float(rows % block),
-        columns % lanes / lanes,
-        # The layouts.
-        float(source.get("pitch", 0)), float(len(source.get("phases", ()))), float(source.get("interleaved", False)),
-        float(source.get("align", 0)), float(source.get("lead", 0)), source.get("pitch", 0) / columns, float(layout),
-        float(target.get("pitch", 0)), float(len(target.get("phases", ()))), float(target.get("interleaved", False)),
-    ]  # fmt: skip

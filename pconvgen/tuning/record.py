@@ -1,4 +1,4 @@
-"""One measurement of one schedule of one layer, as a line of JSON."""
+"""Measurements as lines of JSON: of one schedule of one layer, and of a whole network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from pconvgen.errors import PconvgenError
 
-FORMAT, VERSION = "pconvgen record", 1
+FORMAT, NETWORK_FORMAT, VERSION = "pconvgen record", "pconvgen network record", 1
 
 SECONDS, INSTRUCTIONS = "seconds", "instructions"
 """What repeats are counted in. Instructions are counted under emulation, where times mean nothing."""
@@ -96,32 +96,78 @@ class Record:
         data = {"format": FORMAT, "version": VERSION, **asdict(self)}
         return json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n"
 
-    @staticmethod
-    def from_line(line: str) -> Record:
-        """The inverse of `to_line`.
 
-        Raises
-        ------
-        ValueError: the line is no record.
-        NewerRecordError: it was written by a version of pconvgen that knows more.
-        """
-        data = json.loads(line)
-        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-            raise ValueError("no record")
-        version = data.pop("version", None)
-        if not isinstance(version, int):
-            raise ValueError("a record without a version")
-        if version > VERSION:
-            raise NewerRecordError(version)
-        try:
+@dataclass(frozen=True)
+class NetworkRecord:
+    """One measurement of a whole network whose layers were all measured before.
+
+    Attributes
+    ----------
+    model: the file of the model.
+    layers: what its layers take alone, added up, in `unit`.
+    target, device, threads, versions, unit, time: as those of a Record.
+    repeats: of one inference, in that unit.
+    """
+
+    model: str
+    layers: float
+    target: Mapping[str, Any]
+    device: Mapping[str, Any]
+    threads: int
+    versions: Mapping[str, str]
+    unit: str
+    repeats: tuple[float, ...]
+    time: str
+
+    @property
+    def cost(self) -> float:
+        """The median of the repeats."""
+        return median(self.repeats)
+
+    @property
+    def where(self) -> tuple[str, str]:
+        """(target, device class), as of a Record."""
+        return target_key(self.target), device_class(self.device["class"], self.threads)
+
+    def to_line(self) -> str:
+        """One line of JSON, with its end."""
+        data = {"format": NETWORK_FORMAT, "version": VERSION, **asdict(self)}
+        return json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n"
+
+
+def from_line(line: str) -> Record | NetworkRecord:
+    """The inverse of `to_line`.
+
+    Raises
+    ------
+    ValueError: the line is no record.
+    NewerRecordError: it was written by a version of pconvgen that knows more.
+    """
+    data = json.loads(line)
+    kind = data.pop("format", None) if isinstance(data, dict) else None
+    if kind not in (FORMAT, NETWORK_FORMAT):
+        raise ValueError("no record")
+    version = data.pop("version", None)
+    if not isinstance(version, int):
+        raise ValueError("a record without a version")
+    if version > VERSION:
+        raise NewerRecordError(version)
+    try:
+        repeats = tuple(float(value) for value in data.pop("repeats"))
+        if kind == NETWORK_FORMAT:
+            network = NetworkRecord(**data, repeats=repeats)
+        else:
             failure = data.pop("failure")
-            repeats = tuple(float(value) for value in data.pop("repeats"))
             record = Record(**data, repeats=repeats, failure=None if failure is None else Failure(**failure))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"a record with other fields: {error}") from error
-        if record.unit not in (SECONDS, INSTRUCTIONS) or bool(record.repeats) == (record.failure is not None):
-            raise ValueError("a record that has neither figures nor a failure, or both")
-        return record
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a record with other fields: {error}") from error
+    if kind == NETWORK_FORMAT:
+        if not repeats or not network.layers > 0 or network.unit not in (SECONDS, INSTRUCTIONS):
+            raise ValueError("a record of a network without figures")
+        return network
+    if record.unit not in (SECONDS, INSTRUCTIONS) or bool(record.repeats) == (record.failure is not None):
+        raise ValueError("a record that has neither figures nor a failure, or both")
+    return record
 
 
 class NewerRecordError(Exception):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.files import replacing
-from pconvgen.tuning.record import NewerRecordError, Record, newer
+from pconvgen.tuning.record import NetworkRecord, NewerRecordError, Record, from_line, newer
 
 LONGEST = 1 << 20
 """Characters of a line; no record comes near it, and a file of something else is not read into memory."""
@@ -27,13 +27,13 @@ class RecordFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         if path.exists():
-            next(read_records(path), None)
+            next(read_all(path), None)
         try:
             self._file = path.open("ab+", buffering=0)
         except OSError as error:
             raise _unusable(path, error) from error
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Record | NetworkRecord) -> None:
         """Adds one record. Raises PconvgenError when the disk is full."""
         line = record.to_line().encode()
         try:
@@ -56,6 +56,11 @@ class RecordFile:
 
 
 def read_records(path: Path) -> Iterator[Record]:
+    """The records of layers in a file. Raises what `read_all` raises."""
+    return (record for record in read_all(path) if isinstance(record, Record))
+
+
+def read_all(path: Path) -> Iterator[Record | NetworkRecord]:
     """The records of a file, one after the other. Lines that are torn are skipped, with one warning for all.
 
     Raises
@@ -70,7 +75,7 @@ def read_records(path: Path) -> Iterator[Record]:
                 if not line.strip():
                     continue
                 try:
-                    record = Record.from_line(line)
+                    record = from_line(line)
                 except NewerRecordError as error:
                     raise newer(path, error.version) from error
                 except ValueError as error:
@@ -92,13 +97,13 @@ def read_records(path: Path) -> Iterator[Record]:
 def merge(paths: Iterable[Path], output: Path) -> tuple[int, int]:
     """Writes the records of some files to one, each once, in order; (records written, repeated ones left out).
 
-    Raises what `read_records` and `replacing` raise.
+    Raises what `read_all` and `replacing` raise.
     """
     seen: set[str] = set()
     repeated = 0
     with replacing(output) as temporary, temporary.open("w") as sink:
         for path in paths:
-            for record in read_records(path):
+            for record in read_all(path):
                 line = record.to_line()
                 if line in seen:
                     repeated += 1

@@ -202,6 +202,34 @@ def test_bad_libraries_are_messages(body: str, message: str, tmp_path: Path) -> 
         LocalDevice(timeout_s=3).run(Model(tmp_path / "m.so", (), (), "host"), {})
 
 
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler makes the bad libraries")
+def test_a_session_outlives_bad_libraries(model: Model, inputs: dict[str, np.ndarray], tmp_path: Path) -> None:
+    bodies = {
+        "abort();": "found SIGABRT",
+        "sleep(60);": "did not end",
+        "kill(getppid(), SIGKILL);": "ended the process",
+    }
+    with LocalDevice(timeout_s=2).session() as device:
+        _assert_right(device.run(model, inputs), inputs)
+        for number, (body, message) in enumerate(bodies.items()):
+            source = "#include <signal.h>\n#include <stdlib.h>\n#include <unistd.h>\n"
+            source += f"__attribute__((constructor)) static void bad(void) {{ {body} }}"
+            (tmp_path / "m.c").write_text(source)
+            bad = tmp_path / f"m{number}.so"
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", str(bad), "m.c"], cwd=tmp_path, check=True)
+            with pytest.raises(PconvgenError, match=message):
+                device.run(Model(bad, (), (), "host"), {})
+            outputs, result = device.measure(model, inputs, seconds=0.05)
+            _assert_right(outputs, inputs)
+            assert len(result.times_ms) >= 10
+        with pytest.raises(PconvgenError, match="wrong inputs"):
+            device.run(model, {})
+        server = device.server  # type: ignore[attr-defined]
+        process = server._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
 def test_damaged_library_is_a_message(model: Model, inputs: dict[str, np.ndarray], tmp_path: Path) -> None:
     cut = tmp_path / "cut.so"
     cut.write_bytes(model.path.read_bytes()[:4000])

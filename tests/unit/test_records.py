@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pconvgen.errors import PconvgenError, PconvgenWarning
-from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, VERSION, Failure, Record, task_key
-from pconvgen.tuning.store import RecordFile, best, merge, read_records
+from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, VERSION, Failure, NetworkRecord, Record, from_line, task_key
+from pconvgen.tuning.store import RecordFile, best, merge, read_all, read_records
 
 RECORD = Record(
     model="model.pt2",
@@ -38,6 +38,26 @@ def written(path: Path, *records: Record) -> Path:
         file.append(record)
     file.close()
     return path
+
+
+NETWORK = NetworkRecord(
+    model="model.pt2", layers=9e-3, target=RECORD.target, device=RECORD.device, threads=1, versions=RECORD.versions,
+    unit=SECONDS, repeats=(1.1e-2, 1e-2, 0.9e-2), time=RECORD.time,
+)  # fmt: skip
+
+
+def test_records_of_networks_are_kept_beside_those_of_layers(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_text(RECORD.to_line() + NETWORK.to_line())
+    assert list(read_all(path)) == [RECORD, NETWORK]
+    assert list(read_records(path)) == [RECORD]
+    assert NETWORK.cost == 1e-2
+    assert NETWORK.where == RECORD.where
+    assert merge([path, path], tmp_path / "m.jsonl") == (2, 2)
+    assert list(read_all(tmp_path / "m.jsonl")) == [RECORD, NETWORK]
+    for change in ({"repeats": []}, {"layers": 0.0}, {"unit": "hours"}, {"color": 1}):
+        with pytest.raises(ValueError, match="record"):
+            from_line(json.dumps({**json.loads(NETWORK.to_line()), **change}))
 
 
 def test_records_survive(tmp_path: Path) -> None:
@@ -88,7 +108,7 @@ def test_a_newer_version_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", [{"repeats": []}, {"unit": "furlongs"}, {"failure": {"kind": "crash", "text": ""}}])
 def test_contradictions_are_no_records(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="record"):
-        Record.from_line(json.dumps({**json.loads(RECORD.to_line()), **change}))
+        from_line(json.dumps({**json.loads(RECORD.to_line()), **change}))
 
 
 def test_a_huge_file_of_something_else_is_refused_at_once(tmp_path: Path) -> None:
