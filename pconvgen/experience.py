@@ -20,6 +20,7 @@ from pconvgen.devices import get_device
 from pconvgen.errors import PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
 from pconvgen.passes.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
+from pconvgen.precision import Precision
 from pconvgen.schedules.default import Choice, all_choices
 from pconvgen.schedules.measured import latency_of, records_of
 from pconvgen.targets.target import Target
@@ -62,7 +63,9 @@ class Experience:
     def timing(self) -> str:
         """Where the times of layers without records come from, or why there are none."""
         if self.model is not None:
-            return f"times learned from {self.model.records} records of {self.device_class}"
+            kinds = ", ".join(str(Precision(**kinds)) for kinds in self.model.formats)
+            seen = f"batch {self.model.batch} at most, {kinds}"
+            return f"times learned from {self.model.records} records of {self.device_class} ({seen})"
         return f"no times: nothing was learned of {self.target.name} on {self.device_class}"
 
     @cached_property
@@ -88,7 +91,9 @@ class Experience:
             if measured is not None:
                 return measured
         analytic = predicted(layer, target, places)
-        return (analytic, None) if self.model is None else self._learned(self.model, analytic, layer, target, places)
+        if self.model is None or not self.model.knows(layer.site.workload):
+            return analytic, None
+        return self._learned(self.model, analytic, layer, target, places)
 
     def _learned(
         self, model: LatencyModel, analytic: Chosen, layer: Layer, target: Target, places: Places | None

@@ -10,7 +10,7 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,6 +35,7 @@ from pconvgen.tuning.describe import (
 from pconvgen.tuning.features import features
 from pconvgen.tuning.ranker import examples
 from pconvgen.tuning.record import SECONDS, NetworkRecord, Record, target_key
+from pconvgen.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 1
 QUANTILES = (0.1, 0.5, 0.9)
@@ -65,6 +66,8 @@ class LatencyModel:
     device_class: of the records.
     records, tasks: how many there were, and of how many layers.
     factors: of the logarithm of seconds by analytic cycles.
+    batch: the largest of the records.
+    formats: those of the records, as dicts of a Precision's.
     together: how many times longer networks take than their layers alone, added up: between layers there are other
         operators, and what a layer reads is not in the nearest cache.
     """
@@ -74,7 +77,9 @@ class LatencyModel:
     records: int
     tasks: int
     factors: Quantiles
-    together: float = 1.0
+    batch: int
+    formats: Sequence[Mapping[str, str]]
+    together: float
 
     def is_of(self, target: Target) -> bool:
         """Whether it was learned for that target."""
@@ -99,6 +104,10 @@ class LatencyModel:
                 expected=device_class,
                 remedy="fit one to records of this device",
             )
+
+    def knows(self, workload: ConvWorkload) -> bool:
+        """Whether anything like it was learned from: no larger batch, and in these formats."""
+        return workload.batch <= self.batch and asdict(workload.precision) in self.formats
 
     def times(self, layer: Layer, places: Places | None, choices: Sequence[Choice]) -> list[Interval]:
         """The times of a layer that is computed in each of some ways."""
@@ -138,6 +147,8 @@ class LatencyModel:
             "device_class": self.device_class,
             "records": self.records,
             "tasks": self.tasks,
+            "batch": self.batch,
+            "formats": list(self.formats),
             "together": self.together,
             "widening": self.factors.widening,
             "booster": base64.b64encode(zlib.compress(bytes(self.factors.booster.save_raw("ubj")))).decode(),
@@ -167,6 +178,8 @@ class LatencyModel:
                 records=data["records"],
                 tasks=data["tasks"],
                 factors=factors,
+                batch=int(data["batch"]),
+                formats=data["formats"],
                 together=float(data["together"]),
             )
         except OSError as error:
@@ -192,6 +205,8 @@ def fit(records: Sequence[Record], networks: Sequence[NetworkRecord] = ()) -> La
         records=len(mine),
         tasks=len(set(tasks)),
         factors=learn(*examples(mine), tasks),
+        batch=max(record.workload["batch"] for record in mine),
+        formats=[dict(kinds) for kinds in sorted({tuple(r.workload["precision"].items()) for r in mine})],
         together=median(ratios) if ratios else 1.0,
     )
 

@@ -186,3 +186,9 @@ def test_the_command_lines(learned: Path, tmp_path: Path) -> None:
     assert (done.returncode, "cycles (estimate)" in done.stdout) == (0, True), done.stderr
     assert run("explain", model, "--latency", model).returncode == 1
     assert run("latency", "curves", model, "--structure", "pattern", "--lowest", "2").returncode == 2
+
+
+def test_nothing_is_said_of_larger_batches_than_were_measured(learned: Path) -> None:
+    compiled = pconvgen.compile(network(), example=(torch.zeros(4, 3, 24, 24),), latency=learned)
+    assert all(decision.predicted_ms is None for decision in compiled.decisions)
+    assert "batch 1 at most" in compiled.manifest.timing

@@ -30,7 +30,7 @@ def records(count: int = 400, seed: int = 0) -> list[Record]:
         workload = {
             "batch": 1, "in_channels": channels, "height": size, "width": size, "out_channels": channels,
             "kernel": [3, 3], "stride": [1, 1], "groups": 1, "epilogue": {"residual": False, "activation": None},
-            "precision": {"arithmetic": "float32", "activations": "float32", "weights": "float32"},
+            "precision": {"activations": "float32", "weights": "float32", "arithmetic": "float32"},
         }  # fmt: skip
         weights = channels * channels * 9
         weight = {**RECORD.weight, "size": weights, "nonzeros": weights // 4}
