@@ -47,9 +47,14 @@ class Evaluation:
         for task in {record.task for record in self.records}:
             rows = [i for i, record in enumerate(self.records) if record.task == task]
             if len(rows) >= RANKED:
-                left, right = (np.argsort(np.argsort(a[rows])).astype(float) for a in (self.measured, self.predicted))
-                found.append(float(np.corrcoef(left, right)[0, 1]))
+                found.append(rank_correlation(self.measured[rows], self.predicted[rows]))
         return float(np.mean(found)) if found else float("nan")
+
+
+def rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
+    """Spearman's; of numbers that are all different."""
+    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (left, right)]
+    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def evaluate(records: Sequence[Record], network: Callable[[Record], str] = lambda record: record.model) -> Evaluation:

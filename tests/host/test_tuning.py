@@ -28,10 +28,10 @@ from pconvgen.targets.presets import get_target
 from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.describe import describe_choice
-from pconvgen.tuning.record import Failure
+from pconvgen.tuning.record import Failure, NetworkRecord
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.store import read_records
+from pconvgen.tuning.store import read_all, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget
 from tests.networks import relative_error
@@ -279,6 +279,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "8 trials" in done.stdout
     assert "with the best found" in " ".join(done.stdout.split())
+    assert "the whole network: " in done.stdout
+    (network,) = [record for record in read_all(records) if isinstance(record, NetworkRecord)]
+    assert 0 < network.layers < 10 * network.cost
     shown = pconvgen_("records", "stats", records)
     assert (shown.returncode, " 8 " in shown.stdout) == (0, True), shown.stdout
     assert pconvgen_("records", "best", records).stdout.count("local: ") >= 6

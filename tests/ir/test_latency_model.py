@@ -18,7 +18,7 @@ from pconvgen.targets.presets import get_target
 from pconvgen.tuning.describe import describe_target
 from pconvgen.tuning.ranker import examples
 from pconvgen.tuning.record import INSTRUCTIONS, Failure, Record
-from tests.unit.test_records import RECORD
+from tests.unit.test_records import NETWORK, RECORD
 
 
 def records(count: int = 400, seed: int = 0) -> list[Record]:
@@ -58,6 +58,17 @@ def test_layers_that_were_held_out_are_predicted() -> None:
     assert found.error < 0.08
     assert found.rank_correlation > 0.9
     assert 0.5 < found.inside.mean() <= 1
+
+
+def test_networks_take_longer_than_their_layers_alone(tmp_path: Path) -> None:
+    known = records(100)
+    here = replace(NETWORK, target=known[0].target, layers=1e-2, repeats=(1.1e-2,))
+    networks = [here, replace(here, repeats=(1.3e-2,)), replace(here, repeats=(1.2e-2,)), replace(NETWORK, layers=1.0)]
+    model = fit(known, networks)
+    assert model.together == pytest.approx(1.2), "the median of those of this target and device"
+    model.save(tmp_path / "m.json")
+    assert LatencyModel.load(tmp_path / "m.json").together == model.together
+    assert fit(known).together == 1.0
 
 
 def test_a_model_survives_and_says_what_it_is_of(tmp_path: Path) -> None:
