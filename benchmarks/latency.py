@@ -1,10 +1,11 @@
-"""How well latency is predicted on this machine: `python -m benchmarks.latency collect`, `evaluate`, `ship`.
+"""How well latency is predicted on this machine: `python -m benchmarks.latency collect|networks|ship|evaluate`.
 
-`collect` measures schedules of the layers of the benchmark's networks, at several densities and structures: of each
-layer the default and some that are drawn by chance, then what tuning tries. `evaluate` learns from these records with
-layers and networks held out, predicts whole networks and compares with how long they take, and measures what lies
-between the knots of latency curves; results go to benchmarks/results/latency.json and .png. `ship` writes the records
-and the model that come with pconvgen.
+`collect` measures schedules of the layers of the benchmark's networks, at several densities and structures, and of
+layers of any size: of each the default and some that are drawn by chance, then what tuning tries. `networks` measures
+the tuned ones as a whole. `ship` writes the records and the model that come with pconvgen. `evaluate` learns from these
+records with layers and networks held out, ranks the schedules that `benchmarks.tuning` has swept, predicts whole
+networks and compares with how long they take, and measures what lies between the knots of latency curves; results go
+to benchmarks/results/latency.json and .png.
 """
 
 from __future__ import annotations
@@ -69,9 +70,9 @@ BETWEEN = 6
 """Densities at which curves are compared with measurements."""
 WHATIF = (
     ("resnet50", "simd_block"), ("resnet50", "pattern"), ("mobilenet_v2", "simd_block"), ("mobilenet_v1", "simd_block"),
-    ("vgg16_bn", "pattern"), ("efficientnet_b0", "simd_block"),
+    ("vgg16_bn", "pattern"),
 )  # fmt: skip
-DENSITIES = (0.5, 0.3, 0.15)
+DENSITIES = (0.6, 0.3)
 """At which networks are predicted; none of them was learned from."""
 LAYERS = 50
 """Of any size, in each of the models of such layers."""
@@ -200,10 +201,20 @@ def collect(
             if tuned.interrupted:
                 raise typer.Exit(130)
             console.print(f"{network.name}: {tuned.tuner.trials} trials by {strategy.__name__}")
-        if isinstance(network, Pruned) and not masked and not _networks(target, network.name):
-            whole = measure_network(imported, target, device, records, CORE)
-            if whole is not None:
-                console.print(f"{network.name}: {1e3 * whole.cost:.2f} ms, layers alone {1e3 * whole.layers:.2f} ms")
+
+
+@app.command()
+def networks() -> None:
+    """Measure the networks that were tuned as a whole."""
+    console, target, device = output(), get_target("host"), get_device("local")
+    for network in NETWORKS:
+        if not network.minutes or _networks(target, network.name):
+            continue
+        whole = measure_network(network.load(), target, device, FOLDER / target.isa / f"{network.name}.jsonl", CORE)
+        if whole is None:
+            console.print(f"{network.name}: not every layer has a record")
+        else:
+            console.print(f"{network.name}: {1e3 * whole.cost:.2f} ms, layers alone {1e3 * whole.layers:.2f} ms")
 
 
 @app.command()
