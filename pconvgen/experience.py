@@ -38,6 +38,8 @@ from pconvgen.tuning.store import read_records
 
 PROMISING = 60
 """Schedules among which the learned model chooses: those that the analytic one likes best."""
+NEAR = 1.03
+"""How many times slower than the fastest a record may be that takes its place where that is not legal."""
 GAIN = 1.02
 """How many times faster the learned model has to find a schedule for taking it instead of the analytic model's."""
 
@@ -111,10 +113,12 @@ class Experience:
         return Chosen(promising[best], f"learned: {gain:.2f}x faster than {text_of(analytic.choice)}"), times[best]
 
     def _measured(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None] | None:
-        """The fastest record that is still legal."""
+        """The fastest record; where it is not legal any more, one that is hardly slower."""
         key = task_key(describe_workload(layer.site.workload), describe_places(places), describe_weight(layer))
         mine = self._by_task.get(key, [])
         for record in mine:
+            if (record.cost or 0.0) > NEAR * (mine[0].cost or 0.0):
+                break
             choice = find_choice(record, layer, target, places)
             if choice is not None:
                 return Chosen(choice, _reason(record, len(mine))), _interval(record)

@@ -83,7 +83,7 @@ def predict(
     target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
     inputs: InputShapes = None,
 ) -> None:
-    """Predict the time of each layer of a network, with its default schedule and an interval."""
+    """Predict the time of each layer of a network, and of the network, with intervals; records are left aside."""
     shapes = parse_shapes(inputs)
     from pconvgen.frontend import model_format
     from pconvgen.report.console import output, progress
@@ -93,18 +93,18 @@ def predict(
     model_format(model)
     preset = get_target(target)
     with progress(f"planning {model}"):
+        from pconvgen.compiler import lower
+        from pconvgen.experience import Experience
         from pconvgen.frontend import load_model
         from pconvgen.latency.model import LatencyModel
-        from pconvgen.latency.predict import predict as of_model
 
         learned = LatencyModel.load(latency)
         learned.check(preset)
-        rows, unknown = of_model(load_model(model, shapes), preset, learned)
+        known = Experience(preset, learned.device_class, (), learned)
+        _, decisions = lower(load_model(model, shapes), preset, planner=known)
     out = output()
-    out.print(layers_table(rows, learned.together))
-    out.print(f"of {learned.device_class}, from {learned.records} records")
-    if unknown:
-        out.print(f"not among them, as two kernels compute them: {', '.join(unknown)}")
+    out.print(layers_table(decisions, learned.together))
+    out.print(known.timing)
 
 
 @app.command()

@@ -105,9 +105,15 @@ class Device(ABC):
         threads: int = 1,
         cores: Sequence[int] | None = None,
         seconds: float = 0.5,
+        evict: int = 0,
     ) -> tuple[dict[str, np.ndarray], BenchResult]:
         """Outputs by name of one inference, and a measurement of repeated ones for about `seconds`, at least ten; where
-        the device counts, of one. Raises what `run` raises."""
+        the device counts, of one.
+
+        Before each, `evict` bytes of something else go through the caches and the inputs are written anew.
+
+        Raises what `run` raises.
+        """
 
     def bench(self, model: Model, inputs: Mapping[str, np.ndarray], **options: Any) -> BenchResult:
         """What `measure` measures, with its options. Raises what `run` raises."""

@@ -92,8 +92,9 @@ class EmulatedDevice(Device):
         threads: int = 1,
         cores: Sequence[int] | None = None,
         seconds: float = 0.5,
+        evict: int = 0,
     ) -> tuple[dict[str, np.ndarray], BenchResult]:
-        """Outputs and instructions of one inference; one is enough, so `seconds` is not used. See `Device.measure`.
+        """Outputs and instructions of one inference; one is enough, and caches do not matter. See `Device.measure`.
 
         Raises
         ------

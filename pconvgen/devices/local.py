@@ -88,11 +88,12 @@ class LocalDevice(Device):
         threads: int = 1,
         cores: Sequence[int] | None = None,
         seconds: float = 0.5,
+        evict: int = 0,
     ) -> tuple[dict[str, np.ndarray], BenchResult]:
         """Outputs of one inference and times of repeated ones; see `Device.measure`."""
         with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
             folder = Path(name)
-            outputs = self._work(folder, model, inputs, threads, cores, seconds=seconds)
+            outputs = self._work(folder, model, inputs, threads, cores, seconds=seconds, evict=evict)
             times = tuple(json.loads((folder / "times.json").read_text()))
         return outputs, BenchResult(
             median_ms=statistics.median(times),
@@ -112,12 +113,19 @@ class LocalDevice(Device):
         threads: int,
         cores: Sequence[int] | None,
         seconds: float | None,
+        evict: int = 0,
     ) -> dict[str, np.ndarray]:
         """Has a worker answer one request: the outputs; what else it writes is in the folder."""
         chosen = check_threads(threads, cores)
         check_library(model, platform.machine(), remedy="use the emulated device, or a phone")
         np.savez(folder / "inputs.npz", *ordered_inputs(model, inputs))
-        request = {"library": str(model.path.resolve()), "seconds": seconds, "threads": threads, "cores": chosen}
+        request = {
+            "library": str(model.path.resolve()),
+            "seconds": seconds,
+            "threads": threads,
+            "cores": chosen,
+            "evict": evict,
+        }
         (folder / "request.json").write_text(json.dumps(request))
         what, remedy = f"{model.path}: the model", "compile the model again, on this machine"
         if self.server is None:

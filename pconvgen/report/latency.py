@@ -11,9 +11,9 @@ from rich.table import Table
 from pconvgen.report.units import millions, milliseconds, percent
 
 if TYPE_CHECKING:
+    from pconvgen.decision import Decision
     from pconvgen.latency.evaluate import Evaluation
     from pconvgen.latency.layer_curves import LayerCurve
-    from pconvgen.latency.model import Interval
 
 
 def kind(workload: Mapping[str, Any]) -> str:
@@ -26,18 +26,22 @@ def kind(workload: Mapping[str, Any]) -> str:
     return f"{workload['kernel'][0]}x{workload['kernel'][1]}{stride}"
 
 
-def layers_table(rows: Sequence[tuple[str, int, Interval]], together: float) -> Table:
-    """Layers with how many are alike and their interval, their sum, and the network: `together` times that."""
+def layers_table(decisions: Sequence[Decision], together: float) -> Table:
+    """Layers that have a time, with its interval; their sum, and the network: `together` times that."""
     table = Table(box=None, header_style="bold")
     table.add_column("layer")
-    for name in ("x", "ms", "10 %", "90 %"):
+    for name in ("ms", "10 %", "90 %"):
         table.add_column(name, justify="right")
-    for name, count, found in rows:
-        values = (found.middle, found.low, found.high)
-        table.add_row(name, str(count), *(milliseconds(1e3 * value) for value in values))
-    totals = [sum(count * getattr(found, part) for _, count, found in rows) for part in ("middle", "low", "high")]
-    table.add_row("sum", str(sum(count for _, count, _ in rows)), *(milliseconds(1e3 * value) for value in totals))
-    table.add_row("network", "", *(milliseconds(1e3 * together * value) for value in totals))
+    rows = [
+        (row.name, (row.predicted_ms, *row.interval_ms))
+        for row in decisions
+        if row.predicted_ms is not None and row.interval_ms is not None
+    ]
+    for name, values in rows:
+        table.add_row(name, *map(milliseconds, values))
+    sums = [sum(values[column] for _, values in rows) for column in range(3)]
+    table.add_row("sum", *map(milliseconds, sums))
+    table.add_row("network", *(milliseconds(together * value) for value in sums))
     return table
 
 

@@ -53,11 +53,14 @@ def describe_weight(layer: Layer) -> dict[str, Any]:
 
 
 def describe_choice(choice: Choice) -> dict[str, Any]:
-    """What `same_choice` finds it by again: encoding and schedule."""
+    """What a choice is found by again: encoding and schedule.
+
+    Which patterns a weight has is no part of it: layers that are alike in all else share their records.
+    """
     template = next(name for name, kind in TEMPLATES.items() if isinstance(choice.schedule, kind))
     return {
         "structure": choice.candidate.structure,
-        "params": _plain(dict(choice.candidate.params)),
+        "params": _plain({name: value for name, value in choice.candidate.params.items() if name != "patterns"}),
         "max_group": choice.max_group,
         "template": template,
         **asdict(choice.schedule),

@@ -19,9 +19,12 @@ def device_name(device: Device) -> str:
     return f"{facts['device']}: {facts.get('cpu') or facts['machine']}"
 
 
-def device_facts(device: Device, cores: Sequence[int] | None) -> dict[str, Any]:
-    """What is known of a device, with its class, the cores that are used and what sets its clock."""
+def device_facts(device: Device, cores: Sequence[int] | None, evicted: int = 0) -> dict[str, Any]:
+    """What is known of a device, with its class, the cores that are used, what sets its clock, and how many bytes went
+    through its caches before each repeat."""
     facts: dict[str, Any] = {"class": device_name(device), **device.facts()}
+    if evicted and not device.counts:
+        facts["evicted"] = evicted
     if cores is not None:
         facts["core set"] = format_cores(cores)
     if device.name == "local":

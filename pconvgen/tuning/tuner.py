@@ -35,7 +35,7 @@ from pconvgen.tuning.describe import (
 from pconvgen.tuning.facts import device_facts, versions
 from pconvgen.tuning.ranker import Ranker
 from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, Failure, Record, target_key
-from pconvgen.tuning.runner import Runner
+from pconvgen.tuning.runner import EVICTED, Runner
 from pconvgen.tuning.task import Task
 
 BATCH = 4
@@ -116,7 +116,7 @@ class Tuner:
         known: Iterable[Record] = (), others: Iterable[Record] = (),
     ) -> None:  # fmt: skip
         self._model, self._runner, self._append = model, runner, append
-        self._about = (describe_target(target), device_facts(runner.device, runner.cores), versions())
+        self._about = (describe_target(target), device_facts(runner.device, runner.cores, EVICTED), versions())
         self.progress = {task.key: self._start(task) for task in tasks}
         self.trials = 0
         self.failures: Counter[str] = Counter()
