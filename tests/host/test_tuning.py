@@ -27,7 +27,7 @@ from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.describe import describe_choice
+from pconvgen.tuning.describe import describe_choice, describe_places, describe_weight, describe_workload
 from pconvgen.tuning.record import Failure, NetworkRecord
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import tune
@@ -126,6 +126,23 @@ def test_the_fastest_record_is_used(tmp_path: Path) -> None:
     path.write_text(wrong.to_line())
     plan = experience(HOST, path)(task.layer, HOST, task.places, slots=task.slots, first=task.first)
     assert not plan.decision.reason.startswith("measured")
+
+
+def test_layers_with_other_patterns_share_records(tmp_path: Path) -> None:
+    imported, path = small(), tmp_path / "records.jsonl"
+    tune(imported, HOST, get_device("local"), path, Budget(trials=3))
+    record = next(read_records(path))
+    task = max(tasks_of(imported, HOST)[0], key=lambda task: task.count)
+    assert task.count >= 2
+    choice = next(choice for choice in reversed(task.choices) if choice.candidate.structure == "pattern")
+    about = {
+        "workload": describe_workload(task.workload),
+        "places": describe_places(task.places),
+        "weight": describe_weight(task.layer),
+    }
+    path.write_text(replace(record, **about, trial=describe_choice(choice), repeats=(1e-9,)).to_line())
+    decisions = pconvgen.compile(imported, records=path).decisions
+    assert sum(decision.reason.startswith("measured: 0.000 ms") for decision in decisions) == task.count
 
 
 def test_records_of_others_are_not_used(tmp_path: Path) -> None:
