@@ -53,8 +53,8 @@ class Evaluation:
 
 def rank_correlation(left: NDArray[np.float64], right: NDArray[np.float64]) -> float:
     """Spearman's; of numbers that are all different."""
-    ranks = [np.argsort(np.argsort(values)).astype(float) for values in (left, right)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(values)).astype(float) for values in (left, right))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def evaluate(records: Sequence[Record], network: Callable[[Record], str] = lambda record: record.model) -> Evaluation:
