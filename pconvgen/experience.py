@@ -17,7 +17,7 @@ from statistics import quantiles
 from typing import Any
 
 from pconvgen.devices import get_device
-from pconvgen.errors import PconvgenWarning
+from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
 from pconvgen.passes.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
 from pconvgen.precision import Precision
@@ -155,8 +155,7 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     else:
         where = model.device_class if model is not None else _most_common([*own, *came])
     if model is None and known is not None:
-        learned = LatencyModel.load(known)
-        model = learned if learned.is_of(target) and learned.device_class == where else None
+        model = _brought(known, target, where)
     own = [record for record in own if record.device_class == where]
     if records is not None and not own:
         warnings.warn(
@@ -167,6 +166,16 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     tasks = {record.task for record in own}
     rest = [record for record in came if record.device_class == where and record.task not in tasks]
     return Experience(target, where, (*own, *rest), model)
+
+
+def _brought(path: Path, target: Target, where: str) -> LatencyModel | None:
+    """The model that comes with pconvgen, if it is of that target and class and this xgboost can read it."""
+    try:
+        model = LatencyModel.load(path)
+    except PconvgenError as error:
+        warnings.warn(f"{error.message}: {error.file}, which comes with pconvgen", PconvgenWarning, stacklevel=4)
+        return None
+    return model if model.is_of(target) and model.device_class == where else None
 
 
 def _is_of(record: Record, target: Target) -> bool:

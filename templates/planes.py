@@ -158,7 +158,10 @@ class PlaneLayout:
             q, first = (x, 0) if own else (x % self.stride[1], x // self.stride[1])
             if (p, q) not in self.phases or (self.own_columns and not own):
                 return False
-            shared = 0 if self.interleaved or self.own_columns else min(self.real_columns(q)[0], self.gap)
+            # Behind a row lies the padding before the next; not in planes that leave out columns, as nobody read them.
+            whole = _real(self.width, self.before[1], self.stride[1], q)[1] <= self.pitch
+            apart = self.interleaved or self.own_columns or not whole
+            shared = 0 if apart else min(self.real_columns(q)[0], self.gap)
             if first + (workload.out_width - 1) * across >= self.pitch + shared:
                 return False
         return True

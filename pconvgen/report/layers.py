@@ -61,7 +61,8 @@ def summary(
             without = f" without {others} layers of TVM's" if others else ""
             ends = [row.interval_ms for row in decisions if row.interval_ms is not None]
             low, high = (milliseconds(sum(end[side] for end in ends)) for side in (0, 1))
-            parts.append(f"predicted {milliseconds(sum(times))} ms ({low} to {high}) on one core{without}")
+            between = f" ({low} to {high})" if ends else ""
+            parts.append(f"predicted {milliseconds(sum(times))} ms{between} on one core{without}")
     if memory is not None:
         parts.append(_memory(memory))
     if library_bytes is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import pconvgen
-from pconvgen.errors import UsageError
+from pconvgen.errors import PconvgenWarning, UsageError
 from pconvgen.experience import experience
 from pconvgen.latency.model import LatencyModel, fit
 from pconvgen.manifest import read_manifest
@@ -192,3 +192,11 @@ def test_nothing_is_said_of_larger_batches_than_were_measured(learned: Path) -> 
     compiled = pconvgen.compile(network(), example=(torch.zeros(4, 3, 24, 24),), latency=learned)
     assert all(decision.predicted_ms is None for decision in compiled.decisions)
     assert "batch 1 at most" in compiled.manifest.timing
+
+
+def test_a_model_that_this_xgboost_cannot_read_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.json"
+    path.write_text("{}")
+    monkeypatch.setattr("pconvgen.experience.latency_of", lambda *_: path)
+    with pytest.warns(PconvgenWarning, match="no latency model"):
+        assert experience(HOST).model is None

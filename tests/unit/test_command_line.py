@@ -229,7 +229,7 @@ def test_layer_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert "features[0]:smile:" in printed
     assert "8x4x3x3" in printed
     assert "25.0 %" in printed
-    assert "predicted ms" in printed
+    assert "ms (80 % interval)" in printed
     assert len(printed.splitlines()) == 4, "rows are not wrapped where nobody looks"
     assert summary(rows, 4096) == (
         "total: 2 layers (1 pattern, 1 dense); 2.00 M MACs dense, 1.25 M surviving (62.5 %); "

@@ -111,6 +111,14 @@ def test_whoever_finds_a_layout_readable_reads_it_right(
             assert_gathers(same, layout, np.arange(w.in_channels))
 
 
+def test_a_column_that_was_left_out_is_no_padding() -> None:
+    """A plane for taps 0 and 1 with stride 2 has no element 1, whose place is the padding before the next row."""
+    layout = PlaneLayout(1, 1, 2, (1, 2), (0, 1), rows=1, pitch=1, phases=((0, 0), (0, 1)), gap=1, slack=1)
+    maker = ConvWorkload(1, 1, 1, 2, 1, (1, 2), stride=(1, 2), padding=(0, 1, 0, 0))
+    assert layout.readable(maker)
+    assert not layout.readable(replace(maker, padding=(0, 0, 0, 0)))
+
+
 @SETTINGS
 @given(layouts())
 def test_whole_vectors_stay_inside(drawn: tuple[ConvWorkload, PlaneLayout, int]) -> None:
