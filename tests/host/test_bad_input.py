@@ -421,7 +421,7 @@ def test_cores_of_an_emulated_device(models: Path, tmp_path: Path, fails: FailsW
 
 
 def test_models_and_libraries_have_other_options(models: Path, fails: FailsWith) -> None:
-    words = ("small.so: --target and --input are for models", "leave them out")
+    words = ("small.so: --target, --input, --records and --latency are for models", "leave them out")
     fails(2, words, "explain", models / "small.so", "--target", "host")
     fails(
         2,
