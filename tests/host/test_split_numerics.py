@@ -112,5 +112,5 @@ def test_a_layer_that_chooses_it() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()).eval()
     model[0].weight.data = torch.from_numpy(mixture((64, 64, 3, 3), 0.07, 0.05))
-    compiled = pconvgen.compile(pconvgen.load_model(model, example=(torch.randn(1, 64, 28, 28),))
+    compiled = pconvgen.compile(pconvgen.load_model(model, example=(torch.randn(1, 64, 28, 28),)))
     assert relative_error(compiled) < 1e-5
