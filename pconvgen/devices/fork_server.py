@@ -1,6 +1,6 @@
 """A worker that stays: it has TVM imported, and forks for each request, so that a crash ends the fork only.
 
-Importing takes five times as long as measuring a kernel does.
+Importing takes longer than measuring a kernel does.
 """
 
 from __future__ import annotations
