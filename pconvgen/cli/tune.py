@@ -105,7 +105,7 @@ def command(
                 f"the whole network: {1e3 * network.cost:.3f} ms; its layers alone: {1e3 * network.layers:.3f} ms"
             )
     if tuned.tuner.prior:
-        out.print(f"{tuned.tuner.prior} records of other targets and devices helped to rank, as a prior")
+        out.print(f"{tuned.tuner.prior} records of other layers, targets or devices helped to rank, as a prior")
     out.print(f"records in {records}; use them with: pconvgen compile {model} --target {target} --records {records}")
     if tuned.interrupted:
         out.print("interrupted; run the command again to go on")

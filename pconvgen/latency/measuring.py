@@ -14,7 +14,7 @@ from pconvgen.latency.layer_curves import Pruned
 from pconvgen.targets.target import Target
 from pconvgen.tuning.record import Failure
 from pconvgen.tuning.runner import Runner
-from pconvgen.tuning.session import reference
+from pconvgen.tuning.session import reference_library
 
 
 @contextmanager
@@ -25,9 +25,7 @@ def measured(device: Device, target: Target, cores: Sequence[int] | None = None)
     """
     with tempfile.TemporaryDirectory(prefix="pconvgen-curves-") as name, device.session() as ready:
         folder = Path(name)
-        steady = reference(target)
-        kept = steady.library(steady.choices[0], folder / "reference.so"), steady.inputs
-        runner = Runner(ready, kept, cores=cores)
+        runner = Runner(ready, reference_library(target, folder), cores=cores)
 
         def cost(pruned: Pruned) -> float:
             library = pruned.task.library(pruned.choice, folder / "layer.so")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pconvgen.devices import Device
+from pconvgen.devices import Device, Model
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import Imported
 from pconvgen.passes.choose import layer_of
@@ -78,8 +80,7 @@ def tune(
     others = [] if brought is None else list(read_records(brought))
     with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
         folder = Path(name)
-        steady = reference(target)
-        kept = (steady.library(steady.choices[0], folder / "reference.so"), steady.inputs)
+        kept = reference_library(target, folder)
         file, interrupted = RecordFile(records), False
         try:
             with device.session() as ready:
@@ -99,6 +100,12 @@ def tune(
             remedy="the records have the text of each failure; pconvgen doctor checks the device",
         )
     return Tuned(tuner, tuple(split), interrupted)
+
+
+def reference_library(target: Target, folder: Path) -> tuple[Model, Mapping[str, NDArray[Any]]]:
+    """The library of `reference`, which is built in a folder, with its inputs."""
+    steady = reference(target)
+    return steady.library(steady.choices[0], folder / "reference.so"), steady.inputs
 
 
 def reference(target: Target) -> Task:

@@ -249,13 +249,14 @@ def test_interrupting_keeps_everything(tmp_path: Path) -> None:
         time.sleep(0.1)
 
 
-def test_records_of_others_help_to_rank(tmp_path: Path) -> None:
+def test_records_of_others_help_to_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pconvgen.tuning.session.records_of", lambda *_: None)  # those that come with pconvgen
     imported, path = small(), tmp_path / "records.jsonl"
     tune(imported, HOST, get_device("local"), path, Budget(trials=14))
     others = [replace(record, device={**record.device, "class": "local: another"}) for record in read_records(path)]
     path.write_text("".join(2 * record.to_line() for record in others))
     tuned = tune(imported, HOST, get_device("local"), path, Budget(trials=1))
-    assert tuned.tuner.prior == 2 * len(others) >= 14
+    assert tuned.tuner.prior == 2 * len(others) > 0
     assert sum(len(progress.costs) for progress in tuned.tuner.progress.values()) == 1, (
         "they are not taken for measured"
     )
