@@ -31,11 +31,11 @@ system:
 demo: setup system
 	$(BIN)/python -m benchmarks.demo
 
-test: setup system
+test: setup system mca
 	$(BIN)/python -m pytest -n 2 tests
 
 # Five times as many random workloads of each kernel template.
-test-long: setup system
+test-long: setup system mca
 	$(BIN)/python -m pytest -n 2 --workloads 10000 tests
 
 lint: setup
@@ -53,7 +53,7 @@ bench-kernels: setup
 bench-networks: setup
 	$(BIN)/python -m benchmarks.whole_networks
 
-# llvm-mca, for the cycle estimates of bench-arm; older releases than 16 have no model of the cores.
+# llvm-mca, for cycle estimates of ARM code; older releases than 16 have no model of the cores.
 mca:
 	@for v in 19 18 17 16; do command -v llvm-mca-$$v >/dev/null && exit 0; done; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

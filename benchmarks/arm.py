@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from tvm import relax
 
-from benchmarks import mca
 from benchmarks.arm_peers import PEERS, Peer, count_peer
 from benchmarks.deepsparse import layer_model
 from benchmarks.measure import Data
 from benchmarks.network_cases import Exported
+from pconvgen.devices import static_cycles
 from pconvgen.devices.counts import Span
 from pconvgen.devices.device import Model
 from pconvgen.devices.emulated import EmulatedDevice
@@ -48,6 +48,8 @@ from pconvgen.workload import RELU, ConvWorkload, Epilogue
 LAYERS = ((64, 112), (128, 56), (256, 28), (512, 14))
 """Channels in and out, height and width: 462.4 million multiply-accumulates each."""
 TARGET = "cortex-a76"
+CORES = ("Cortex-A76", "Cortex-A55")
+"""Whose cycles are estimated."""
 TOLERANCE = {"float32": 1e-5, "float16": 1e-2}
 """Largest error relative to the largest output, by the format of the sums."""
 
@@ -249,7 +251,7 @@ def count_engine(peer: Peer, layer: DenseLayer, cycles: bool) -> Row:
 
 
 def _cycles(span: Span) -> dict[str, float]:
-    return {core: mca.estimate(span, model) for core, model in mca.CORES.items()}
+    return {core: static_cycles.estimate(span, static_cycles.model_of(core.lower())) for core in CORES}
 
 
 def averages(rows: list[Row]) -> dict[str, float]:
@@ -268,7 +270,7 @@ def promises(average: dict[str, float]) -> dict[str, float]:
 
 def _layer_table(rows: list[Row]) -> Table:
     table = Table(title=f"3x3 layers, 462.4 M multiply-accumulates dense, {TARGET}: millions of instructions")
-    estimated = [f"{core} Mcycles, est." for core in mca.CORES]
+    estimated = [f"{core} Mcycles, est." for core in CORES]
     for name in ("layer", "kernel or engine", "density", "kernel", "pack", "total", "FMA", "bound", *estimated):
         table.add_column(name, justify="left" if name == "kernel or engine" else "right")
     for row in rows:
@@ -278,7 +280,7 @@ def _layer_table(rows: list[Row]) -> Table:
             row.name,
             f"{row.density:.1%}",
             *("" if count is None else f"{count / 1e6:.2f}" for count in counts),
-            *(f"{row.cycles[core] / 1e6:.1f}" if core in row.cycles else "?" for core in mca.CORES),
+            *(f"{row.cycles[core] / 1e6:.1f}" if core in row.cycles else "?" for core in CORES),
         )
     return table
 
@@ -303,11 +305,9 @@ def main() -> None:
     if reason := EmulatedDevice().available():
         raise SystemExit(f"nothing can be counted: {reason}")
     missing: list[str] = []
-    try:
-        estimator = mca.version()
-    except PconvgenError as error:
-        estimator = ""
-        missing.append(f"cycle estimates: {error}")
+    estimator = static_cycles.version()
+    if estimator is None:
+        missing.append("cycle estimates: no llvm-mca with a model of these cores")
     rows: list[Row] = []
     for channels, size in LAYERS:
         layer = random_layer(channels, size)

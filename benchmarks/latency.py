@@ -11,7 +11,7 @@ to benchmarks/results/latency.json and .png.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,7 +83,7 @@ NEAREST = 60
 CORE = (1,)
 """Kernels are built on the others."""
 
-Masked = Annotated[bool, typer.Option("--masked", help="Without the AVX-512 of this machine: AVX2.")]
+On = Annotated[str, typer.Option("--on", help="host, avx2 for this machine without its AVX-512, or an ARM target.")]
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -109,6 +109,11 @@ class Pruned:
         """Such as resnet50-pattern-25."""
         kept = "" if self.structure == "dense" else f"-{round(100 * self.density)}"
         return f"{self.network}-{self.structure}{kept}"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether its records come with pconvgen."""
+        return self.minutes >= SHIPPED
 
     def load(self) -> Imported:
         """The network with its name."""
@@ -136,6 +141,11 @@ class Drawn:
     def name(self) -> str:
         """Such as layers-0."""
         return f"layers-{self.seed}"
+
+    @property
+    def shipped(self) -> bool:
+        """Whether its records come with pconvgen."""
+        return False
 
     def load(self) -> Imported:
         """The layers as a model."""
@@ -185,28 +195,30 @@ class Sampler(Tuner):
 @app.command()
 def collect(
     names: Annotated[list[str] | None, typer.Argument(help="Only these, e.g. resnet50-pattern-25 or layers-0.")] = None,
-    masked: Masked = False,
+    on: On = "host",
 ) -> None:
-    """Measure; about an hour. An interrupted run is gone on from."""
-    console, target, device = output(), _target(masked=masked), get_device("local")
+    """Measure; about an hour. An interrupted run is gone on from. For ARM, the layers that come with pconvgen only."""
+    console, target = output(), _target(on)
+    device, cores = (get_device("local"), CORE) if target.is_host else (get_device("emulated"), None)
     (FOLDER / target.isa).mkdir(parents=True, exist_ok=True)
     for network in NETWORKS:
-        if names and network.name not in names:
+        if network.name not in names if names else device.counts and not network.shipped:
             continue
         imported, records = network.load(), FOLDER / target.isa / f"{network.name}.jsonl"
         for strategy, minutes in ((Sampler, 60.0), (Tuner, network.minutes)):
-            if not minutes:
+            if not minutes or (strategy is Sampler and device.counts):
                 continue
-            tuned = tune(imported, target, device, records, Budget(seconds=60 * minutes), cores=CORE, strategy=strategy)
+            budget = Budget(seconds=60 * minutes)
+            tuned = tune(imported, target, device, records, budget, cores=cores, strategy=strategy)
             if tuned.interrupted:
                 raise typer.Exit(130)
             console.print(f"{network.name}: {tuned.tuner.trials} trials by {strategy.__name__}")
 
 
 @app.command()
-def networks() -> None:
+def networks(on: On = "host") -> None:
     """Measure the networks that were tuned as a whole."""
-    console, target, device = output(), get_target("host"), get_device("local")
+    console, target, device = output(), _target(on), get_device("local")
     for network in NETWORKS:
         if not network.minutes or _networks(target, network.name):
             continue
@@ -279,7 +291,7 @@ def _curves(console: Console) -> list[dict[str, Any]]:
     rng, target = np.random.default_rng(0), get_target("host")
     known = experience(target)
     rows = []
-    with measured(get_device("local"), target, CORE) as cost:
+    with measured(get_device("local"), target, CORE) as (_, cost):
         for channels, size, kernel, structure in CURVES:
             torch.manual_seed(0)
             model = nn.Sequential(nn.Conv2d(channels, channels, kernel, padding=kernel // 2), nn.ReLU()).eval()
@@ -325,27 +337,32 @@ def _whatif(console: Console) -> list[dict[str, Any]]:
 
 
 @app.command()
-def ship(masked: Masked = False) -> None:
+def ship(on: On = "host") -> None:
     """Write what comes with pconvgen: the fastest record of each layer of some networks, and the learned model."""
-    target = _target(masked=masked)
-    records = _records(target)
-    names = {network.name for network in NETWORKS if network.minutes >= SHIPPED}
-    fastest = best(record for record in records if record.model in names)
+    target = _target(on)
     path = MEASURED / f"{target.isa}-{target.cpu}.jsonl"
+    fastest = best(_read(target, [network for network in NETWORKS if network.shipped]))
     write_text(path, "".join(record.to_line() for record in fastest.values()))
-    fit(records, _networks(target)).save(path.with_suffix(".json"))
-    output().print(f"{path}: {len(fastest)} records; {path.with_suffix('.json')}: learned from {len(records)}")
+    output().print(f"{path}: {len(fastest)} records")
+    if target.is_host:
+        records = _records(target)
+        fit(records, _networks(target)).save(path.with_suffix(".json"))
+        output().print(f"{path.with_suffix('.json')}: learned from {len(records)}")
 
 
-def _target(*, masked: bool) -> Target:
-    """This machine's, or with AVX2 only, as it is where a hypervisor masks AVX-512."""
-    host = get_target("host")
-    return replace(host, isa="avx2", features=("-avx512f",)) if masked else host
+def _target(name: str) -> Target:
+    """The target of that name; "avx2" for this machine's as it is where a hypervisor masks AVX-512."""
+    return replace(get_target("host"), isa="avx2", features=("-avx512f",)) if name == "avx2" else get_target(name)
+
+
+def _read(target: Target, networks: Iterable[Pruned | Drawn]) -> list[Record]:
+    """All records of some networks."""
+    paths = [FOLDER / target.isa / f"{network.name}.jsonl" for network in networks]
+    return [record for path in paths if path.exists() for record in read_records(path)]
 
 
 def _records(target: Target) -> list[Record]:
-    paths = [FOLDER / target.isa / f"{network.name}.jsonl" for network in NETWORKS]
-    return most([record for path in paths if path.exists() for record in read_records(path)])
+    return most(_read(target, NETWORKS))
 
 
 def _networks(target: Target, name: str = "*") -> list[NetworkRecord]:

@@ -17,6 +17,7 @@ from statistics import quantiles
 from typing import Any
 
 from pconvgen.devices import get_device
+from pconvgen.devices.units import CYCLES, SECONDS, cost_text
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
 from pconvgen.passes.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
@@ -33,13 +34,11 @@ from pconvgen.tuning.describe import (
     describe_workload,
 )
 from pconvgen.tuning.facts import device_name
-from pconvgen.tuning.record import INSTRUCTIONS, Record, device_class, target_key, task_key
-from pconvgen.tuning.store import read_records
+from pconvgen.tuning.record import Record, device_class, target_key, task_key
+from pconvgen.tuning.store import NEAR, ranked, read_records
 
 PROMISING = 60
 """Schedules among which the learned model chooses: those that the analytic one likes best."""
-NEAR = 1.03
-"""How many times slower than the fastest a record may be that takes its place where that is not legal."""
 GAIN = 1.02
 """How many times faster the learned model has to find a schedule for taking it instead of the analytic model's."""
 
@@ -73,9 +72,9 @@ class Experience:
     @cached_property
     def _by_task(self) -> dict[str, list[Record]]:
         found: dict[str, list[Record]] = {}
-        for record in sorted(self.records, key=lambda record: record.cost or 0.0):
+        for record in self.records:
             found.setdefault(record.task, []).append(record)
-        return found
+        return {task: ranked(mine) for task, mine in found.items()}
 
     def __call__(self, layer: Layer, target: Target, places: Places | None = None, **where: Any) -> LayerPlan:
         """The plan of a layer; see `plan_layer`."""
@@ -143,8 +142,8 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     UsageError: the model is of another target, or another device than this machine.
     """
     own = [] if records is None else [record for record in read_records(records) if _is_of(record, target)]
-    shipped, known = records_of(target.isa, target.cpu), latency_of(target.isa, target.cpu)
-    came = [record for record in read_records(shipped) if _is_of(record, target)] if shipped is not None else []
+    known = latency_of(target.isa, target.cpu)
+    came = [record for path in records_of(target.isa) for record in read_records(path) if _is_of(record, target)]
     model = None if latency is None else LatencyModel.load(latency)
     if model is not None:
         model.check(target)
@@ -153,7 +152,7 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
         if model is not None:
             model.check_device(where)
     else:
-        where = model.device_class if model is not None else _most_common([*own, *came])
+        where = model.device_class if model is not None else _most_common(own or came)
     if model is None and known is not None:
         model = _brought(known, target, where)
     own = [record for record in own if record.device_class == where]
@@ -199,13 +198,14 @@ def find_choice(record: Record, layer: Layer, target: Target, places: Places | N
 
 def _reason(record: Record, count: int) -> str:
     assert record.cost is not None
-    cost = f"{record.cost:.0f} instructions" if record.unit == INSTRUCTIONS else f"{1e3 * record.cost:.3f} ms"
-    return f"measured: {cost}, the best of {count} trial{'s' if count > 1 else ''} on {record.device_class}"
+    how = "estimated" if record.unit == CYCLES else "measured"
+    trials = f"{count} trial{'s' if count > 1 else ''}"
+    return f"{how}: {cost_text(record.cost, record.unit)}, the best of {trials} on {record.device_class}"
 
 
 def _interval(record: Record) -> Interval | None:
     """The time of a record, if that is what was measured."""
-    if record.unit == INSTRUCTIONS:
+    if record.unit != SECONDS:
         return None
     assert record.cost is not None
     tenths = quantiles(record.repeats, n=10, method="inclusive") if len(record.repeats) > 1 else [record.cost] * 9

@@ -147,6 +147,7 @@ def curves(
     where = None if device is None else device_for(device, preset)
     Recipe(structure, lowest)
     with progress(f"reading {model}"):
+        from pconvgen.devices.units import SECONDS
         from pconvgen.experience import experience
         from pconvgen.frontend import load_model
         from pconvgen.latency.layer_curves import layer_curves
@@ -156,11 +157,11 @@ def curves(
         imported = load_model(model, shapes)
     with progress("looking at layers") as step:
         if where is None:
+            unit = "cycles (estimate)" if known.model is None else SECONDS
             found = layer_curves(imported, structure, known, lowest=lowest, report=step)
         else:
-            with measured(where, preset) as cost:
+            with measured(where, preset) as (unit, cost):
                 found = layer_curves(imported, structure, known, lowest=lowest, cost=cost, report=step)
-    unit = _unit(counted=where is not None and where.counts, timed=where is not None or known.model is not None)
     out = output()
     out.print(curves_table(found, unit))
     if where is None:
@@ -172,8 +173,3 @@ def curves(
         with replacing(plot) as temporary:
             plot_curves(found, unit, f"{model.name}, {structure}, {target}", temporary)
         out.print(f"wrote {plot}")
-
-
-def _unit(*, counted: bool, timed: bool) -> str:
-    """What costs are in."""
-    return "instructions" if counted else "seconds" if timed else "cycles (estimate)"

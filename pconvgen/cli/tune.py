@@ -19,8 +19,8 @@ def command(
         str | None,
         typer.Option(
             metavar="local|emulated",
-            help="Where to measure. Without it: this machine for `host`, else ARM under emulation, where instructions"
-            " are counted.",
+            help="Where to measure. Without it: this machine for `host`, else ARM under emulation, which has no"
+            " times: cycles are estimated where llvm-mca is installed, else instructions are counted.",
         ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Stop after so many minutes.")] = None,

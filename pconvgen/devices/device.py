@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
+from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.elf import machine_of
 
@@ -46,6 +47,7 @@ class BenchResult:
     device, target: names of where it ran and of what it was compiled for.
     instructions: executed by one inference, None where the device does not count.
     classes: the instructions by coarse class; they add up to `instructions`.
+    cycles: what they take by a static model of the core; None where that was not estimated.
     """
 
     median_ms: float | None
@@ -57,6 +59,7 @@ class BenchResult:
     cores: tuple[int, ...] = ()
     instructions: int | None = None
     classes: Mapping[str, int] = field(default_factory=dict)
+    cycles: float | None = None
 
 
 class Device(ABC):
@@ -65,11 +68,19 @@ class Device(ABC):
     Attributes
     ----------
     name: its name, as in `pconvgen.devices.DEVICES`.
-    counts: whether it counts instructions, as its times would mean nothing.
     """
 
     name: str
-    counts: ClassVar[bool] = False
+
+    @property
+    def unit(self) -> str:
+        """What `measure` measures: SECONDS, or something else where times would mean nothing."""
+        return SECONDS
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts instructions, as its times would mean nothing."""
+        return self.unit != SECONDS
 
     @abstractmethod
     def available(self) -> str | None:

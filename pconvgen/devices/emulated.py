@@ -1,25 +1,28 @@
 """An ARM device without ARM hardware: models run under qemu, their instructions are counted.
 
 There are no times: how long emulation takes says nothing about ARM. The count of one single-threaded inference is the
-figure to compare kernels by; the same library gives the same count each time.
+figure to compare kernels by; the same library gives the same count each time. Kernels that do the same with as many
+instructions may differ in how well they fill a core's pipelines: where llvm-mca is installed, tuning goes by the cycles
+that it estimates.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
-from pconvgen.devices import toolchain
+from pconvgen.devices import static_cycles, toolchain
 from pconvgen.devices.container import read_tensors, write_tensors
 from pconvgen.devices.cores import format_cores
 from pconvgen.devices.counts import Span, read_spans
 from pconvgen.devices.device import BenchResult, Device, Model, check_library, named_outputs, ordered_inputs
 from pconvgen.devices.process import run_child
+from pconvgen.devices.units import CYCLES, INSTRUCTIONS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.targets.presets import TARGETS
 
@@ -34,11 +37,22 @@ class EmulatedDevice(Device):
     Attributes
     ----------
     timeout_s: after which a run or a count is a failure.
+    estimates: whether `measure` estimates cycles too, which takes about a second for each kernel of a model.
     """
 
     timeout_s: float = 600
     name: str = "emulated"
-    counts: ClassVar[bool] = True
+    estimates: bool = False
+
+    @property
+    def unit(self) -> str:
+        """Instructions, or the cycles that they are estimated to take."""
+        return CYCLES if self.estimates else INSTRUCTIONS
+
+    @contextmanager
+    def session(self) -> Iterator[EmulatedDevice]:
+        """The device; it estimates cycles where llvm-mca is installed."""
+        yield replace(self, estimates=static_cycles.version() is not None)
 
     def available(self) -> str | None:
         """Why it cannot be used, None when it can. The first call fetches the runtime and compiles the programs."""
@@ -52,7 +66,7 @@ class EmulatedDevice(Device):
 
     def facts(self) -> dict[str, object]:
         """The emulator, and what its figures are worth."""
-        return {
+        facts = {
             "device": self.name,
             "machine": "aarch64",
             "emulator": f"qemu {toolchain.emulator_version(toolchain.emulator())}",
@@ -61,6 +75,7 @@ class EmulatedDevice(Device):
             "times": "none: emulation has instruction counts only",
             "c_library": "glibc, which also stands in for Android's bionic",
         }
+        return facts | {"cycles": f"estimated by llvm-mca, {static_cycles.version()}"} if self.estimates else facts
 
     def run(
         self,
@@ -115,7 +130,11 @@ class EmulatedDevice(Device):
             target=model.target,
             instructions=sum(span.classes.values()),
             classes=span.classes,
+            cycles=self._cycles(span, model) if self.estimates else None,
         )
+
+    def _cycles(self, span: Span, model: Model) -> float:
+        return static_cycles.estimate(span, static_cycles.model_of(_cpu_of(model.target)))
 
     def profile(self, model: Model, inputs: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Span]:
         """Outputs of one inference with one thread, and what it executes: instructions by class, and their code.

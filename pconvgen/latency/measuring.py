@@ -18,10 +18,12 @@ from pconvgen.tuning.session import reference_library
 
 
 @contextmanager
-def measured(device: Device, target: Target, cores: Sequence[int] | None = None) -> Iterator[Callable[[Pruned], float]]:
-    """What measures a pruned layer: seconds, or instructions where the device counts.
+def measured(
+    device: Device, target: Target, cores: Sequence[int] | None = None
+) -> Iterator[tuple[str, Callable[[Pruned], float]]]:
+    """What costs of pruned layers are in, see `Device.unit`, and what measures them.
 
-    It raises PconvgenError when the layer's kernel fails, or the device does.
+    The latter raises PconvgenError when the layer's kernel fails, or the device does.
     """
     with tempfile.TemporaryDirectory(prefix="pconvgen-curves-") as name, device.session() as ready:
         folder = Path(name)
@@ -34,4 +36,4 @@ def measured(device: Device, target: Target, cores: Sequence[int] | None = None)
                 raise PconvgenError("a kernel fails", layer=pruned.task.name, found=f"{found.kind}: {found.text}")
             return median(found[1])
 
-        yield cost
+        yield ready.unit, cost

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import write_text
 from pconvgen.passes.choose import Layer
@@ -34,7 +35,7 @@ from pconvgen.tuning.describe import (
 )
 from pconvgen.tuning.features import features
 from pconvgen.tuning.ranker import examples
-from pconvgen.tuning.record import SECONDS, NetworkRecord, Record, target_key
+from pconvgen.tuning.record import NetworkRecord, Record, target_key
 from pconvgen.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 1

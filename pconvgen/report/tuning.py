@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from pconvgen.devices.units import cost_text
+
 if TYPE_CHECKING:
     from pconvgen.tuning.record import Record
     from pconvgen.tuning.tuner import Tuner
@@ -25,8 +27,8 @@ def progress_table(tuner: Tuner, rows: int | None = None) -> Table:
         table.add_row(
             progress.task.name,
             str(progress.task.count),
-            _cost(progress.default, tuner.counts),
-            _cost(progress.best, tuner.counts),
+            _cost(progress.default, tuner.unit),
+            _cost(progress.best, tuner.unit),
             "" if gain is None else f"{gain:.3f}x",
             str(len(progress.costs)),
             str(len(progress.untried)),
@@ -44,15 +46,13 @@ def summary(tuner: Tuner) -> str:
     if not best:
         return "nothing was measured"
     return (
-        f"{layers} layers: {_cost(default, tuner.counts)} with default schedules, {_cost(best, tuner.counts)} with the"
-        f" best found ({default / best:.3f}x); {tuner.trials} trials"
+        f"{layers} layers: {cost_text(default, tuner.unit)} with default schedules, {cost_text(best, tuner.unit)} with"
+        f" the best found ({default / best:.3f}x); {tuner.trials} trials"
     )
 
 
-def _cost(value: float | None, counts: bool) -> str:
-    if value is None:
-        return "-"
-    return f"{value / 1e6:.3f} M" if counts else f"{1e3 * value:.3f} ms"
+def _cost(value: float | None, unit: str) -> str:
+    return "-" if value is None else cost_text(value, unit)
 
 
 def statistics_table(records: Iterable[Record]) -> Table:
@@ -94,7 +94,7 @@ def best_table(records: Iterable[Record]) -> Table:
             weight["structure"],
             f"{weight['nonzeros'] / weight['size']:.3f}",
             record.device_class,
-            _cost(record.cost, record.unit == "instructions"),
+            _cost(record.cost, record.unit),
             f"{record.trial['template']}: {record.trial['structure']} {schedule}",
         )
     return table

@@ -14,9 +14,10 @@ GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def device_name(device: Device) -> str:
-    """What a device has in common with those that its records speak for: the processor."""
+    """What a device has in common with those that its records speak for: the processor, and what is measured."""
     facts = device.facts()
-    return f"{facts['device']}: {facts.get('cpu') or facts['machine']}"
+    name = f"{facts['device']}: {facts.get('cpu') or facts['machine']}"
+    return f"{name}, {device.unit}" if device.counts else name
 
 
 def device_facts(device: Device, cores: Sequence[int] | None, evicted: int = 0) -> dict[str, Any]:

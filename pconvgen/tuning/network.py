@@ -10,12 +10,13 @@ from pathlib import Path
 
 from pconvgen.compiler import compile
 from pconvgen.devices import Device
+from pconvgen.devices.units import SECONDS
 from pconvgen.experience import experience
 from pconvgen.frontend import Imported
 from pconvgen.targets.target import Target
 from pconvgen.tuning.describe import describe_target
 from pconvgen.tuning.facts import device_facts, versions
-from pconvgen.tuning.record import SECONDS, NetworkRecord
+from pconvgen.tuning.record import NetworkRecord
 from pconvgen.tuning.store import RecordFile
 
 SECONDS_OF_NETWORK = 1.0

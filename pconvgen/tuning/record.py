@@ -7,14 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any
+from typing import Any, ClassVar
 
+from pconvgen.devices.units import UNITS
 from pconvgen.errors import PconvgenError
 
-FORMAT, NETWORK_FORMAT, VERSION = "pconvgen record", "pconvgen network record", 1
-
-SECONDS, INSTRUCTIONS = "seconds", "instructions"
-"""What repeats are counted in. Instructions are counted under emulation, where times mean nothing."""
+VERSION = 1
 
 FAILURES = ("build", "link", "upload", "time-out", "crash", "wrong result")
 """Why a trial has no figures."""
@@ -35,51 +33,31 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Record:
-    """One trial. All parts are plain JSON values.
+class Measurement:
+    """What all records say. All parts are plain JSON values.
 
     Attributes
     ----------
     model: the file of the model that was tuned.
-    workload: the layer's shapes, epilogue and formats, a ConvWorkload.
-    places: the layouts of its tensors; None for a product of matrices.
-    weight: statistics of the weight's zeros, see `weight_statistics`.
-    trial: how it was computed: "structure", "params", "max_group", "template", and the template's schedule.
-    predicted_cycles: what the analytic model said of it.
     target: what code was generated for: "name", "isa", "triple", "cpu", "features".
     device: what is known of where it ran; "class" says which devices it speaks for.
     threads: how many it could use.
     versions: of pconvgen and TVM.
-    unit: SECONDS or INSTRUCTIONS.
-    repeats: of one call of the kernel, in that unit; empty where it failed.
-    failure: why it failed, None where it did not.
+    unit: one of UNITS.
+    repeats: of one call, in that unit; empty where it failed.
     time: when, in UTC as ISO 8601.
     """
 
+    KIND: ClassVar[str]
+
     model: str
-    workload: Mapping[str, Any]
-    places: Mapping[str, Any] | None
-    weight: Mapping[str, Any]
-    trial: Mapping[str, Any]
-    predicted_cycles: float
     target: Mapping[str, Any]
     device: Mapping[str, Any]
     threads: int
     versions: Mapping[str, str]
     unit: str
     repeats: tuple[float, ...]
-    failure: Failure | None
     time: str
-
-    @property
-    def cost(self) -> float | None:
-        """The median of the repeats; None where the trial failed."""
-        return median(self.repeats) if self.repeats else None
-
-    @property
-    def task(self) -> str:
-        """What was to be computed, whatever the schedule: equal for layers that share their records."""
-        return task_key(self.workload, self.places, self.weight)
 
     @property
     def device_class(self) -> str:
@@ -93,46 +71,61 @@ class Record:
 
     def to_line(self) -> str:
         """One line of JSON, with its end."""
-        data = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        data = {"format": self.KIND, "version": VERSION, **asdict(self)}
         return json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
-class NetworkRecord:
+class Record(Measurement):
+    """One trial.
+
+    Attributes
+    ----------
+    workload: the layer's shapes, epilogue and formats, a ConvWorkload.
+    places: the layouts of its tensors; None for a product of matrices.
+    weight: statistics of the weight's zeros, see `weight_statistics`.
+    trial: how it was computed: "structure", "params", "max_group", "template", and the template's schedule.
+    predicted_cycles: what the analytic model said of it.
+    failure: why it failed, None where it did not.
+    """
+
+    KIND = "pconvgen record"
+
+    workload: Mapping[str, Any]
+    places: Mapping[str, Any] | None
+    weight: Mapping[str, Any]
+    trial: Mapping[str, Any]
+    predicted_cycles: float
+    failure: Failure | None
+
+    @property
+    def cost(self) -> float | None:
+        """The median of the repeats; None where the trial failed."""
+        return median(self.repeats) if self.repeats else None
+
+    @property
+    def task(self) -> str:
+        """What was to be computed, whatever the schedule: equal for layers that share their records."""
+        return task_key(self.workload, self.places, self.weight)
+
+
+@dataclass(frozen=True)
+class NetworkRecord(Measurement):
     """One measurement of a whole network whose layers were all measured before.
 
     Attributes
     ----------
-    model: the file of the model.
     layers: what its layers take alone, added up, in `unit`.
-    target, device, threads, versions, unit, time: as those of a Record.
-    repeats: of one inference, in that unit.
     """
 
-    model: str
+    KIND = "pconvgen network record"
+
     layers: float
-    target: Mapping[str, Any]
-    device: Mapping[str, Any]
-    threads: int
-    versions: Mapping[str, str]
-    unit: str
-    repeats: tuple[float, ...]
-    time: str
 
     @property
     def cost(self) -> float:
         """The median of the repeats."""
         return median(self.repeats)
-
-    @property
-    def where(self) -> tuple[str, str]:
-        """(target, device class), as of a Record."""
-        return target_key(self.target), device_class(self.device["class"], self.threads)
-
-    def to_line(self) -> str:
-        """One line of JSON, with its end."""
-        data = {"format": NETWORK_FORMAT, "version": VERSION, **asdict(self)}
-        return json.dumps(data, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def from_line(line: str) -> Record | NetworkRecord:
@@ -145,7 +138,7 @@ def from_line(line: str) -> Record | NetworkRecord:
     """
     data = json.loads(line)
     kind = data.pop("format", None) if isinstance(data, dict) else None
-    if kind not in (FORMAT, NETWORK_FORMAT):
+    if kind not in (Record.KIND, NetworkRecord.KIND):
         raise ValueError("no record")
     version = data.pop("version", None)
     if not isinstance(version, int):
@@ -154,18 +147,18 @@ def from_line(line: str) -> Record | NetworkRecord:
         raise NewerRecordError(version)
     try:
         repeats = tuple(float(value) for value in data.pop("repeats"))
-        if kind == NETWORK_FORMAT:
+        if kind == NetworkRecord.KIND:
             network = NetworkRecord(**data, repeats=repeats)
         else:
             failure = data.pop("failure")
             record = Record(**data, repeats=repeats, failure=None if failure is None else Failure(**failure))
     except (KeyError, TypeError) as error:
         raise ValueError(f"a record with other fields: {error}") from error
-    if kind == NETWORK_FORMAT:
-        if not repeats or not network.layers > 0 or network.unit not in (SECONDS, INSTRUCTIONS):
+    if kind == NetworkRecord.KIND:
+        if not repeats or not network.layers > 0 or network.unit not in UNITS:
             raise ValueError("a record of a network without figures")
         return network
-    if record.unit not in (SECONDS, INSTRUCTIONS) or bool(record.repeats) == (record.failure is not None):
+    if record.unit not in UNITS or bool(record.repeats) == (record.failure is not None):
         raise ValueError("a record that has neither figures nor a failure, or both")
     return record
 

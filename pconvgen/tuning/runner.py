@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from pconvgen.devices.device import BenchResult, Device, Model
+from pconvgen.devices.units import CYCLES, INSTRUCTIONS, SECONDS
 from pconvgen.errors import PconvgenError
-from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, Failure
+from pconvgen.tuning.record import Failure
 from pconvgen.tuning.task import Task
 
 SECONDS_OF_TRIAL = 0.06
@@ -74,6 +75,8 @@ class Runner:
             wrong = task.error(outputs["output"])
             if not wrong <= TOLERANCE[task.workload.precision.arithmetic]:
                 return Failure("wrong result", f"relative error {wrong:.1e}")
+            if result.cycles is not None:
+                return CYCLES, (result.cycles,)
             if result.instructions is not None:
                 return INSTRUCTIONS, (float(result.instructions),)
             if found is None or _median(result) < _median(found):

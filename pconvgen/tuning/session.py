@@ -76,8 +76,7 @@ def tune(
         raise PconvgenError("the device cannot be used", file=device.name, found=reason)
     tasks, split = tasks_of(imported, target)
     known = list(read_records(records)) if records.exists() and records.stat().st_size else []
-    brought = records_of(target.isa, target.cpu)
-    others = [] if brought is None else list(read_records(brought))
+    others = [record for path in records_of(target.isa) for record in read_records(path)]
     with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
         folder = Path(name)
         kept = reference_library(target, folder)

@@ -8,12 +8,16 @@ import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.files import replacing
 from pconvgen.tuning.record import NetworkRecord, NewerRecordError, Record, from_line, newer
 
 LONGEST = 1 << 20
 """Characters of a line; no record comes near it, and a file of something else is not read into memory."""
+
+NEAR = 1.03
+"""How many times slower than the fastest a record may be to be as good: what measurements differ by."""
 
 
 class RecordFile:
@@ -114,16 +118,30 @@ def merge(paths: Iterable[Path], output: Path) -> tuple[int, int]:
 
 
 def best(records: Iterable[Record]) -> dict[tuple[str, tuple[str, str]], Record]:
-    """The fastest record of each (task, (target, device class))."""
-    found: dict[tuple[str, tuple[str, str]], Record] = {}
+    """The record of each (task, (target, device class)) that is to be used, see `ranked`."""
+    found: dict[tuple[str, tuple[str, str]], list[Record]] = {}
     for record in records:
-        if record.cost is None:
-            continue
-        key = (record.task, record.where)
-        other = found.get(key)
-        if other is None or other.cost is None or record.cost < other.cost:
-            found[key] = record
-    return found
+        if record.cost is not None:
+            found.setdefault((record.task, record.where), []).append(record)
+    return {key: ranked(mine)[0] for key, mine in found.items()}
+
+
+def ranked(records: Iterable[Record]) -> list[Record]:
+    """Those of one task, target and device class that have figures, the fastest first.
+
+    Static figures know nothing of caches: of records that are as good by them, those come first that the analytic model
+    likes best.
+    """
+    found = [record for record in records if record.cost is not None]
+    costs = [record.cost for record in found if record.cost is not None]
+    near = NEAR * min(costs, default=0.0)
+
+    def key(record: Record) -> tuple[bool, float]:
+        cost = record.cost or 0.0
+        good = record.unit != SECONDS and cost <= near
+        return not good, record.predicted_cycles if good else cost
+
+    return sorted(found, key=key)
 
 
 def _foreign(path: Path, line: str) -> PconvgenError:

@@ -34,7 +34,7 @@ from pconvgen.tuning.describe import (
 )
 from pconvgen.tuning.facts import device_facts, versions
 from pconvgen.tuning.ranker import Ranker
-from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, Failure, Record, target_key
+from pconvgen.tuning.record import Failure, Record, target_key
 from pconvgen.tuning.runner import EVICTED, Runner
 from pconvgen.tuning.task import Task
 
@@ -130,7 +130,7 @@ class Tuner:
                 self._take(record)
             else:
                 prior.append(record)
-        self._ranker = Ranker([r for r in prior if r.target["isa"] == target.isa and r.unit == self._unit])
+        self._ranker = Ranker([r for r in prior if r.target["isa"] == target.isa and r.unit == self.unit])
         self.prior = self._ranker.prior
 
     def _start(self, task: Task) -> Progress:
@@ -221,7 +221,7 @@ class Tuner:
         workload, places, weight = progress.descriptions
         target, device, versions_ = self._about
         failed = isinstance(measured, Failure)
-        unit, repeats = (self._unit, ()) if failed else measured
+        unit, repeats = (self.unit, ()) if failed else measured
         return Record(
             model=self._model,
             workload=workload,
@@ -246,13 +246,9 @@ class Tuner:
         return min((cost for cost in costs if cost is not None), default=math.inf)
 
     @property
-    def counts(self) -> bool:
-        """Whether costs are instructions rather than seconds."""
-        return self._runner.device.counts
-
-    @property
-    def _unit(self) -> str:
-        return INSTRUCTIONS if self.counts else SECONDS
+    def unit(self) -> str:
+        """What costs are in."""
+        return self._runner.device.unit
 
     def _take(self, record: Record) -> None:
         """Counts a record, of now or of before."""

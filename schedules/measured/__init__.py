@@ -8,16 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def records_of(isa: str, cpu: str) -> Path | None:
-    """The file of records, None where there is none."""
-    return _existing(f"{isa}-{cpu}.jsonl")
+def records_of(isa: str) -> list[Path]:
+    """The files of records, of all processors with that instruction set."""
+    return sorted(Path(__file__).parent.glob(f"{isa}-*.jsonl"))
 
 
 def latency_of(isa: str, cpu: str) -> Path | None:
     """The file of the learned model, None where there is none."""
-    return _existing(f"{isa}-{cpu}.json")
-
-
-def _existing(name: str) -> Path | None:
-    path = Path(__file__).parent / name
+    path = Path(__file__).parent / f"{isa}-{cpu}.json"
     return path if path.is_file() else None

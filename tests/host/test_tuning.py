@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 import pconvgen
-from pconvgen.devices import Model, get_device
+from pconvgen.devices import Model, get_device, static_cycles
 from pconvgen.devices.local import LocalDevice
+from pconvgen.devices.units import CYCLES, INSTRUCTIONS
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.experience import experience
 from pconvgen.frontend import Imported
@@ -250,7 +251,7 @@ def test_interrupting_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_records_of_others_help_to_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pconvgen.tuning.session.records_of", lambda *_: None)  # those that come with pconvgen
+    monkeypatch.setattr("pconvgen.tuning.session.records_of", lambda _: [])  # those that come with pconvgen
     imported, path = small(), tmp_path / "records.jsonl"
     tune(imported, HOST, get_device("local"), path, Budget(trials=14))
     others = [replace(record, device={**record.device, "class": "local: another"}) for record in read_records(path)]
@@ -315,15 +316,20 @@ def test_the_command_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.cross
-def test_instructions_are_counted_for_arm(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit", [CYCLES, INSTRUCTIONS])
+def test_static_costs_of_arm(tmp_path: Path, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     device = get_device("emulated")
     if device.available():
         pytest.skip(f"ARM code cannot be run: {device.available()}")
+    if unit == INSTRUCTIONS:
+        monkeypatch.setattr(static_cycles, "version", lambda: None)
+    elif static_cycles.version() is None:
+        pytest.skip("llvm-mca is not installed")
     target, path, imported = get_target("cortex-a76"), tmp_path / "records.jsonl", small()
     tune(imported, target, device, path, Budget(trials=8))
     records = list(read_records(path))
-    assert {record.unit for record in records} == {"instructions"}
+    assert {record.unit for record in records} == {unit}
     assert all(record.cost is not None for record in records)
     compiled = pconvgen.compile(imported, "cortex-a76", records=path)
-    assert any("instructions" in decision.reason for decision in compiled.decisions)
+    assert any(f"M {unit}, the best" in decision.reason for decision in compiled.decisions)
     assert relative_error(compiled) < 1e-5

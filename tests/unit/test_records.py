@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pconvgen.devices.units import CYCLES, INSTRUCTIONS, SECONDS
 from pconvgen.errors import PconvgenError, PconvgenWarning
-from pconvgen.tuning.record import INSTRUCTIONS, SECONDS, VERSION, Failure, NetworkRecord, Record, from_line, task_key
-from pconvgen.tuning.store import RecordFile, best, merge, read_all, read_records
+from pconvgen.tuning.record import VERSION, Failure, NetworkRecord, Record, from_line, task_key
+from pconvgen.tuning.store import RecordFile, best, merge, ranked, read_all, read_records
 
 RECORD = Record(
     model="model.pt2",
@@ -132,6 +133,16 @@ def test_best_is_by_task_target_and_device() -> None:
     counted = replace(RECORD, unit=INSTRUCTIONS, device={"class": "emulated: aarch64"}, repeats=(1e6,))
     found = best([RECORD, FAILED, fast, other, slow_device, counted])
     assert sorted(record.repeats[0] for record in found.values()) == [1e-3, 5e-3, 9e-3, 1e6]
+
+
+def test_of_records_that_are_as_good_statically_the_analytic_model_chooses() -> None:
+    fast, likely, slow = (
+        replace(RECORD, unit=CYCLES, repeats=(cycles,), predicted_cycles=predicted)
+        for cycles, predicted in ((1.00e6, 2e6), (1.02e6, 1e6), (1.10e6, 0.5e6))
+    )
+    assert ranked([slow, fast, FAILED, likely]) == [likely, fast, slow]
+    timed = [replace(record, unit=SECONDS) for record in (slow, likely, fast)]
+    assert ranked(timed) == timed[::-1], "times know of caches"
 
 
 def test_tasks_differ_by_layer_layout_structure_and_density() -> None:

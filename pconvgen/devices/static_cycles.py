@@ -6,6 +6,7 @@ kernels by how their instructions fit a core's pipelines, which a count alone do
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -15,8 +16,19 @@ from pconvgen.devices.counts import Block, Span
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError
 
-CORES = {"Cortex-A76": "neoverse-n1", "Cortex-A55": "cortex-a55"}
-"""Core and the scheduling model it is estimated with. LLVM has none of the A76; the N1 is the same core for servers."""
+MODELS = {
+    "cortex-a53": "cortex-a53",
+    "cortex-a55": "cortex-a55",
+    "cortex-a72": "cortex-a57",
+    "cortex-a76": "neoverse-n1",
+    "cortex-a78": "neoverse-n1",
+    "cortex-x1": "neoverse-v1",
+    "neoverse-n1": "neoverse-n1",
+}
+"""Core and the scheduling model it is estimated with, where LLVM has none of its own: N1 and V1 are the A76 and the X1
+for servers, and the A78 has the A76's vector pipelines."""
+SMALLEST = "cortex-a55"
+"""The model of whatever runs on every phone."""
 
 VERSIONS = range(40, 15, -1)
 """LLVM's releases with a model of the Neoverse N1, the newest first."""
@@ -27,6 +39,11 @@ SEPARATOR = 0xD43FFFE0
 """brk #0xffff, which nothing executes: stands between the blocks when they are disassembled."""
 BRANCH = 5
 """Bits 26 to 28 of branches and calls."""
+
+
+def model_of(cpu: str) -> str:
+    """The scheduling model for a processor, by LLVM's name of it."""
+    return MODELS.get(cpu, SMALLEST)
 
 
 def find_tools() -> tuple[str, str]:
@@ -43,7 +60,7 @@ def find_tools() -> tuple[str, str]:
     raise PconvgenError(
         "no llvm-mca with a model of these cores",
         expected=f"llvm-mca-{VERSIONS[-1]} or newer",
-        remedy="apt-get install llvm-19, or run `make bench-arm` as root",
+        remedy="apt-get install llvm-19",
     )
 
 
@@ -74,11 +91,15 @@ def estimate(span: Span, model: str) -> float:
     return cycles / covered
 
 
-def version() -> str:
-    """Such as LLVM version 19.1.7."""
-    printed = run_child([find_tools()[1], "--version"], "llvm-mca", timeout_s=30)
+@functools.cache
+def version() -> str | None:
+    """Such as LLVM version 19.1.7; None where there is no llvm-mca that is new enough."""
+    try:
+        printed = run_child([find_tools()[1], "--version"], "llvm-mca", timeout_s=30)
+    except PconvgenError:
+        return None
     found = re.search(r"LLVM version \S+", printed)
-    return found[0] if found else "unknown"
+    return found[0] if found else None
 
 
 def _hot(span: Span) -> tuple[dict[tuple[int, ...], int], float]:
