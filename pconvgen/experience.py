@@ -199,8 +199,8 @@ def find_choice(record: Record, layer: Layer, target: Target, places: Places | N
 def _reason(record: Record, count: int) -> str:
     assert record.cost is not None
     how = "estimated" if record.unit == CYCLES else "measured"
-    trials = f"{count} trial{'s' if count > 1 else ''}"
-    return f"{how}: {cost_text(record.cost, record.unit)}, the best of {trials} on {record.device_class}"
+    trials = f", the best of {count} trials" if count > 1 else ""
+    return f"{how}: {cost_text(record.cost, record.unit)}{trials} on {record.device_class}"
 
 
 def _interval(record: Record) -> Interval | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import pickle
 import signal
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -61,10 +63,7 @@ class Builder:
     def start(self, key: str, choice: Choice, number: int) -> Build:
         """Begins to build a trial of a task; its number names the file. Builds end in the order of their starts."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                # Ctrl-C is for the process that waits for this one.
-                1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-            )  # fmt: skip
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_attach)
         library = self._pool.submit(_build, self._folder / f"{key}.task", choice, self._folder / f"{number}.so")
         return Build(key, choice, number, self._pool, library)
 
@@ -107,6 +106,14 @@ class Builder:
             for process in list(getattr(pool, "_processes", {}).values()):
                 process.kill()
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _attach() -> None:
+    """Ctrl-C is for the process that waits for this one, which ends with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(OSError, AttributeError):  # Linux has prctl
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _build(task: Path, choice: Choice, library: Path) -> Model:
