@@ -71,7 +71,7 @@ class _Emitter:
 
     def function(self) -> PrimFunc:
         kernel, w, step = self.kernel, self.workload, self.schedule.images
-        with prim_func("channels") as func:
+        with prim_func("channels", flat=True) as func:
             self._arguments()
             with (
                 T.parallel(0, kernel.chunks) if kernel.chunks > 1 else T.serial(0, 1) as chunk,

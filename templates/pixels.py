@@ -182,7 +182,7 @@ class _Emitter:
     def function(self) -> PrimFunc:
         kernel, w, s = self.kernel, self.workload, self.schedule
         source, target, residual = kernel.source, kernel.target, kernel.residual
-        with prim_func("pixels") as func:
+        with prim_func("pixels", flat=True) as func:
             self._arguments()
             tasks = w.batch * kernel.row_blocks * kernel.chunks
             with T.parallel(0, tasks) if tasks > 1 else T.serial(0, 1) as task:

@@ -67,7 +67,7 @@ class WinogradKernel:
         shape NCHW.
         """
         w, grid = self.workload, self.grid
-        with prim_func("winograd") as func:
+        with prim_func("winograd", flat=True) as func:
             data = T.arg("data", T.buffer(tensor_shape(self.source, w.batch), "float32"))
             size = grid.points**2 * grid.groups * w.in_channels * self.schedule.filters
             weights = T.arg("weights", T.buffer((size,), "float32"))

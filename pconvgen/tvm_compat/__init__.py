@@ -22,20 +22,22 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from pconvgen.precision import LARGEST_HALF
+from pconvgen.tvm_compat.pipeline import CPU_PIPELINE, FLAT
 
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
 
 
 @contextmanager
-def prim_func(name: str) -> Iterator[Callable[[], PrimFunc]]:
+def prim_func(name: str, *, flat: bool = False) -> Iterator[Callable[[], PrimFunc]]:
     """Opens a scheduled, opaque TIR function; call what it yields after the block to get the function.
 
-    noalias promises LLVM that the arguments do not overlap, so that accumulators stay in registers.
+    noalias promises LLVM that the arguments do not overlap, so that accumulators stay in registers. A `flat` function
+    has no conditions to hoist and no divisions to simplify: passes that look for them are left out, see `pipeline`.
     """
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE})
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True, "op_pattern": OPAQUE, FLAT: flat})
         yield builder.get
 
 
@@ -501,7 +503,9 @@ def compile_module(module: Any, target: Any) -> Executable:
     """
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}):
         stages = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
-        return tvm.compile(module, target=target, relax_pipeline=tvm.transform.Sequential(stages))
+        return tvm.compile(
+            module, target=target, relax_pipeline=tvm.transform.Sequential(stages), tir_pipeline=CPU_PIPELINE
+        )
 
 
 @contextmanager
