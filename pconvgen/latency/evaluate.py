@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.latency.model import LEAST, QUANTILES, folds, learn, train
+from pconvgen.latency.model import LEAST, folds, learn, train
 from pconvgen.tuning.ranker import examples
 from pconvgen.tuning.record import Record
 
@@ -65,7 +65,7 @@ def evaluate(records: Sequence[Record], network: Callable[[Record], str] = lambd
     rows, logarithms = examples(records)
     cycles = np.array([record.predicted_cycles for record in records])
     tasks = [record.task for record in records]
-    quantiles = np.zeros((len(records), len(QUANTILES)))
+    quantiles = np.zeros((len(records), 3))
     for held in folds(tasks):
         rest = [task for task, out in zip(tasks, held, strict=True) if not out]
         quantiles[held] = learn(rows[~held], logarithms[~held], rest).predict(rows[held])

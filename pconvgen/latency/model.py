@@ -1,7 +1,7 @@
 """A model of latency learned from records: how long a schedule of a layer takes on one target and kind of device.
 
-Boosted trees (xgboost) predict by what factor the analytic model's cycles are wrong, as three quantiles that are
-calibrated on layers that were left out.
+Boosted trees (xgboost) predict by what factor the analytic model's cycles are wrong: its mean logarithm, and two
+quantiles that are calibrated on layers that were left out.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ from pconvgen.tuning.record import NetworkRecord, Record, target_key
 from pconvgen.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 1
-QUANTILES = (0.1, 0.5, 0.9)
+OUTER = (0.1, 0.9)
+"""Quantiles between which 80 % of the times lie."""
 LEAST = 60
 """Records to learn from at least: as many as there are features."""
 FOLDS = 5
 """Parts of the records that are left out, one after the other, to see how well they are predicted."""
 ROUNDS = 250
-"""Trees for each quantile."""
+"""Trees for each number."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A time in seconds: as probable to be longer as shorter than `middle`, and in between `low` and `high` by 80 %."""
+    """A time in seconds: `middle` is expected, and 80 % lie between `low` and `high`."""
 
     low: float
     middle: float
@@ -152,7 +153,8 @@ class LatencyModel:
             "formats": list(self.formats),
             "together": self.together,
             "widening": self.factors.widening,
-            "booster": base64.b64encode(zlib.compress(bytes(self.factors.booster.save_raw("ubj")))).decode(),
+            "middle": _packed(self.factors.middle),
+            "outer": _packed(self.factors.outer),
         }
         write_text(path, json.dumps(data) + "\n")
 
@@ -170,9 +172,7 @@ class LatencyModel:
             data = json.loads(path.read_text())
             if data["format"] != FORMAT or data["version"] > VERSION:
                 raise ValueError(f"{data['format']}, version {data['version']}")
-            booster = xgboost.Booster()
-            booster.load_model(bytearray(zlib.decompress(base64.b64decode(data["booster"]))))
-            factors = Quantiles(booster, float(data["widening"]))
+            factors = Quantiles(_unpacked(data["middle"]), _unpacked(data["outer"]), float(data["widening"]))
             return LatencyModel(
                 target=data["target"],
                 device_class=data["device_class"],
@@ -193,6 +193,18 @@ class LatencyModel:
                 expected=f"what `pconvgen latency fit` wrote, version {VERSION} at most",
                 remedy="fit it again",
             ) from error
+
+
+def _packed(booster: Any) -> str:
+    return base64.b64encode(zlib.compress(bytes(booster.save_raw("ubj")))).decode()
+
+
+def _unpacked(text: str) -> Any:
+    import xgboost
+
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(zlib.decompress(base64.b64decode(text))))
+    return booster
 
 
 def fit(records: Sequence[Record], networks: Sequence[NetworkRecord] = ()) -> LatencyModel:
@@ -236,23 +248,28 @@ def most(records: Sequence[Record]) -> list[Record]:
 
 @dataclass(frozen=True, eq=False)
 class Quantiles:
-    """Boosted trees that predict quantiles of numbers.
+    """Boosted trees that predict numbers, and between which others they lie.
 
     Attributes
     ----------
-    booster: xgboost's.
+    middle, outer: xgboost's, of the expected number and of the quantiles around it. With few records a mean is learned
+        better than a median.
     widening: by how much the outer ones are moved outwards.
     """
 
-    booster: Any
+    middle: Any
+    outer: Any
     widening: float
 
     def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The quantiles, ascending: [row, quantile]."""
+        """Low, middle and high for each row."""
         import xgboost
 
-        found = np.asarray(self.booster.predict(xgboost.DMatrix(rows)), np.float64)
-        return np.sort(found.reshape(len(rows), len(QUANTILES)), axis=1) + self.widening * np.array([-1.0, 0.0, 1.0])
+        data = xgboost.DMatrix(rows)
+        middle = np.asarray(self.middle.predict(data), np.float64)
+        outer = np.asarray(self.outer.predict(data), np.float64).reshape(len(rows), len(OUTER))
+        low, high = outer.min(axis=1) - self.widening, outer.max(axis=1) + self.widening
+        return np.stack([np.minimum(low, middle), middle, np.maximum(high, middle)], axis=1)
 
 
 def learn(rows: NDArray[np.float64], numbers: NDArray[np.float64], groups: Sequence[str]) -> Quantiles:
@@ -262,11 +279,11 @@ def learn(rows: NDArray[np.float64], numbers: NDArray[np.float64], groups: Seque
     outer quantiles are moved until they hold as many of these as they should: conformalized quantile regression
     (Romano, Patterson, Candes, NeurIPS 2019), with whole groups left out.
     """
-    found = np.zeros((len(rows), len(QUANTILES)))
+    found = np.zeros((len(rows), 3))
     for held in folds(groups):
         found[held] = train(rows[~held], numbers[~held]).predict(rows[held])
     beyond = np.maximum(found[:, 0] - numbers, numbers - found[:, -1])
-    widening = float(np.quantile(beyond, QUANTILES[-1] - QUANTILES[0]))
+    widening = float(np.quantile(beyond, OUTER[1] - OUTER[0]))
     return replace(train(rows, numbers), widening=max(0.0, widening))
 
 
@@ -284,9 +301,7 @@ def train(rows: NDArray[np.float64], numbers: NDArray[np.float64]) -> Quantiles:
     """As `learn`, with outer quantiles as the trees give them: too close."""
     import xgboost
 
-    parameters = {
-        "objective": "reg:quantileerror",
-        "quantile_alpha": np.array(QUANTILES),
+    shared = {
         "max_depth": 6,
         "eta": 0.08,
         "subsample": 0.8,
@@ -295,4 +310,7 @@ def train(rows: NDArray[np.float64], numbers: NDArray[np.float64]) -> Quantiles:
         "nthread": 1,
         "seed": 0,
     }
-    return Quantiles(xgboost.train(parameters, xgboost.QuantileDMatrix(rows, numbers), num_boost_round=ROUNDS), 0.0)
+    quantiles = {"objective": "reg:quantileerror", "quantile_alpha": np.array(OUTER), **shared}
+    data = xgboost.QuantileDMatrix(rows, numbers)
+    middle = xgboost.train({"objective": "reg:squarederror", **shared}, data, num_boost_round=ROUNDS)
+    return Quantiles(middle, xgboost.train(quantiles, data, num_boost_round=ROUNDS), 0.0)
