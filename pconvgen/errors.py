@@ -51,5 +51,9 @@ class UsageError(PconvgenError):
     exit_code = 2
 
 
+class DeviceLostError(PconvgenError):
+    """A device cannot be reached any more; what ran there is not to blame."""
+
+
 class PconvgenWarning(UserWarning):
     """Something that a user should know and that stops nothing. The command line prints it as one line."""

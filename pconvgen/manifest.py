@@ -62,7 +62,8 @@ class Manifest:
 
     def model(self, path: Path) -> Model:
         """The library at `path` as devices take it."""
-        return Model(path, self.inputs, tuple(name for name, _, _ in self.outputs), self.target)
+        runtime = f"apache-tvm {self.versions['apache-tvm']}" if "apache-tvm" in self.versions else None
+        return Model(path, self.inputs, tuple(name for name, _, _ in self.outputs), self.target, runtime)
 
     def random_inputs(self, seed: int) -> dict[str, NDArray[Any]]:
         """Standard normal inputs that fit."""

@@ -9,7 +9,21 @@ from typing import Annotated, NoReturn
 import typer
 from typer.main import get_command
 
-from pconvgen.cli import bench, compile, doctor, explain, latency, records, run, sparsify, targets, tune, whatif
+from pconvgen.cli import (
+    bench,
+    compile,
+    doctor,
+    explain,
+    latency,
+    records,
+    rpc,
+    run,
+    runtime,
+    sparsify,
+    targets,
+    tune,
+    whatif,
+)
 from pconvgen.cli.guard import Commands
 
 app = typer.Typer(
@@ -34,6 +48,8 @@ for name, module in {
     app.command(name)(module.command)
 app.add_typer(records.app, name="records")
 app.add_typer(latency.app, name="latency")
+app.add_typer(runtime.app, name="runtime")
+app.add_typer(rpc.app, name="rpc")
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

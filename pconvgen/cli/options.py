@@ -31,8 +31,9 @@ DeviceName = Annotated[
     str | None,
     typer.Option(
         "--device",
-        metavar="local|emulated",
-        help="Where to run it. Without it: this machine where its processor fits, else ARM under emulation.",
+        metavar="D",
+        help="Where to run it: local, emulated, rpc://HOST:PORT/KEY, or rpc+tracker://HOST:PORT/KEY. Without it: this"
+        " machine where its processor fits, else ARM under emulation.",
     ),
 ]
 
@@ -102,16 +103,16 @@ def check_output(output: Path, *others: Path | None) -> None:
 
 
 def device_for(given: str | None, target: Target) -> Device:
-    """The device of that name, or where libraries of the target run without further ado.
+    """The device of that name or address, or where libraries of the target run without further ado.
 
     Raises
     ------
     UsageError: there is no such device, or it does not run them.
     """
-    from pconvgen.devices import get_device
+    from pconvgen.devices import DEVICES, get_device
 
     device = get_device(given or ("local" if target.is_host else "emulated"))
-    if (device.name == "local") != target.is_host:
+    if device.name in DEVICES and (device.name == "local") != target.is_host:
         raise UsageError(
             f"the {device.name} device does not run libraries for {target.name}",
             remedy="leave --device out, or choose another target",

@@ -18,9 +18,10 @@ def command(
     device: Annotated[
         str | None,
         typer.Option(
-            metavar="local|emulated",
-            help="Where to measure. Without it: this machine for `host`, else ARM under emulation, which has no"
-            " times: cycles are estimated where llvm-mca is installed, else instructions are counted.",
+            metavar="D",
+            help="Where to measure: local, emulated, or an address as for `bench`. Without it: this machine for `host`,"
+            " else ARM under emulation, which has no times: cycles are estimated where llvm-mca is installed, else"
+            " instructions are counted.",
         ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(metavar="M", help="Stop after so many minutes.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Latency, Model, check_output, parse_shapes
+from pconvgen.cli.options import InputShapes, Latency, Model, check_output, device_for, parse_shapes
 from pconvgen.errors import UsageError
 
 
@@ -20,7 +20,7 @@ def command(
     target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
     device: Annotated[
         str | None,
-        typer.Option(metavar="local", help="Measure whole networks there. Without it, times are predicted."),
+        typer.Option(metavar="D", help="Measure whole networks there, see `bench`. Without it, times are predicted."),
     ] = None,
     latency: Latency = None,
     layers: Annotated[
@@ -43,18 +43,17 @@ def command(
     for output in (json, plot):
         if output is not None:
             check_output(output, model)
-    from pconvgen.devices import get_device
     from pconvgen.frontend import model_format
     from pconvgen.targets.presets import get_target
 
     model_format(model)
     preset = get_target(target)
-    where = None if device is None else get_device(device)
-    if where is not None and (where.name != "local" or not preset.is_host):
+    where = None if device is None else device_for(device, preset)
+    if where is not None and where.counts:
         raise UsageError(
-            "there is no clock on that device, or it does not run that target's libraries",
-            found=f"device {device}, target {target}",
-            remedy="leave --device out for an estimate, or measure the host on the local device",
+            "there is no clock on that device",
+            found=device,
+            remedy="leave --device out for an estimate, or measure on a device that has one",
         )
 
     from pconvgen.files import replacing, write_json

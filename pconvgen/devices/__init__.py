@@ -7,6 +7,7 @@ import difflib
 from pconvgen.devices.device import BenchResult, Device, Model
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.devices.local import LocalDevice
+from pconvgen.devices.rpc import parse_address
 from pconvgen.errors import UsageError
 
 __all__ = ["DEVICES", "BenchResult", "Device", "Model", "get_device"]
@@ -15,7 +16,7 @@ DEVICES: dict[str, Device] = {"local": LocalDevice(), "emulated": EmulatedDevice
 
 
 def get_device(name: str) -> Device:
-    """The device of that name.
+    """The device of that name, or with that address.
 
     Raises
     ------
@@ -23,6 +24,8 @@ def get_device(name: str) -> Device:
     """
     if name in DEVICES:
         return DEVICES[name]
+    if "://" in name:
+        return parse_address(name)
     nearest = difflib.get_close_matches(name.lower(), list(DEVICES), n=1, cutoff=0.5)
     raise UsageError(
         "unknown device",

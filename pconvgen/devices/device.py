@@ -26,12 +26,14 @@ class Model:
     inputs: (name, shape, dtype) of each parameter, in order.
     outputs: a name for each tensor that is returned, in order.
     target: name of the target it was compiled for.
+    runtime: what it was compiled for, such as apache-tvm 0.27.0; None where that is not known.
     """
 
     path: Path
     inputs: tuple[tuple[str, tuple[int, ...], str], ...]
     outputs: tuple[str, ...]
     target: str
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class BenchResult:
     instructions: executed by one inference, None where the device does not count.
     classes: the instructions by coarse class; they add up to `instructions`.
     cycles: what they take by a static model of the core; None where that was not estimated.
+    conditions: what is known of the device at that time: where it was, how hot, at what clock.
+    throttled: whether its clock was lowered while it was measured.
     """
 
     median_ms: float | None
@@ -60,6 +64,8 @@ class BenchResult:
     instructions: int | None = None
     classes: Mapping[str, int] = field(default_factory=dict)
     cycles: float | None = None
+    conditions: Mapping[str, Any] = field(default_factory=dict)
+    throttled: bool = False
 
 
 class Device(ABC):
@@ -76,6 +82,11 @@ class Device(ABC):
     def unit(self) -> str:
         """What `measure` measures: SECONDS, or something else where times would mean nothing."""
         return SECONDS
+
+    @property
+    def slots(self) -> int:
+        """How many requests are answered at the same time, each by a device of its own."""
+        return 1
 
     @property
     def counts(self) -> bool:

@@ -31,7 +31,7 @@ FETCH_TIMEOUT_S = 900
 COMPILE_TIMEOUT_S = 300
 APT_REMEDY = "apt-get install qemu-user g++-aarch64-linux-gnu"
 
-_SOURCES = Path(__file__).parent
+_SOURCES = Path(__file__).parent / "native"
 _COMPILER = "aarch64-linux-gnu-g++"
 _HOST_FLAGS = ("-std=c++17", "-O2")
 _PLUGIN_FLAGS = ("-O2", "-shared", "-fPIC")
@@ -194,8 +194,8 @@ def host_program() -> Path:
     include = Path(package.submodule_search_locations[0]) / "include"
     # The order of the libraries is that of their dependencies; all must load although no symbol of two is referred to.
     libraries = [f"-l{Path(name).stem.removeprefix('lib')}" for name in reversed(LIBRARIES)]
-    return _compiled(
-        cross_compiler(),
+    return compiled(
+        [cross_compiler()],
         "host_main.cc",
         "",
         (*_HOST_FLAGS, f"-I{include}"),
@@ -213,7 +213,7 @@ def counting_plugin() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
         raise PconvgenError("no C compiler for the emulator's plugin", expected="cc", remedy="apt-get install gcc")
-    return _compiled(compiler, "count_instructions.c", f"-{platform.machine()}.so", _PLUGIN_FLAGS)
+    return compiled([compiler], "count_instructions.c", f"-{platform.machine()}.so", _PLUGIN_FLAGS)
 
 
 def bionic_names() -> Path:
@@ -232,22 +232,24 @@ def bionic_names() -> Path:
     return folder
 
 
-def _compiled(
-    compiler: str, source_name: str, suffix: str, flags: Sequence[str], libraries: Sequence[str] = ()
+def compiled(
+    command: Sequence[str], source_name: str, suffix: str, flags: Sequence[str], libraries: Sequence[str] = ()
 ) -> Path:
-    """The program or library made from a source file next to this one; a changed source has another name in the cache.
+    """The program or library made from a file of `native`; a changed source has another name in the cache.
 
     Raises
     ------
     PconvgenError: it does not compile.
     """
     source = _SOURCES / source_name
-    key = hashlib.sha256(source.read_bytes() + "\0".join([compiler, *flags]).encode()).hexdigest()[:12]
+    sources = [source, *sorted(_SOURCES.glob("*.h"))] if source.suffix == ".cc" else [source]
+    texts = b"".join(path.read_bytes() for path in sources)
+    key = hashlib.sha256(texts + "\0".join([*command, *flags]).encode()).hexdigest()[:12]
     output = cache_folder() / f"{source.stem}-{key}{suffix}"
     if not output.is_file():
         with tempfile.TemporaryDirectory(dir=output.parent, prefix="compile-") as folder:
             scratch = Path(folder) / output.name
-            command = [compiler, *flags, str(source), "-o", str(scratch), *libraries]
-            run_child(command, f"compiling {source_name}", timeout_s=COMPILE_TIMEOUT_S, remedy=APT_REMEDY)
+            whole = [*command, *flags, str(source), "-o", str(scratch), *libraries]
+            run_child(whole, f"compiling {source_name}", timeout_s=COMPILE_TIMEOUT_S, remedy=APT_REMEDY)
             os.replace(scratch, output)
     return output

@@ -32,6 +32,12 @@ WARM_UP_S = 0.05
 def main(folder: Path) -> None:
     """Answers the request in the folder."""
     request = json.loads((folder / "request.json").read_text())
+    if "rpc" in request:
+        _import_runtime()
+        from pconvgen.devices import rpc_client
+
+        rpc_client.answer(folder, request)
+        return
     os.environ["TVM_NUM_THREADS"] = str(request["threads"])  # how TVM's runtime is told; it asks once
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])

@@ -34,6 +34,6 @@ def measured(
             found = runner.measure(pruned.task, library)
             if isinstance(found, Failure):
                 raise PconvgenError("a kernel fails", layer=pruned.task.name, found=f"{found.kind}: {found.text}")
-            return median(found[1])
+            return median(found.repeats)
 
         yield ready.unit, cost

@@ -13,6 +13,7 @@ from pconvgen.report.units import dimensions, percent
 
 if TYPE_CHECKING:
     from pconvgen.devices.doctor import Check
+    from pconvgen.devices.tracker import Servers
     from pconvgen.sparsify import PrunedLayer
     from pconvgen.targets.target import Target
 
@@ -32,6 +33,14 @@ def target_table(rows: Iterable[tuple[Target, Sequence[str]]]) -> Table:
     table = _table("target", "cpu", "isa", "platform", "linker")
     for target, linkers in rows:
         table.add_row(target.name, target.cpu, target.isa, target.platform, linkers[0] if linkers else "not found")
+    return table
+
+
+def server_table(rows: Iterable[Servers]) -> Table:
+    """Servers at a tracker, a row for each key."""
+    table = _table("key", "servers", "free", "waiting clients", "addresses")
+    for row in rows:
+        table.add_row(row.key, str(len(row.addresses)), str(row.free), str(row.waiting), ", ".join(row.addresses))
     return table
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pconvgen.devices.device import BenchResult, Device, Model
 from pconvgen.devices.units import CYCLES, INSTRUCTIONS, SECONDS
-from pconvgen.errors import PconvgenError
+from pconvgen.errors import DeviceLostError, PconvgenError
 from pconvgen.tuning.record import Failure
 from pconvgen.tuning.task import Task
 
@@ -33,6 +33,25 @@ ATTEMPTS = 3
 """How often something is measured again before it counts as it is."""
 TOLERANCE = {"float32": 1e-4, "float16": 2e-2}
 """Largest error of a trial, relative to the largest output."""
+
+
+COOL_S = 5.0
+"""For a device whose clock was lowered."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a trial costs.
+
+    Attributes
+    ----------
+    unit, repeats: as of a Record.
+    conditions: under which it was measured, see `BenchResult`.
+    """
+
+    unit: str
+    repeats: tuple[float, ...]
+    conditions: Mapping[str, Any]
 
 
 @dataclass
@@ -56,8 +75,8 @@ class Runner:
     _best: float | None = field(default=None, init=False)
     _since: int = field(default=0, init=False)
 
-    def measure(self, task: Task, model: Model) -> tuple[str, tuple[float, ...]] | Failure:
-        """(unit, repeats) of a trial's library, or why there are none.
+    def measure(self, task: Task, model: Model) -> Sample | Failure:
+        """What a trial's library costs, or why that is not known.
 
         Raises
         ------
@@ -69,6 +88,9 @@ class Runner:
         for _ in range(ATTEMPTS):
             try:
                 outputs, result = self._run(model, task.inputs, task.count - 1)
+            except DeviceLostError:
+                self._reference()  # raises when there is no other one that answers
+                continue
             except PconvgenError as error:
                 self._reference()  # raises when it is the device that fails
                 return Failure("time-out" if "did not end" in error.message else "crash", str(error))
@@ -76,15 +98,19 @@ class Runner:
             if not wrong <= TOLERANCE[task.workload.precision.arithmetic]:
                 return Failure("wrong result", f"relative error {wrong:.1e}")
             if result.cycles is not None:
-                return CYCLES, (result.cycles,)
+                return Sample(CYCLES, (result.cycles,), result.conditions)
             if result.instructions is not None:
-                return INSTRUCTIONS, (float(result.instructions),)
-            if found is None or _median(result) < _median(found):
+                return Sample(INSTRUCTIONS, (float(result.instructions),), result.conditions)
+            if found is None or (result.throttled, _median(result)) < (found.throttled, _median(found)):
                 found = result
-            if _spread(result) <= SPREAD:
+            if result.throttled:
+                time.sleep(COOL_S)
+            elif _spread(result) <= SPREAD:
                 break
-        assert found is not None
-        return SECONDS, tuple(value / 1e3 for value in found.times_ms)
+        if found is None:
+            return Failure("crash", f"{ATTEMPTS} devices were lost while they ran it")
+        throttled = {"throttled": True} if found.throttled else {}
+        return Sample(SECONDS, tuple(value / 1e3 for value in found.times_ms), {**found.conditions, **throttled})
 
     def _run(
         self, model: Model, inputs: Mapping[str, np.ndarray], others: int = 0

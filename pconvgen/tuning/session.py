@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,9 +83,10 @@ def tune(
         kept = reference_library(target, folder)
         file, interrupted = RecordFile(records), False
         try:
-            with device.session() as ready:
-                runner = Runner(ready, kept, threads, cores, cool_down_s)
-                tuner = strategy(tasks, Path(imported.source).name, target, runner, file.append, known, others)
+            with ExitStack() as sessions:
+                devices = [sessions.enter_context(device.session()) for _ in range(device.slots)]
+                runners = [Runner(ready, kept, threads, cores, cool_down_s) for ready in devices]
+                tuner = strategy(tasks, Path(imported.source).name, target, runners, file.append, known, others)
                 try:
                     tuner.run(budget, folder, report)
                 except KeyboardInterrupt:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from pconvgen.devices import Model
 from pconvgen.schedules.default import Choice
 from pconvgen.targets.target import Target
 from pconvgen.tuning.builder import Builder
@@ -35,7 +38,7 @@ from pconvgen.tuning.describe import (
 from pconvgen.tuning.facts import device_facts, versions
 from pconvgen.tuning.ranker import Ranker
 from pconvgen.tuning.record import Failure, Record, target_key
-from pconvgen.tuning.runner import EVICTED, Runner
+from pconvgen.tuning.runner import EVICTED, Runner, Sample
 from pconvgen.tuning.task import Task
 
 BATCH = 4
@@ -90,6 +93,33 @@ class Budget:
     seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """A choice that is being built or measured."""
+
+    progress: Progress
+    choice: Choice
+    described: dict[str, Any]
+    build: Any
+
+
+def _measured(trial: _Trial, library: Model, runner: Runner) -> Sample | Failure:
+    try:
+        return runner.measure(trial.progress.task, library)
+    finally:
+        library.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that nobody waits for when something is raised: they end with the device's session."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
 class Tuner:
     """Tunes the tasks of a network on one device.
 
@@ -97,7 +127,7 @@ class Tuner:
     ----------
     tasks: of the network, of one target.
     model: what the records name as the model.
-    runner: measures.
+    runners: measure, all at the same time, on devices that are alike.
     append: takes every record, at once.
     known: records of before; those of this target and device count as measured.
     others: more records, that do not count as measured even if they are of this target and device.
@@ -112,10 +142,11 @@ class Tuner:
     """
 
     def __init__(
-        self, tasks: Sequence[Task], model: str, target: Target, runner: Runner, append: Callable[[Record], None],
-        known: Iterable[Record] = (), others: Iterable[Record] = (),
+        self, tasks: Sequence[Task], model: str, target: Target, runners: Sequence[Runner],
+        append: Callable[[Record], None], known: Iterable[Record] = (), others: Iterable[Record] = (),
     ) -> None:  # fmt: skip
-        self._model, self._runner, self._append = model, runner, append
+        self._model, self._runners, self._append = model, runners, append
+        runner = runners[0]
         self._about = (describe_target(target), device_facts(runner.device, runner.cores, EVICTED), versions())
         self.progress = {task.key: self._start(task) for task in tasks}
         self.trials = 0
@@ -144,37 +175,56 @@ class Tuner:
         """
         started = time.monotonic()
 
-        def spent() -> float:
-            parts = [self.trials / budget.trials] if budget.trials else []
+        def spent(more: int = 0) -> float:
+            parts = [(self.trials + more) / budget.trials] if budget.trials else []
             parts += [(time.monotonic() - started) / budget.seconds] if budget.seconds else []
             return max(parts, default=0.0)
 
-        with Builder({key: progress.task for key, progress in self.progress.items()}, folder) as builder:
-            waiting: list[tuple[Progress, Choice, dict[str, Any], Any]] = []
+        with (
+            Builder({key: progress.task for key, progress in self.progress.items()}, folder) as builder,
+            _pool(len(self._runners)) as pool,
+        ):
+            waiting: list[_Trial] = []
+            running: dict[Future[Sample | Failure], tuple[_Trial, Runner]] = {}
+            idle = list(self._runners)
             number = 0
             while True:
                 while len(waiting) < BATCH and spent() < 1:
-                    batch = self._propose(BATCH, [progress for progress, *_ in waiting])
+                    open_trials = [*waiting, *(trial for trial, _ in running.values())]
+                    batch = self._propose(BATCH, [trial.progress for trial in open_trials])
                     if not batch:
                         break
-                    for progress, choice, trial in batch:
+                    for progress, choice, described in batch:
                         number += 1
                         build = builder.start(progress.task.key, choice, number)
-                        waiting.append((progress, choice, trial, build))
-                if not waiting or spent() >= 1:
-                    return
-                progress, choice, trial, build = waiting.pop(0)
-                built = builder.finish(build)
-                measured = built if isinstance(built, Failure) else self._runner.measure(progress.task, built)
-                if not isinstance(built, Failure):
-                    built.path.unlink(missing_ok=True)
-                record = self._record(progress, choice, trial, measured)
-                self._append(record)
-                self._take(record)
-                self.trials += 1
-                if record.failure is not None:
-                    self.failures[record.failure.kind] += 1
-                report(self, spent())
+                        waiting.append(_Trial(progress, choice, described, build))
+                while waiting and idle and spent(len(running)) < 1:
+                    trial = waiting.pop(0)
+                    built = builder.finish(trial.build)
+                    if isinstance(built, Failure):
+                        self._finish(trial, built)
+                        report(self, spent())
+                    else:
+                        runner = idle.pop()
+                        running[pool.submit(_measured, trial, built, runner)] = trial, runner
+                if not running:
+                    if not waiting or spent() >= 1:
+                        return
+                    continue
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    trial, runner = running.pop(future)
+                    idle.append(runner)
+                    self._finish(trial, future.result())
+                    report(self, spent())
+
+    def _finish(self, trial: _Trial, measured: Sample | Failure) -> None:
+        """Keeps what was found."""
+        record = self._record(trial.progress, trial.choice, trial.described, measured)
+        self._append(record)
+        self._take(record)
+        self.trials += 1
+        if record.failure is not None:
+            self.failures[record.failure.kind] += 1
 
     def _propose(self, count: int, building: Sequence[Progress]) -> list[tuple[Progress, Choice, dict[str, Any]]]:
         """The next trials, of one task: its default, or the best predicted and one that is drawn by chance.
@@ -217,11 +267,10 @@ class Tuner:
             return float(progress.task.count * costs.min())
         return float(progress.task.count * (progress.best - costs.min()))
 
-    def _record(self, progress: Progress, choice: Choice, trial: dict[str, Any], measured: Any) -> Record:
+    def _record(self, progress: Progress, choice: Choice, trial: dict[str, Any], measured: Sample | Failure) -> Record:
         workload, places, weight = progress.descriptions
         target, device, versions_ = self._about
-        failed = isinstance(measured, Failure)
-        unit, repeats = (self.unit, ()) if failed else measured
+        sample = Sample(self.unit, (), {}) if isinstance(measured, Failure) else measured
         return Record(
             model=self._model,
             workload=workload,
@@ -230,12 +279,12 @@ class Tuner:
             trial=trial,
             predicted_cycles=choice.cycles,
             target=target,
-            device=device,
-            threads=self._runner.threads,
+            device={**device, **sample.conditions},
+            threads=self._runners[0].threads,
             versions=versions_,
-            unit=unit,
-            repeats=repeats,
-            failure=measured if failed else None,
+            unit=sample.unit,
+            repeats=sample.repeats,
+            failure=measured if isinstance(measured, Failure) else None,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
@@ -248,7 +297,7 @@ class Tuner:
     @property
     def unit(self) -> str:
         """What costs are in."""
-        return self._runner.device.unit
+        return self._runners[0].device.unit
 
     def _take(self, record: Record) -> None:
         """Counts a record, of now or of before."""

@@ -125,7 +125,7 @@ __attribute__((visibility("default"))) int qemu_plugin_install(qemu_plugin_id_t 
                                                               char **argv) {
   (void)info;
   if (argc != 1 || strncmp(argv[0], "out=", 4) != 0) return -1;
-  out = fopen(argv[0] + 4, "w");
+  out = fopen(argv[0] + 4, "a");
   if (!out) return -1;
   qemu_plugin_register_vcpu_tb_trans_cb(id, translated);
   qemu_plugin_register_vcpu_syscall_cb(id, system_call);
