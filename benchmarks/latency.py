@@ -220,9 +220,10 @@ def networks(on: On = "host") -> None:
     """Measure the networks that were tuned as a whole."""
     console, target, device = output(), _target(on), get_device("local")
     for network in NETWORKS:
-        if not network.minutes or _networks(target, network.name):
+        path = FOLDER / target.isa / f"{network.name}.jsonl"
+        if not network.minutes or not path.exists() or _networks(target, network.name):
             continue
-        whole = measure_network(network.load(), target, device, FOLDER / target.isa / f"{network.name}.jsonl", CORE)
+        whole = measure_network(network.load(), target, device, path, CORE)
         if whole is None:
             console.print(f"{network.name}: not every layer has a record")
         else:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pconvgen.cli.options import InputShapes, Latency, Model, Records, check_output, parse_shapes
+from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
     from pconvgen.compiler import CompiledModel
@@ -49,6 +50,10 @@ def command(
     explain: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Write what was decided for each layer.")
     ] = None,
+    emit: Annotated[
+        str | None,
+        typer.Option(metavar="c-header", help="Also write OUT.h, which describes the library to C and C++."),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -64,7 +69,10 @@ def command(
     """
     shapes = parse_shapes(inputs)
     output = output or Path(f"{model.stem}.so")
-    from pconvgen.files import replacing, write_json
+    if emit not in (None, "c-header"):
+        raise UsageError("nothing of that kind can be written", found=f"--emit {emit}", expected="c-header")
+    header = output.with_suffix(".h") if emit else None
+    from pconvgen.files import replacing, write_json, write_text
     from pconvgen.frontend import model_format
     from pconvgen.precision import precision
     from pconvgen.report.console import output as console
@@ -78,13 +86,16 @@ def command(
     preset = get_target(target)
     find_linker(preset)
     check_formats(preset, precision(dtype, accumulate=accumulate, weights=weights))
-    check_output(output, model, explain, records, latency)
+    check_output(output, model, explain, records, latency, header)
+    if header:
+        check_output(header, model, explain, records, latency)
     if explain:
         check_output(explain, model)
 
     with progress(f"reading {model}"):
         from pconvgen.compiler import compile
         from pconvgen.frontend import load_model
+        from pconvgen.header import c_header
 
         imported = load_model(model, shapes)
     with progress(f"compiling for {target}"):
@@ -104,6 +115,8 @@ def command(
             shutil.copyfile(library, temporary)
     if explain:
         write_json(explain, compiled.explain())
+    if header:
+        write_text(header, c_header(compiled.manifest, output))
 
     from pconvgen.report.layers import layer_table, summary
 
@@ -113,7 +126,7 @@ def command(
     out.print(compiled.manifest.timing)
     if verified:
         out.print(verified)
-    out.print(f"wrote {output}")
+    out.print(f"wrote {output}" + (f" and {header}" if header else ""))
 
 
 def _verified(compiled: CompiledModel, source: str) -> str:

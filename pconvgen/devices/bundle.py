@@ -23,6 +23,8 @@ from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError, UsageError
 
 SERVER, START, ABOUT = "rpc_server", "start.sh", "bundle.json"
+LIBRARY, HEADER = "libpconvgen.so", "pconvgen.h"
+"""What applications link with."""
 FLAGS = ("-std=c++17", "-O2", "-s")
 RUNTIME = f"apache-tvm {metadata.version('apache-tvm')}"
 """What libraries have to be compiled for."""
@@ -105,6 +107,9 @@ def build(kind: Flavor, folder: Path) -> None:
         for path in _runtime(kind):
             shutil.copy(path, libraries)
         shutil.copy(_server(kind, libraries), scratch / SERVER)
+        shutil.copy(_library(kind, libraries), libraries / LIBRARY)
+        (scratch / "include").mkdir()
+        shutil.copy(Path(__file__).parent / "native" / HEADER, scratch / "include")
         if kind.brings_c:
             _bring_c(libraries)
         start = scratch / START
@@ -147,14 +152,23 @@ def _package(name: str) -> Path:
 
 
 def _server(kind: Flavor, libraries: Path) -> Path:
-    """The compiled server."""
+    return _compiled(kind, f"{SERVER}.cc", f"-{kind.name}", (), "$ORIGIN/lib", libraries)
+
+
+def _library(kind: Flavor, libraries: Path) -> Path:
+    flags = ("-shared", "-fPIC", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}")
+    return _compiled(kind, "pconvgen.cc", f"-{kind.name}.so", flags, "$ORIGIN", libraries)
+
+
+def _compiled(kind: Flavor, source: str, suffix: str, flags: Sequence[str], found_in: str, libraries: Path) -> Path:
+    """What is made of a file of `native`; at run time it finds TVM's libraries in a folder beside it."""
     libs = [f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in reversed(toolchain.LIBRARIES)]
     return toolchain.compiled(
         _compiler(kind),
-        f"{SERVER}.cc",
-        f"-{kind.name}",
-        (*FLAGS, f'-DRUNTIME="{RUNTIME}"', "-isystem", str(_package("tvm_ffi") / "include")),
-        (f"-L{libraries}", "-Wl,--no-as-needed,--allow-shlib-undefined", *libs, "-Wl,-rpath,$ORIGIN/lib"),
+        source,
+        suffix,
+        (*FLAGS, *flags, f'-DRUNTIME="{RUNTIME}"', "-isystem", str(_package("tvm_ffi") / "include")),
+        (f"-L{libraries}", "-Wl,--no-as-needed,--allow-shlib-undefined", *libs, f"-Wl,-rpath,{found_in}"),
     )
 
 

@@ -32,13 +32,21 @@ def write_tensors(path: Path, arrays: Sequence[np.ndarray]) -> None:
     with path.open("wb") as file:
         file.write(_COUNT.pack(len(arrays)))
         for array in arrays:
-            if array.dtype.kind not in _CODES:
-                raise PconvgenError(
-                    "no such tensors on this device", found=array.dtype, expected="integers, floats or booleans"
-                )
-            file.write(_TENSOR.pack(_CODES[array.dtype.kind], 8 * array.dtype.itemsize, 1, array.ndim))
+            file.write(_TENSOR.pack(*dlpack_type(array.dtype), 1, array.ndim))
             file.write(struct.pack(f"<{array.ndim}q", *array.shape))
             file.write(array.tobytes())
+
+
+def dlpack_type(dtype: np.dtype) -> tuple[int, int]:
+    """DLPack's code of a type, and its bits.
+
+    Raises
+    ------
+    PconvgenError: it has none.
+    """
+    if dtype.kind not in _CODES:
+        raise PconvgenError("no such tensors on this device", found=dtype, expected="integers, floats or booleans")
+    return _CODES[dtype.kind], 8 * dtype.itemsize
 
 
 def read_tensors(path: Path) -> list[np.ndarray]:
