@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -86,6 +87,15 @@ def test_a_tracker_that_is_restarted(host_bundle: Path, tmp_path: Path) -> None:
         with tracking(port) as address:
             wait_for(address, 1)
             assert device.available() is None
+
+
+def test_a_server_without_its_tracker_takes_nobody(host_bundle: Path, tmp_path: Path) -> None:
+    command = [host_bundle / bundle.START]
+    with serving(command, tmp_path / "s", "--tracker", f"127.0.0.1:{free_port()}", key="farm") as running:
+        for text in (b"client:", b"client:farm"):
+            with socket.create_connection(("127.0.0.1", running.port)) as connection:
+                connection.sendall(struct.pack("<ii", 0xFF271, len(text)) + text)
+                assert struct.unpack("<i", connection.recv(4)) == (0xFF271 + 2,), "refused"
 
 
 def test_what_is_no_tracker() -> None:

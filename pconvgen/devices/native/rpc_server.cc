@@ -141,8 +141,8 @@ class Server {
         client->handshake.Feed(bytes, static_cast<size_t>(got));
       }
       bool done = client->handshake.state() == Handshake::State::kDone;
-      bool wrong = done && client->handshake.who() != "client:" + Key();
-      // A client of the tracker may name the key of the session before, which waits behind it no longer.
+      // Without an offer at the tracker there is no key; and a client may name that of the session before.
+      bool wrong = done && (Key().empty() || client->handshake.who() != "client:" + Key());
       if (wrong) Refuse(*client);
       bool late = !done && SecondsSince(client->since) > kHandshakeSeconds;
       if (wrong || lost || late || client->handshake.state() == Handshake::State::kInvalid) {
