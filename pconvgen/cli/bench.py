@@ -25,7 +25,7 @@ def command(
     Under emulation there are no times, because they would say nothing about ARM: instructions are counted instead.
     """
     from pconvgen.devices import get_device
-    from pconvgen.devices.cores import parse_cores
+    from pconvgen.devices.cores import choose_cores
     from pconvgen.manifest import read_manifest
     from pconvgen.report.console import progress
 
@@ -33,7 +33,7 @@ def command(
         check_output(json, library)
     manifest = read_manifest(library)
     where = device_name(device, manifest, library)
-    chosen = None if cores is None else parse_cores(cores)
+    chosen = None if cores is None else choose_cores(cores, get_device(where).clocks())
     inputs = manifest.random_inputs(0)
     with progress(f"measuring {library} on the {where} device"):
         result = get_device(where).bench(manifest.model(library), inputs, threads=threads, cores=chosen)

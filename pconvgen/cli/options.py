@@ -56,7 +56,10 @@ Latency = Annotated[
 Threads = Annotated[int, typer.Option(metavar="N", help="How many threads the library may use.")]
 Cores = Annotated[
     str | None,
-    typer.Option(metavar="SET", help="The cores of this machine that it is kept to, e.g. 0-3 or 1. Without it: all."),
+    typer.Option(
+        metavar="SET",
+        help="The cores of the device that it is kept to: such as 0-3 or 1, big or little. Without it: all.",
+    ),
 ]
 
 

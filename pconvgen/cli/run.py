@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Run a compiled library on an input."""
     from pconvgen.devices import get_device
-    from pconvgen.devices.cores import parse_cores
+    from pconvgen.devices.cores import choose_cores
     from pconvgen.manifest import read_manifest
     from pconvgen.report.console import progress
 
@@ -50,7 +50,7 @@ def command(
         check_output(output, library, inputs)
     manifest = read_manifest(library)
     where = device_name(device, manifest, library)
-    chosen = None if cores is None else parse_cores(cores)
+    chosen = None if cores is None else choose_cores(cores, get_device(where).clocks())
     arrays = read_arrays(inputs, manifest)
     with progress(f"running {library} on the {where} device"):
         results = get_device(where).run(manifest.model(library), arrays, threads=threads, cores=chosen)

@@ -46,7 +46,7 @@ def command(
             raise UsageError(f"{option} is not positive", found=value, remedy="give a positive number, or leave it out")
     if cool_down < 0:
         raise UsageError("--cool-down is negative", found=cool_down)
-    from pconvgen.devices.cores import parse_cores
+    from pconvgen.devices.cores import choose_cores
     from pconvgen.frontend import model_format
     from pconvgen.targets.linker import find_linker
     from pconvgen.targets.presets import get_target
@@ -55,7 +55,7 @@ def command(
     preset = get_target(target)
     find_linker(preset)
     where = device_for(device, preset)
-    chosen = None if cores is None else parse_cores(cores)
+    chosen = None if cores is None else choose_cores(cores, where.clocks())
 
     from rich.console import Group
     from rich.live import Live

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pconvgen.errors import UsageError
+
+CLUSTERS: dict[str, Callable[[Iterable[float]], float]] = {"big": max, "little": min}
 
 
 def usable_cores() -> int:
@@ -41,6 +43,25 @@ def parse_cores(text: str) -> tuple[int, ...]:
             )
         cores.update(range(first, last + 1))
     return tuple(sorted(cores))
+
+
+def choose_cores(text: str, clocks: Mapping[int, float]) -> tuple[int, ...]:
+    """The cores that a text names: as `parse_cores`, or "big" or "little" for those with the highest or lowest clock.
+
+    Raises
+    ------
+    UsageError: the text is no set of cores, or the device has cores of one kind only.
+    """
+    if text not in CLUSTERS:
+        return parse_cores(text)
+    if len(set(clocks.values())) < 2:
+        raise UsageError(
+            f"the device has no {text} cores",
+            found="one kind of cores" if clocks else "no clocks that it tells",
+            remedy="name cores by their numbers, such as 0-3",
+        )
+    wanted = CLUSTERS[text](clocks.values())
+    return tuple(sorted(core for core, mhz in clocks.items() if mhz == wanted))
 
 
 def format_cores(cores: Iterable[int]) -> str:

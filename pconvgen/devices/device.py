@@ -88,6 +88,10 @@ class Device(ABC):
         """How many requests are answered at the same time, each by a device of its own."""
         return 1
 
+    def clocks(self) -> dict[int, float]:
+        """The highest clock of each core in MHz; without those whose clock is not known."""
+        return {}
+
     @property
     def counts(self) -> bool:
         """Whether it counts instructions, as its times would mean nothing."""

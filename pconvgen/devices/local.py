@@ -9,13 +9,13 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from pconvgen.devices.cores import check_threads, usable_cores
+from pconvgen.devices.cores import check_threads, core_numbers, usable_cores
 from pconvgen.devices.device import (
     BenchResult,
     Device,
@@ -67,6 +67,15 @@ class LocalDevice(Device):
             "ghz": measured_ghz(),
             "system": f"{platform.system()} {platform.release()}",
         }
+
+    def clocks(self) -> dict[int, float]:
+        """As Linux tells them; see `Device.clocks`."""
+        found = {}
+        for core in core_numbers():
+            with suppress(OSError, ValueError):
+                path = Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq/cpuinfo_max_freq")
+                found[core] = int(path.read_text()) / 1000
+        return found
 
     def run(
         self,

@@ -128,6 +128,11 @@ class RpcDevice(Device):
         """What the device tells of itself."""
         return {"device": self.key, **self._told}
 
+    def clocks(self) -> dict[int, float]:
+        """As the device tells them; see `Device.clocks`."""
+        pairs = zip(self._told["cores"], self._told["max mhz"], strict=True)
+        return {int(core): float(mhz) for core, mhz in pairs if mhz > 0}
+
     def run(
         self,
         model: Model,

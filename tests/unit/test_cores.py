@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pconvgen.devices.cores import check_threads, core_numbers, format_cores, parse_cores, usable_cores
+from pconvgen.devices.cores import check_threads, choose_cores, core_numbers, format_cores, parse_cores, usable_cores
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import UsageError
 from tests.unit.test_targets import MODEL
@@ -45,3 +45,14 @@ def test_an_emulated_device_has_no_cores() -> None:
             call(MODEL, {}, cores=(0, 1))
         with pytest.raises(UsageError, match=r"threads? .*found 0"):
             call(MODEL, {}, threads=0)
+
+
+def test_cores_by_kind() -> None:
+    phone = {0: 1800.0, 1: 1800.0, 2: 1800.0, 3: 1800.0, 4: 2400.0, 5: 2400.0, 6: 2400.0, 7: 2840.0}
+    assert choose_cores("big", phone) == (7,)
+    assert choose_cores("little", phone) == (0, 1, 2, 3)
+    assert choose_cores("4-6", phone) == (4, 5, 6)
+    with pytest.raises(UsageError, match=r"no big cores \(found one kind of cores\)"):
+        choose_cores("big", {0: 1500.0, 1: 1500.0})
+    with pytest.raises(UsageError, match=r"no little cores \(found no clocks that it tells\)"):
+        choose_cores("little", {})
