@@ -391,7 +391,7 @@ def test_doctor_and_targets(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> 
     odd = doctor.Check("emulator", "warning", "none", "apt-get install qemu-user")
     bad = doctor.Check("linker", "failure", "none", "install gcc")
     for found, expected in (([good, odd], 0), ([good, bad], 1)):
-        monkeypatch.setattr(doctor, "checks", lambda found=found: found)
+        monkeypatch.setattr(doctor, "checks", lambda _, found=found: list(found))
         code, out, err = invoke("doctor")
         assert (code, err) == (expected, "")
         assert all((check.remedy or "") in out for check in found)

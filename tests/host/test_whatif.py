@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,10 @@ def model(tmp_path: Path) -> Path:
 def test_fewer_weights_are_predicted_to_be_faster(model: Path) -> None:
     points = whatif(model, "simd_block", [0.1, 0.5, 0.25])
     assert [point.density for point in points] == [1.0, 0.5, 0.25, 0.1]
-    cycles = [point.total_cycles for point in points]
-    assert cycles == sorted(cycles, reverse=True)
+    # Where times are known, schedules are chosen by them and not by cycles.
+    costs = [point.total_cycles if point.total_ms is None else point.total_ms for point in points]
+    assert all(after < 1.02 * before for before, after in pairwise(costs))
+    assert costs[-1] < 0.7 * costs[0]
     found = {layer.name: layer for layer in outlooks(points)}
     assert found["2"].worth
     assert found["4"].worth

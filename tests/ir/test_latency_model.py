@@ -113,6 +113,6 @@ def test_a_damaged_model_is_told(tmp_path: Path) -> None:
     path = tmp_path / "m.json"
     fit(records(100)).save(path)
     data = json.loads(path.read_text())
-    path.write_text(json.dumps({**data, "booster": data["booster"][: len(data["booster"]) // 8 * 4]}))
+    path.write_text(json.dumps({**data, "middle": data["middle"][: len(data["middle"]) // 8 * 4]}))
     with pytest.raises(PconvgenError, match="no latency model"):
         LatencyModel.load(path)
