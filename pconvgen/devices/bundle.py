@@ -129,7 +129,12 @@ def cached(kind: Flavor) -> Path:
             (Path(name) / path.name).symlink_to(path)
         folder = toolchain.cache_folder() / f"bundle-{_server(kind, Path(name)).name}"
     if not (folder / ABOUT).is_file():
-        build(kind, folder)
+        own = folder.with_name(f"{folder.name}-{os.getpid()}")
+        build(kind, own)
+        try:
+            os.rename(own, folder)
+        except OSError:  # another process was faster, and may be running it
+            shutil.rmtree(own)
     return folder
 
 

@@ -1,7 +1,6 @@
 """How kernels get from TIR to LLVM: TVM's default pipeline without what there is for GPUs only.
 
-Of compiling a network half of the time goes into these passes; without those that change nothing a quarter less. The
-libraries are byte for byte the same.
+Such passes take much of the time of compiling a network. What is left out changes nothing in the libraries.
 """
 
 from __future__ import annotations
