@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,11 @@ from pconvgen import cli
 
 Invoke = Callable[..., tuple[int, str, str]]
 """Runs a command with its arguments: exit code, standard output, standard error."""
+
+
+def listen_to_interrupts() -> None:
+    """For a process that is started: a shell that runs the tests in the background would have it ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def invoker(capfd: pytest.CaptureFixture[str]) -> Invoke:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from commands import Invoke
+from commands import Invoke, listen_to_interrupts
 from onnx import TensorProto, helper, numpy_helper
 from small import SHAPE, Small, small
 from torch import nn
@@ -30,7 +30,7 @@ from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model, onnx_weights, torch_weights
 from pconvgen.manifest import read_manifest
 from pconvgen.sparsify import Recipe, sparsify, sparsify_file
-from pconvgen.sparsity import STRUCTURES, density
+from pconvgen.sparsity import density, project
 from pconvgen.verify import Verification, relative_errors, verify
 
 pytestmark = pytest.mark.host
@@ -353,7 +353,7 @@ def test_sparsify_of_every_way_to_write_a_matrix(tmp_path: Path) -> None:
     for kind, stored in weights.items():
         # Filters are rows where the matrix is used transposed, else columns.
         filters = stored if kind in ("transB", "Transpose") else stored.T
-        expected = STRUCTURES["filter"].project(np.ascontiguousarray(filters)[:, :, None, None], 0.25)[:, :, 0, 0]
+        expected = project("filter", np.ascontiguousarray(filters)[:, :, None, None], 0.25)[:, :, 0, 0]
         assert (found[f"{kind}.weight"] == (expected if kind in ("transB", "Transpose") else expected.T)).all(), kind
 
 
@@ -400,7 +400,9 @@ def test_doctor_and_targets(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> 
 def test_interrupt_leaves_nothing_behind(models: Path, tmp_path: Path) -> None:
     """A real signal, while torch and TVM are at work."""
     command = [sys.executable, "-m", "pconvgen", "compile", str(models / "small.pt2"), "-o", str(tmp_path / "m.so")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
+    )
     time.sleep(2)
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)

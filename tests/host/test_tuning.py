@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import listen_to_interrupts
 from torch import nn
 
 import pconvgen
@@ -232,7 +233,12 @@ def test_interrupting_keeps_everything(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pconvgen", "tune", str(model), "--records", str(records), "--minutes", "5"]
     # A group of its own, which gets the signal as from a terminal.
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=listen_to_interrupts,
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (records.exists() and records.read_text().count("\n") >= 5):
