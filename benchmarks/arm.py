@@ -35,7 +35,7 @@ from pconvgen.files import write_text
 from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import rank
-from pconvgen.sparsity import STRUCTURES, Candidate, encode
+from pconvgen.sparsity import STRUCTURES, Candidate, encode, project
 from pconvgen.sparsity.patterns import PCONV_PATTERNS
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
@@ -158,7 +158,7 @@ def count_kernel(
     isa = isa_for(target.isa, formats.arithmetic)
     weight = layer.weight
     if structure != "dense":
-        weight = STRUCTURES[structure].project(weight, density, **params)
+        weight = project(structure, weight, density, **params)
     found = STRUCTURES[structure].detect(weight)
     own = [c for c in found if c.params.get("n") == params.get("n") and not c.params.get("whole_kernel")]
     choice = rank(w, own, isa, target.l2_kib, winograd=False)[0]

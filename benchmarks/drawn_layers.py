@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pconvgen.sparsify import fitting
-from pconvgen.sparsity import STRUCTURES
+from pconvgen.sparsity import project
 
 CHANNELS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 SIZES = (7, 10, 14, 20, 28, 40, 56, 80, 112, 160, 224)
@@ -61,6 +61,6 @@ def _prune(layer: nn.Module, structure: str, density: float) -> int:
     if structure != "dense":
         kind, params, _ = fitting("linear" if linear else "conv2d", shaped.shape, groups, structure)
         if shaped.shape[1] > 1 and kind != "dense":
-            shaped = STRUCTURES[kind].project(shaped, density, groups=groups, **params)
+            shaped = project(kind, shaped, density, groups=groups, **params)
     layer.weight.data = torch.from_numpy(np.ascontiguousarray(shaped.reshape(weight.shape)))  # type: ignore[union-attr]
     return int(np.count_nonzero(shaped))

@@ -32,7 +32,7 @@ from benchmarks.layers import Layer, Pruning
 from benchmarks.peak import Meter
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
-from pconvgen.sparsity import STRUCTURES, encode
+from pconvgen.sparsity import STRUCTURES, encode, project
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import instantiate
@@ -257,7 +257,7 @@ def random_data(w: ConvWorkload, pruning: Pruning, density: float) -> Data:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(w.weight_shape).astype(np.float32)
     if pruning.structure != "dense":
-        weight = STRUCTURES[pruning.structure].project(weight, density, groups=w.groups, **pruning.params)
+        weight = project(pruning.structure, weight, density, groups=w.groups, **pruning.params)
     data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(np.float32)
     bias = rng.standard_normal(w.out_channels).astype(np.float32)
     tensors = map(torch.from_numpy, (data, weight, bias))

@@ -20,7 +20,7 @@ from pconvgen.errors import UsageError
 from pconvgen.frontend import model_format
 from pconvgen.frontend.spec import check_finite
 from pconvgen.frontend.weights import WeightedLayer
-from pconvgen.sparsity import STRUCTURES, Weight
+from pconvgen.sparsity import STRUCTURES, Weight, project
 from pconvgen.sparsity import density as density_of
 from pconvgen.sparsity.patterns import MAX_POSITIONS
 
@@ -143,7 +143,7 @@ def prune(layers: Sequence[WeightedLayer], recipe: Recipe, source: str) -> tuple
     UsageError: a glob matches no layer, or there is nothing to prune.
     PconvgenError: a weight is not finite. No layer has been changed then.
     """
-    chosen = _chosen(layers, recipe, source)
+    chosen = chosen_layers([(layer.name, layer.op) for layer in layers], recipe.layers, source)
     for layer in layers:
         if layer.weight is not None:
             check_finite(layer.name, "weight", layer.weight, source)
@@ -154,32 +154,40 @@ def prune(layers: Sequence[WeightedLayer], recipe: Recipe, source: str) -> tuple
     return tuple(_row(layer, done) for layer in layers)
 
 
-def _chosen(layers: Sequence[WeightedLayer], recipe: Recipe, source: str) -> frozenset[str]:
-    """Names of the layers that the recipe is for."""
-    names = [layer.name for layer in layers]
-    if not recipe.layers:
-        ends = {
-            *[layer.name for layer in layers if layer.op == "conv2d"][:1],
-            *[layer.name for layer in layers if layer.op == "linear"][-1:],
-        }
+def chosen_layers(layers: Sequence[tuple[str, str]], globs: Sequence[str], source: str) -> frozenset[str]:
+    """Names of the layers that are to be pruned.
+
+    Parameters
+    ----------
+    layers: (name, operator) of all layers, in the order of the network.
+    globs: of names; without any, all but the first convolution and the last linear layer.
+    source: the model, for messages.
+
+    Raises
+    ------
+    UsageError: a glob matches no layer, or there is nothing to prune.
+    """
+    names = [name for name, _ in layers]
+    if not globs:
+        ends = {*[name for name, op in layers if op == "conv2d"][:1], *[n for n, op in layers if op == "linear"][-1:]}
         if not set(names) - ends:
             raise UsageError(
                 "there is nothing to prune besides the first convolution and the last linear layer",
                 file=source,
                 found=", ".join(names) or "no layers",
-                remedy="name the layers to prune: --layers '*'",
+                remedy="name the layers to prune, e.g. '*'",
             )
         return frozenset(names) - ends
-    for glob in recipe.layers:
+    for glob in globs:
         if not fnmatch.filter(names, glob):
             raise UsageError(
                 "no layer has such a name",
                 file=source,
                 found=glob,
                 expected=_few(names),
-                remedy="give a glob of layer names, e.g. --layers 'features.*'",
+                remedy="give a glob of layer names, e.g. 'features.*'",
             )
-    return frozenset(name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in recipe.layers))
+    return frozenset(name for name in names if any(fnmatch.fnmatchcase(name, glob) for glob in globs))
 
 
 def _few(names: Sequence[str], most: int = 8) -> str:
@@ -199,10 +207,10 @@ def _prune_layer(layer: WeightedLayer, recipe: Recipe) -> PrunedLayer:
         # From the layer's name, so that a layer's zeros do not depend on which others are pruned.
         rng = np.random.default_rng([recipe.seed, zlib.crc32(layer.name.encode())])
         positions = rng.standard_normal(weight.shape, dtype=np.float32)
-        keep = STRUCTURES[structure].project(positions, density, groups=layer.groups, **params) != 0
+        keep = project(structure, positions, density, groups=layer.groups, **params) != 0
         pruned: Weight = np.where(keep, weight, np.float32(0))
     else:
-        pruned = STRUCTURES[structure].project(weight, density, groups=layer.groups, **params)
+        pruned = project(structure, weight, density, groups=layer.groups, **params)
     if structure != "dense":
         layer.store(pruned)
     return PrunedLayer(layer.name, layer.op, _shape(layer), structure, density_of(pruned), note)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.precision import Precision
-from pconvgen.sparsity import STRUCTURES
+from pconvgen.sparsity import STRUCTURES, project
 from pconvgen.workload import ConvWorkload, Epilogue
 from tests.activations import activated, random_activation
 
@@ -87,7 +87,7 @@ def random_weight(workload: ConvWorkload, rng: np.random.Generator) -> NDArray[n
     density = float(rng.choice([0.05, 0.125, 0.25, 0.5, 1.0]))
     if rng.random() < 0.05:
         return np.zeros_like(weight)
-    return STRUCTURES[name].project(weight, density, groups=workload.groups)
+    return project(name, weight, density, groups=workload.groups)
 
 
 @dataclass(frozen=True, eq=False)

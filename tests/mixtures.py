@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.sparsity import STRUCTURES
+from pconvgen.sparsity import project
 
 
 def mixture(
@@ -14,5 +14,5 @@ def mixture(
     """A weight that keeps a share `blocks` of its blocks of `n` filters, and of its weights a share `scattered`."""
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal(shape).astype(np.float32)
-    kept = STRUCTURES["simd_block"].project(weight, blocks, groups=groups, n=n)
+    kept = project("simd_block", weight, blocks, groups=groups, n=n)
     return np.where(rng.random(shape) < scattered, weight, kept).astype(np.float32)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from functools import partial
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pconvgen.frontend.torch_export import load_file as load
 from pconvgen.frontend.weights import WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
 
-__all__ = ["layers", "load", "module_layers", "save"]
+__all__ = ["Use", "from_kernels", "layers", "load", "module_layers", "save", "to_kernels", "uses"]
 
 # Operator -> name of the argument that is the weight, and whether that is stored as [channels, filters].
 _OPERATORS = {
@@ -63,18 +63,52 @@ def module_layers(module: nn.Module) -> list[WeightedLayer]:
     return found
 
 
+@dataclass(frozen=True)
+class Use:
+    """Where a program applies a weight.
+
+    Attributes
+    ----------
+    name: of the layer, as `explain` names it.
+    op: conv2d, conv2d_transpose or linear.
+    groups: of the convolution.
+    target: of the weight in the program's state; None when the program computes it.
+    flipped: whether a linear weight lies there as [channels, filters].
+    pixels: outputs of a filter; inputs of a channel where the convolution is transposed.
+    """
+
+    name: str
+    op: str
+    groups: int
+    target: str | None
+    flipped: bool
+    pixels: int
+
+
 def layers(program: Any, source: str) -> list[WeightedLayer]:
     """The two-dimensional convolutions, also transposed ones, and linear layers of an ExportedProgram, in its order.
 
     Raises PconvgenError when a weight is not float32.
     """
+    found = []
+    for use in uses(program):
+        if use.target is None:
+            found.append(WeightedLayer(use.name, use.op, use.groups, None, _refuse, use.name))
+        else:
+            tensor = program.state_dict.get(use.target, program.constants.get(use.target))
+            found.append(_layer(use.name, use.op, use.groups, tensor, use.flipped, source))
+    return found
+
+
+def uses(program: Any) -> list[Use]:
+    """Every application of a two-dimensional convolution, also a transposed one, or linear layer, in program order."""
     signature = program.graph_signature
     targets = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
         **signature.inputs_to_lifted_tensor_constants,
     }
-    found: list[WeightedLayer] = []
+    found: list[Use] = []
     for node in program.graph.nodes:
         operator = getattr(node.target, "__name__", "")
         if node.op != "call_function" or operator not in _OPERATORS:
@@ -89,13 +123,14 @@ def layers(program: Any, source: str) -> list[WeightedLayer]:
         op = ("conv2d_transpose" if backwards else "conv2d") if convolution else "linear"
         groups = int(given.get("groups", 1))
         target = targets.get(weight.name)
+        shape = node.args[0].meta["val"].shape if backwards else node.meta["val"].shape
+        pixels = math.prod(shape) // shape[1 if convolution else -1]
         if target is not None:
-            tensor = program.state_dict.get(target, program.constants.get(target))
             name = target.rpartition(".")[0] or target
-            found.append(_layer(name, op, groups, tensor, transposed != flipped, source))
+            found.append(Use(name, op, groups, target, transposed != flipped, pixels))
         elif convolution or operator == "linear.default":
             # A product of two activations is no layer, so addmm and mm without a parameter are left out.
-            found.append(WeightedLayer(node.name, op, groups, None, _refuse, node.name))
+            found.append(Use(node.name, op, groups, None, False, pixels))
     return found
 
 
@@ -119,24 +154,28 @@ def _through_transposes(node: Any) -> tuple[Any, bool]:
 
 def _layer(name: str, op: str, groups: int, tensor: torch.Tensor, flipped: bool, source: str) -> WeightedLayer:
     check_dtype("weight", f"{name}.weight", str(tensor.dtype).removeprefix("torch."), source)
+
+    def store(weight: NDArray[np.float32]) -> None:
+        with torch.no_grad():
+            tensor.copy_(from_kernels(weight, op, groups, flipped))
+
+    return WeightedLayer(name, op, groups, to_kernels(tensor, op, groups, flipped), store, id(tensor))
+
+
+def to_kernels(tensor: torch.Tensor, op: str, groups: int, flipped: bool) -> NDArray[np.float32]:
+    """A weight as [filters, channels / groups, height, width], a view where that is possible; see `Use`."""
     weight = tensor.detach().cpu().numpy()
     if op == "conv2d_transpose":
-        store: Callable[[NDArray[np.float32]], None] = partial(_store_swapped, tensor, groups)
-        return WeightedLayer(name, op, groups, swap_channels(weight, groups), store, id(tensor))
-    store = partial(_store, tensor, flipped)
-    return WeightedLayer(name, op, groups, as_kernels(weight.T if flipped else weight), store, id(tensor))
+        return swap_channels(weight, groups)
+    return as_kernels(weight.T if flipped else weight)
 
 
-def _store(tensor: torch.Tensor, flipped: bool, weight: NDArray[np.float32]) -> None:
-    values = torch.from_numpy(np.ascontiguousarray(weight))
-    if tensor.dim() == 2:
-        values = values.flatten(1).T if flipped else values.flatten(1)
-    with torch.no_grad():
-        tensor.copy_(values)
-
-
-def _store_swapped(tensor: torch.Tensor, groups: int, weight: NDArray[np.float32]) -> None:
-    _store(tensor, False, swap_channels(weight, groups))
+def from_kernels(weight: NDArray[Any], op: str, groups: int, flipped: bool) -> torch.Tensor:
+    """The inverse of `to_kernels`, for weights and masks."""
+    values = torch.from_numpy(np.ascontiguousarray(swap_channels(weight, groups) if "transpose" in op else weight))
+    if op != "linear":
+        return values
+    return values.flatten(1).T if flipped else values.flatten(1)
 
 
 def _refuse(weight: NDArray[np.float32]) -> None:

@@ -6,7 +6,7 @@ middle is not what a straight line says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,14 @@ def curve(cost: Callable[[float], float], low: float, high: float) -> LatencyCur
             open_ += [(left, middle), (middle, right)]
     densities = sorted(found)
     return LatencyCurve(tuple(densities), tuple(_monotone([found[density] for density in densities])))
+
+
+def added(curves: Sequence[LatencyCurve]) -> LatencyCurve:
+    """The sum of curves over the densities that all of them have."""
+    low = max(curve.densities[0] for curve in curves)
+    high = min(curve.densities[-1] for curve in curves)
+    knots = sorted({low, high, *(d for curve in curves for d in curve.densities if low < d < high)})
+    return LatencyCurve(tuple(knots), tuple(sum(curve.at(density) for curve in curves) for density in knots))
 
 
 def _monotone(costs: list[float]) -> list[float]:

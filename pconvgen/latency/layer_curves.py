@@ -20,7 +20,7 @@ from pconvgen.latency.model import Interval
 from pconvgen.passes.choose import Layer, isa_of, layer_of, predicted
 from pconvgen.schedules.default import Choice, layouts
 from pconvgen.sparsify import fitting
-from pconvgen.sparsity import STRUCTURES
+from pconvgen.sparsity import project
 from pconvgen.templates.planes import Places
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.task import Task
@@ -128,7 +128,7 @@ def pruned_layer(task: Task, structure: str, params: dict[str, int], density: fl
     site = task.layer.site
     weight = site.weight
     if density < 1:
-        weight = STRUCTURES[structure].project(weight, density, groups=site.workload.groups, **params)
+        weight = project(structure, weight, density, groups=site.workload.groups, **params)
     # By one kernel: what two are split by is not a matter of density.
     layer = replace(layer_of(replace(site, weight=np.ascontiguousarray(weight, np.float32)), task.name), splits=())
     best = [

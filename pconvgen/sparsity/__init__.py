@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from pconvgen.sparsity.pattern import PatternStructure
 from pconvgen.sparsity.simd_block import SimdBlock
 from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import TapEncoding
+from pconvgen.sparsity.units import Units
 from pconvgen.sparsity.unstructured import Unstructured
 
 __all__ = [
@@ -20,10 +22,12 @@ __all__ = [
     "Candidate",
     "Structure",
     "TapEncoding",
+    "Units",
     "Weight",
     "candidates",
     "density",
     "encode",
+    "project",
     "smallest",
 ]
 
@@ -53,6 +57,24 @@ def smallest(found: Sequence[Candidate]) -> Candidate:
 def encode(weight: Weight, candidate: Candidate, groups: int = 1, max_group: int = 8) -> TapEncoding:
     """`weight` as taps of the candidate's structure, in groups of at most `max_group` filters."""
     return STRUCTURES[candidate.structure].encode(weight, candidate, groups=groups, max_group=max_group)
+
+
+def project(structure: str, weight: Weight, density: float, *, groups: int = 1, **params: Any) -> Weight:
+    """The nearest weight (Euclidean) of a structure that keeps about `density` of the weights, at least one unit.
+
+    Parameters
+    ----------
+    structure: key of STRUCTURES.
+    weight: float32 [filters, channels / groups, height, width]; stays as it is.
+    density: share of the weights to keep.
+    params: of the structure; those of a Candidate are valid ones.
+
+    Raises
+    ------
+    UsageError: the density is not over 0 and at most 1, or the structure does not apply to such a weight.
+    """
+    units = STRUCTURES[structure].units(weight, groups=groups, **params)
+    return np.where(units.mask(density), weight, np.float32(0))
 
 
 def density(weight: Weight) -> float:

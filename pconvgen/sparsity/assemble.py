@@ -1,13 +1,10 @@
-"""What structures share: grouping filters, collecting surviving tiles into a TapEncoding, keeping the largest units."""
+"""What structures share when they encode: grouping filters, collecting surviving tiles into a TapEncoding."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.errors import UsageError
 from pconvgen.sparsity.structure import Weight
 from pconvgen.sparsity.taps import Tap, TapEncoding
 
@@ -101,53 +98,3 @@ def merge_blocks(mask: NDArray[np.bool_], axis: int, size: int) -> NDArray[np.bo
         part = source[i::size]
         merged[: len(part)] |= part
     return np.moveaxis(merged, 0, axis)
-
-
-def keep_count(units: int, density: float) -> int:
-    """How many of `units` make up `density`, at least one."""
-    if not 0 < density <= 1:
-        raise UsageError(
-            "density is out of range",
-            found=density,
-            expected="0 < density <= 1",
-            remedy="give the share of weights to keep, e.g. 0.25",
-        )
-    return max(1, round(density * units))
-
-
-def keep_largest(score: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
-    """Mask of the `count` largest scores; among equal scores the first ones win, so that results are reproducible."""
-    flat = score.reshape(-1)
-    if count >= flat.size:
-        return np.ones(score.shape, np.bool_)
-    if count <= 0:
-        return np.zeros(score.shape, np.bool_)
-    threshold = np.partition(flat, flat.size - count)[flat.size - count]
-    keep = flat > threshold
-    ties = np.flatnonzero(flat == threshold)
-    keep[ties[: count - np.count_nonzero(keep)]] = True
-    return keep.reshape(score.shape)
-
-
-def keep_blocks(
-    weight: Weight, density: float, *, groups: int, filters: int, channels: int, whole_kernel: bool = False
-) -> Weight:
-    """`weight` with only its blocks of largest L2 norm.
-
-    A block is `filters` x `channels` weights at one kernel position, or whole kernels; blocks start anew in each
-    convolution group and may be incomplete at its end. The number of blocks kept is `density` times all blocks.
-    """
-    n_filters, n_channels = weight.shape[:2]
-    per_group = n_filters // groups
-    filter_cuts = [*(q * per_group + i for q in range(groups) for i in range(0, per_group, filters)), n_filters]
-    channel_cuts = np.arange(0, n_channels, channels)
-    score = np.empty((len(filter_cuts) - 1, len(channel_cuts), *weight.shape[2:]))
-    for i, (lo, hi) in enumerate(pairwise(filter_cuts)):
-        # float64, because squares of small float32 weights underflow and would all look equally small.
-        energy = np.square(weight[lo:hi], dtype=np.float64).sum(axis=0)
-        score[i] = np.add.reduceat(energy, channel_cuts, axis=0)
-    if whole_kernel:
-        score = score.sum(axis=(2, 3), keepdims=True)
-    keep = keep_largest(score, keep_count(score.size, density))
-    keep = np.repeat(keep, np.diff([*channel_cuts, n_channels]), axis=1)
-    return np.where(np.repeat(keep, np.diff(filter_cuts), axis=0), weight, np.float32(0))

@@ -12,12 +12,12 @@ from pconvgen.sparsity.assemble import (
     encode_tiles,
     filter_groups,
     first_channels,
-    keep_blocks,
     merge_blocks,
     weights_by_group,
 )
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
+from pconvgen.sparsity.units import Units, block_units
 
 # The paper's two sizes and their neighbours. One channel wide would be a SIMD block.
 BLOCK_SIZES = ((4, 4), (8, 4), (16, 4), (8, 8))
@@ -53,11 +53,9 @@ class BlockPunched:
             for bf, bc in sizes
         )
 
-    def project(
-        self, weight: Weight, density: float, *, groups: int = 1, filters: int = 8, channels: int = 4
-    ) -> Weight:
-        """Keeps the positions of blocks of largest L2 norm: `density` times all of them, at least one."""
-        return keep_blocks(weight, density, groups=groups, filters=filters, channels=channels)
+    def units(self, weight: Weight, *, groups: int = 1, filters: int = 8, channels: int = 4) -> Units:
+        """The positions of blocks of `filters` x `channels` kernels."""
+        return block_units(weight, groups=groups, filters=filters, channels=channels)
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """One block per group of filters and entry; blocks of more than `max_group` filters become several groups."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pconvgen.sparsity.assemble import encode_tiles, filter_groups, first_channels, weights_by_group
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import Tap, TapEncoding, sort_groups
+from pconvgen.sparsity.units import Units
 
 # A kernel unrolls the taps of a body for all filters of a group. 9 taps x 8 filters is a loop body that stays in the
 # instruction cache; larger kernels therefore become one entry per row.
@@ -26,9 +27,9 @@ class Dense:
         unit, columns = len(weight) // groups, weight.shape[3]
         return (Candidate(self.name, {}, int(weight.size), nonzeros, unit=unit, taps=taps, columns=columns),)
 
-    def project(self, weight: Weight, density: float, *, groups: int = 1) -> Weight:
-        """A copy of `weight`: it is dense already, whatever `density` says."""
-        return weight.copy()
+    def units(self, weight: Weight, *, groups: int = 1) -> Units:
+        """All weights together, which are kept whatever the density."""
+        return Units(np.full(1, np.linalg.norm(weight)), lambda values: np.broadcast_to(values, weight.shape))
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """Groups of `max_group` filters; one entry per input channel (or per channel and kernel row)."""

@@ -5,16 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.sparsity.assemble import (
-    encode_tiles,
-    first_channels,
-    keep_blocks,
-    pad_rows,
-    weights_by_group,
-)
+from pconvgen.sparsity.assemble import encode_tiles, first_channels, pad_rows, weights_by_group
 from pconvgen.sparsity.dense import body_taps, kernel_tiles
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
+from pconvgen.sparsity.units import Units, block_units
 
 
 class Filter:
@@ -37,9 +32,9 @@ class Filter:
         taps, columns = body_taps(weight), weight.shape[3]
         return (Candidate(self.name, {}, stored, nonzeros, unit=unit, taps=taps, columns=columns),)
 
-    def project(self, weight: Weight, density: float, *, groups: int = 1) -> Weight:
-        """Keeps the filters of largest L2 norm: `density` times all filters, at least one."""
-        return keep_blocks(weight, density, groups=len(weight), filters=1, channels=weight.shape[1], whole_kernel=True)
+    def units(self, weight: Weight, *, groups: int = 1) -> Units:
+        """Filters."""
+        return block_units(weight, groups=groups, filters=1, channels=weight.shape[1], whole_kernel=True)
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """Like dense; empty filters come in groups of their own, without entries, because they still have a bias."""

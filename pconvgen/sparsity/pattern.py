@@ -7,15 +7,17 @@ is what `Pattern.encode` produces.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
-from pconvgen.sparsity.assemble import keep_count, keep_largest
 from pconvgen.sparsity.patterns import MAX_POSITIONS, Pattern, support_bits, to_bits, to_pattern, top_patterns
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
+from pconvgen.sparsity.units import Units, balanced_largest, block_units, keep_largest, weight_units
 
 # More patterns than papers ever use; each one costs a code path.
 MAX_PATTERNS = 16
@@ -55,24 +57,25 @@ class PatternStructure:
             ),
         )
 
-    def project(
+    def units(
         self,
         weight: Weight,
-        density: float,
         *,
         groups: int = 1,
         patterns: Sequence[Sequence[Sequence[int]]] | None = None,
         balanced: bool = True,
-    ) -> Weight:
-        """Gives every kernel the pattern that keeps most of it, then keeps the kernels of largest L2 norm.
-
-        As many kernels survive as `density` pays for, at least one; without connectivity pruning the density is that
-        of the patterns, so a larger `density` keeps all kernels.
+    ) -> Units:
+        """Kernels, each with the pattern that keeps most of it. Without connectivity pruning all of them are kept,
+        which is a density of the patterns' share of the kernel.
 
         Parameters
         ----------
         patterns: None takes the most frequent of the weight: 8 patterns of 4/9 of the kernel, 4 entries on 3x3.
         balanced: all filters keep equally many kernels, give or take one, so that threads finish together (PCONV).
+
+        Raises
+        ------
+        UsageError: the kernel is too small or too large for patterns, or the patterns do not fit it.
         """
         filters, channels, kh, kw = weight.shape
         if not 1 < kh * kw <= MAX_POSITIONS:
@@ -87,18 +90,18 @@ class PatternStructure:
         else:
             chosen = checked(patterns, kh, kw)
         if not chosen:  # only an all-zero weight has no frequent pattern
-            return weight.copy()
-        count = keep_count(weight.size, density) / len(chosen[0])
-        keep_kernels = min(max(1, round(count)), filters * channels)
-
+            return weight_units(weight)
         masks = pattern_masks(chosen, kh, kw)
         # float64, because squares of small float32 weights underflow and would all look equally small.
         energy = np.square(weight.reshape(-1, kh * kw), dtype=np.float64) @ masks.T.astype(np.float64)
         best = energy.argmax(axis=1)
-        norms = energy[np.arange(len(best)), best].reshape(filters, channels)
-        kernels = balanced_largest(norms, keep_kernels) if balanced else keep_largest(norms, keep_kernels)
-        keep = (masks[best] & kernels.reshape(-1, 1)).reshape(weight.shape)
-        return np.where(keep, weight, np.float32(0))
+        norms = np.sqrt(energy[np.arange(len(best)), best]).reshape(filters, channels)
+
+        def spread(values: NDArray[Any]) -> NDArray[Any]:
+            return (masks[best] * values.reshape(-1, 1)).reshape(weight.shape)
+
+        choose = balanced_largest if balanced else keep_largest
+        return Units(norms, spread, share=len(chosen[0]) / (kh * kw), choose=choose)
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """FKW: one filter per group, its kernels sorted by pattern and then channel, one body per pattern."""
@@ -158,18 +161,10 @@ def pattern_masks(patterns: Sequence[Pattern], kh: int, kw: int) -> NDArray[np.b
     return masks
 
 
-def balanced_largest(norms: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
-    """Mask of `count` kernels of norms [filters, channels], as many in each filter give or take one."""
-    filters = len(norms)
-    base, extra = divmod(count, filters)
-    best = np.argsort(-norms, axis=1, kind="stable")
-    keep = np.zeros(norms.shape, np.bool_)
-    np.put_along_axis(keep, best[:, :base], True, axis=1)
-    if extra:  # then base < channels: the filters whose next kernel is largest keep one more
-        following = best[:, base]
-        winners = np.flatnonzero(keep_largest(norms[np.arange(filters), following], extra))
-        keep[winners, following[winners]] = True
-    return keep
+def connectivity(weight: Weight) -> Units:
+    """Whole kernels, of which all filters keep equally many, give or take one (PCONV's other sparsity)."""
+    kernels = block_units(weight, groups=1, filters=1, channels=1, whole_kernel=True)
+    return replace(kernels, choose=balanced_largest)
 
 
 def cover(supports: NDArray[np.uint64], counts: NDArray[np.int64], limit: int) -> list[int] | None:

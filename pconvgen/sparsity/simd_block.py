@@ -12,13 +12,13 @@ from pconvgen.sparsity.assemble import (
     encode_tiles,
     filter_groups,
     first_channels,
-    keep_blocks,
     merge_blocks,
     weights_by_group,
 )
 from pconvgen.sparsity.dense import body_taps, kernel_tiles
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
+from pconvgen.sparsity.units import Units, block_units
 
 BLOCK_SIZES = (2, 4, 8, 16)
 
@@ -55,11 +55,9 @@ class SimdBlock:
                 found.append(Candidate(self.name, params, stored, nonzeros, unit=n, taps=taps, columns=columns))
         return tuple(found)
 
-    def project(
-        self, weight: Weight, density: float, *, groups: int = 1, n: int = 4, whole_kernel: bool = False
-    ) -> Weight:
-        """Keeps the blocks of largest L2 norm: `density` times all blocks, at least one."""
-        return keep_blocks(weight, density, groups=groups, filters=n, channels=1, whole_kernel=whole_kernel)
+    def units(self, weight: Weight, *, groups: int = 1, n: int = 4, whole_kernel: bool = False) -> Units:
+        """Blocks of `n` filters at one kernel position of one channel, or of `n` whole kernels."""
+        return block_units(weight, groups=groups, filters=n, channels=1, whole_kernel=whole_kernel)
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """One block per group of filters; a block larger than `max_group` becomes several groups."""

@@ -1,15 +1,18 @@
-"""What every sparsity structure can do: detect itself, project a weight onto itself, encode."""
+"""What every sparsity structure can do: detect itself, say what it keeps or drops as a whole, encode."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.sparsity.taps import TapEncoding
+
+if TYPE_CHECKING:
+    from pconvgen.sparsity.units import Units
 
 Weight = NDArray[np.float32]
 """Convolution weight, float32 [filters, input channels / groups, kernel height, kernel width]."""
@@ -105,8 +108,8 @@ class Structure(Protocol):
         Only values decide: a zero is a pruned weight, whoever set it.
         """
 
-    def project(self, weight: Weight, density: float, *args: Any, **params: Any) -> Weight:
-        """The nearest weight (Euclidean) of this structure that keeps about `density` of the weights.
+    def units(self, weight: Weight, *args: Any, **params: Any) -> Units:
+        """What is kept or dropped as a whole in such a weight.
 
         `params` are keywords: `groups`, and what the structure names; the params of a Candidate are valid ones.
         """

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 
-from pconvgen.sparsity.assemble import encode_tiles, filter_groups, first_channels, keep_count, keep_largest
+from pconvgen.sparsity.assemble import encode_tiles, filter_groups, first_channels
 from pconvgen.sparsity.structure import Candidate, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
+from pconvgen.sparsity.units import Mask, Norms, Units, weight_units
 
 
 class Unstructured:
@@ -19,10 +23,14 @@ class Unstructured:
         nonzeros = int(np.count_nonzero(weight))
         return (Candidate(self.name, {}, stored=nonzeros, nonzeros=nonzeros),)
 
-    def project(self, weight: Weight, density: float, *, groups: int = 1) -> Weight:
-        """Keeps the round(density * size) weights of largest magnitude, at least one."""
-        keep = keep_largest(np.abs(weight), keep_count(weight.size, density))
-        return np.where(keep, weight, np.float32(0))
+    def units(self, weight: Weight, *, groups: int = 1, m: int | None = None) -> Units:
+        """Single weights.
+
+        With `m`, equally many of each `m` consecutive input channels are kept, rounded, as in N:M sparsity (Mishra et
+        al., arXiv 2104.08378); a last group of fewer channels keeps as many as it can of that number.
+        """
+        units = weight_units(weight)
+        return units if m is None else replace(units, choose=partial(_keep_of_each, m=m))
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """One filter per group, one tap per entry."""
@@ -30,3 +38,14 @@ class Unstructured:
         starts = np.arange(weight.shape[1], dtype=np.int32)
         origin = first_channels(order, weight, groups)
         return sort_groups(encode_tiles(weight[:, None, ..., None], order, ((0, 0, 0),), starts, origin))
+
+
+def _keep_of_each(norms: Norms, count: int, m: int) -> Mask:
+    """The largest of each `m` channels, as many as `count` of all come to."""
+    channels = norms.shape[1]
+    most = max(1, round(m * count / norms.size))
+    keep = np.zeros(norms.shape, np.bool_)
+    for start in range(0, channels, m):
+        order = np.argsort(-norms[:, start : start + m], axis=1, kind="stable")
+        np.put_along_axis(keep[:, start : start + m], order[:, :most], True, axis=1)
+    return keep

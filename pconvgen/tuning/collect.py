@@ -31,8 +31,7 @@ def tasks_of(
             return plan
         site = replace(layer.site, var=None, data=None, residual=None, result=None, absorbed=frozenset())
         task = Task(
-            name=layer.name,
-            count=1,
+            names=(layer.name,),
             layer=replace(layer, site=site),
             target=target,
             places=places,
@@ -40,7 +39,7 @@ def tasks_of(
             first=where.get("first", (0, 0)),
         )
         known = found.get(task.key)
-        found[task.key] = task if known is None else replace(known, count=known.count + 1)
+        found[task.key] = task if known is None else replace(known, names=(*known.names, layer.name))
         return plan
 
     run(imported.module, target, dense=dense, precision=precision, planner=planner)

@@ -116,4 +116,4 @@ def reference(target: Target) -> Task:
     site = Site(None, "conv2d", None, weight, None, None, None, frozenset(), workload, ())
     source = layouts(workload, isa_for(target.isa, "float32"))[0]
     places = Places(source, plain_layout(64, 28, 28))
-    return Task("reference", 1, layer_of(site, "reference"), target, places, None, (0, 0))
+    return Task(("reference",), layer_of(site, "reference"), target, places, None, (0, 0))

@@ -32,20 +32,28 @@ class Task:
 
     Attributes
     ----------
-    name: of the first of the layers.
-    count: how many there are in the network.
+    names: of the layers, in program order; a layer that is applied twice is there twice.
     layer: the first one, without its place in the module.
     target: what code is generated for.
     places, slots, first: see `plan_layer`.
     """
 
-    name: str
-    count: int
+    names: tuple[str, ...]
     layer: Layer
     target: Target
     places: Places | None
     slots: NDArray[np.int64] | None
     first: tuple[int, int]
+
+    @property
+    def name(self) -> str:
+        """Of the first of the layers."""
+        return self.names[0]
+
+    @property
+    def count(self) -> int:
+        """How many there are in the network."""
+        return len(self.names)
 
     @property
     def workload(self) -> ConvWorkload:

@@ -17,7 +17,7 @@ import tvm
 from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
-from pconvgen.sparsity import STRUCTURES, encode
+from pconvgen.sparsity import STRUCTURES, encode, project
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pixels import ENTRIES, PixelKernel, block_tiles
@@ -78,7 +78,7 @@ def default_kernel(case: Case, isa: str, l2_kib: int, formats: Precision = FLOAT
     """The kernel that a compilation takes once it has decided for the structure."""
     w, params = replace(case.workload, precision=formats), dict(case.params)
     weight = np.random.default_rng(0).standard_normal(w.weight_shape).astype(np.float32)
-    pruned = STRUCTURES[case.structure].project(weight, case.density, groups=w.groups, **params)
+    pruned = project(case.structure, weight, case.density, groups=w.groups, **params)
     found = STRUCTURES[case.structure].detect(pruned, w.groups)
     found = tuple(c for c in found if params.items() <= dict(c.params).items())
     choice = rank(w, found, ISAS[isa], l2_kib, winograd=False)[0]

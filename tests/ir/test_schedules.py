@@ -15,7 +15,7 @@ pytest.importorskip("tvm")
 from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import CODE_CAP, is_single_pixel, layouts, rank, schedules
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
-from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode
+from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, project
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import block_tiles
 from pconvgen.templates.planes import Places, plain_layout
@@ -64,7 +64,7 @@ def encodings(w: ConvWorkload) -> Iterator[Candidate]:
     for name, structure in STRUCTURES.items():
         if name == "pattern" and not 1 < w.kernel[0] * w.kernel[1] <= 25:
             continue
-        yield from structure.detect(structure.project(weight, 0.25, groups=w.groups), w.groups)
+        yield from structure.detect(project(structure.name, weight, 0.25, groups=w.groups), w.groups)
     yield from candidates(np.zeros_like(weight), w.groups)
 
 
@@ -195,7 +195,7 @@ def test_pruning_further_is_never_slower(structure: str, isa: Isa) -> None:
     weight = np.random.default_rng(1).standard_normal(w.weight_shape).astype(np.float32)
     costs: dict[str, list[float]] = {}
     for density in (0.05, 0.2, 0.4, 0.8):
-        pruned = STRUCTURES[structure].project(weight, density)
+        pruned = project(structure, weight, density)
         for choice in rank(w, STRUCTURES[structure].detect(pruned), isa, 512):
             costs.setdefault(f"{structure} {dict(choice.candidate.params)}", []).append(choice.cycles)
     for candidate, cycles in costs.items():

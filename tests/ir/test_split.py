@@ -20,7 +20,7 @@ from pconvgen.decision import Decision
 from pconvgen.passes.choose import layer_of
 from pconvgen.passes.lower import LowerLayers, decisions_of
 from pconvgen.passes.sites import find_sites
-from pconvgen.sparsity import STRUCTURES
+from pconvgen.sparsity import project
 from pconvgen.sparsity.split import splits
 from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat import constant_value, is_op, main_bindings
@@ -58,7 +58,7 @@ def mixed(seed: int = 0) -> NDArray[np.float32]:
 
 def pruned(structure: str, density: float, shape: tuple[int, ...] = SHAPE, **params: Any) -> NDArray[np.float32]:
     weight = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    return STRUCTURES[structure].project(weight, density, **params)
+    return project(structure, weight, density, **params)
 
 
 def test_mixtures_are_split_and_say_why() -> None:

@@ -14,7 +14,7 @@ from tvm import relax
 from pconvgen.passes.lower import LowerLayers, decisions_of
 from pconvgen.passes.sites import find_sites
 from pconvgen.passes.transposed import RewriteTransposed, phase_axis, phase_weight
-from pconvgen.sparsity import STRUCTURES
+from pconvgen.sparsity import STRUCTURES, project
 from pconvgen.sparsity.structure import swap_channels
 from pconvgen.tvm_compat import main_bindings
 from pconvgen.workload import RELU, Epilogue, X
@@ -74,7 +74,7 @@ def random_layer(rng: np.random.Generator, data: NDArray[Any]) -> tuple[NDArray[
         return None
     weight = rng.standard_normal((6, int(rng.integers(1, 9)), *kernel)).astype(np.float32)
     structure = STRUCTURES[rng.choice(["dense", "unstructured", "simd_block", "filter"])]
-    pruned = structure.project(swap_channels(weight, groups), float(rng.choice([0.1, 0.3, 0.6])), groups=groups)
+    pruned = project(structure.name, swap_channels(weight, groups), float(rng.choice([0.1, 0.3, 0.6])), groups=groups)
     plain = {name: [int(v) for v in values] for name, values in attributes.items()} | {"groups": groups}
     return swap_channels(pruned, groups), plain
 
@@ -223,7 +223,7 @@ def of_weight(taps: NDArray[np.float32]) -> Any:
 
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_the_decision_is_about_the_layer_of_the_model(structure: str) -> None:
-    filters = STRUCTURES[structure].project(RNG.standard_normal((16, 8, 4, 4)).astype(np.float32), 0.25)
+    filters = project(structure, RNG.standard_normal((16, 8, 4, 4)).astype(np.float32), 0.25)
     body = of_weight(swap_channels(filters, 1))
     (decision,) = decisions_of(lower(body, 2, 8, 6, 6))
     (binding, *_) = main_bindings(module_of(body, 2, 8, 6, 6)) or []
@@ -242,7 +242,7 @@ def test_the_decision_is_about_the_layer_of_the_model(structure: str) -> None:
 def test_zeros_of_the_rewriting_are_not_computed(kernel: int, stride: int) -> None:
     """Packed weights and indices are not much more than the layer's weights, pruned or not, asked for dense or not."""
     full = RNG.standard_normal((32, 16, kernel, kernel)).astype(np.float32)
-    pruned = swap_channels(STRUCTURES["simd_block"].project(swap_channels(full, 1), 0.25), 1)
+    pruned = swap_channels(project("simd_block", swap_channels(full, 1), 0.25), 1)
     for taps, dense in ((full, False), (full, True), (pruned, False)):
         body = lambda emit, x, taps=taps: NN.conv2d_transpose(x, relax.const(taps), strides=stride)  # noqa: E731
         (decision,) = decisions_of(lower(body, 1, 32, 16, 16, dense=dense))

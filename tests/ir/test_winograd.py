@@ -15,7 +15,7 @@ from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.schedules.schedule import PixelSchedule, WinogradSchedule
 from pconvgen.schedules.winograd import winograd_cycles, winograd_schedules
-from pconvgen.sparsity import STRUCTURES, candidates
+from pconvgen.sparsity import candidates, project
 from pconvgen.templates.planes import plain_layout
 from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_product import pack_weight
@@ -32,7 +32,7 @@ def square(channels: int, filters: int, size: int) -> ConvWorkload:
 
 def ranking(w: ConvWorkload, isa: Isa, density: float = 1.0) -> list[Choice]:
     weight = np.random.default_rng(0).standard_normal(w.weight_shape).astype(np.float32)
-    return rank(w, candidates(STRUCTURES["unstructured"].project(weight, density)), isa, 1024)
+    return rank(w, candidates(project("unstructured", weight, density)), isa, 1024)
 
 
 @pytest.mark.parametrize("m", PAIRS)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconvgen.errors import PconvgenError
-from pconvgen.sparsity import STRUCTURES, Candidate, candidates, density, encode, smallest
+from pconvgen.sparsity import STRUCTURES, Candidate, candidates, density, encode, project, smallest
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 
 KERNELS = [(1, 1), (1, 3), (2, 2), (3, 1), (3, 3), (5, 5), (7, 7), (2, 7)]
@@ -129,7 +129,7 @@ def test_candidates_count_what_encodings_store(layer):
 def test_candidate_stored_is_exact_for_aligned_shapes(name):
     rng = np.random.default_rng(1)
     weight = rng.standard_normal((64, 16, 3, 3), dtype=np.float32)
-    weight = STRUCTURES[name].project(weight, 0.25)
+    weight = project(name, weight, 0.25)
     for candidate in STRUCTURES[name].detect(weight):
         encoding = encode(weight, candidate, max_group=16)
         assert encoding.stored == candidate.stored
@@ -139,7 +139,7 @@ def test_candidate_stored_is_exact_for_aligned_shapes(name):
 @pytest.mark.parametrize("max_group", [1, 4, 8, 16])
 def test_shape_is_that_of_the_encoding(name, max_group):
     rng = np.random.default_rng(2)
-    weight = STRUCTURES[name].project(rng.standard_normal((64, 16, 3, 3), dtype=np.float32), 0.25)
+    weight = project(name, rng.standard_normal((64, 16, 3, 3), dtype=np.float32), 0.25)
     for candidate in STRUCTURES[name].detect(weight):
         encoding = encode(weight, candidate, max_group=max_group)
         shape = candidate.shape(filters=64, groups=1, max_group=max_group)
@@ -160,14 +160,14 @@ def test_smallest_is_the_structure_that_was_asked_for():
     weight = rng.standard_normal((64, 32, 3, 3), dtype=np.float32)
     assert smallest(candidates(weight)).structure == "dense"
     for name, structure in STRUCTURES.items():
-        assert smallest(candidates(structure.project(weight, 0.2))).structure == name
+        assert smallest(candidates(project(structure.name, weight, 0.2))).structure == name
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_table_row(name):
     structure = STRUCTURES[name]
     assert structure.name == name
-    weight = structure.project(np.random.default_rng(0).standard_normal((16, 8, 3, 3), dtype=np.float32), 0.25)
+    weight = project(structure.name, np.random.default_rng(0).standard_normal((16, 8, 3, 3), dtype=np.float32), 0.25)
     found = structure.detect(weight)
     assert found
     assert {c.structure for c in found} == {name}
@@ -299,7 +299,7 @@ def test_sort_groups_is_stable():
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_encoding_a_wide_layer_needs_little_memory(name):
     """Temporaries stay well below one int64 index per weight: 100 M weights have to fit."""
-    weight = STRUCTURES[name].project(np.ones((512, 512, 3, 3), np.float32), 0.25)
+    weight = project(name, np.ones((512, 512, 3, 3), np.float32), 0.25)
     candidate = STRUCTURES[name].detect(weight)[0]
     tracemalloc.start()
     encoding = encode(weight, candidate)

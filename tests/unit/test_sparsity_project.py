@@ -8,13 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconvgen.errors import PconvgenError
-from pconvgen.sparsity import STRUCTURES, candidates, density
+from pconvgen.sparsity import STRUCTURES, candidates, density, project
 from pconvgen.sparsity.patterns import PCONV_PATTERNS
 
 PARAMS = [
     ("dense", {}),
     ("filter", {}),
     ("unstructured", {}),
+    ("unstructured", {"m": 4}),
     *(("simd_block", {"n": n, "whole_kernel": whole}) for n in (2, 4, 8, 16) for whole in (False, True)),
     *(("block_punched", {"filters": f, "channels": c}) for f, c in ((4, 4), (8, 4), (16, 4), (8, 8))),
     ("pattern", {"patterns": PCONV_PATTERNS}),
@@ -27,10 +28,6 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def project(name, weight, share, groups=1, **params):
-    return STRUCTURES[name].project(weight, share, groups=groups, **params)
-
-
 def test_params_name_every_structure():
     assert {name for name, _ in PARAMS} == set(STRUCTURES)
 
@@ -38,7 +35,7 @@ def test_params_name_every_structure():
 @pytest.mark.parametrize(("name", "params"), PARAMS)
 @pytest.mark.parametrize("groups", [1, 4])
 def test_structure_detects_its_own_projection(name, params, groups):
-    weight = project(name, normal(64, 16, 3, 3), 0.25, groups, **params)
+    weight = project(name, normal(64, 16, 3, 3), 0.25, groups=groups, **params)
     wanted = {k: v for k, v in params.items() if k in ("n", "whole_kernel", "filters", "channels")}
     (found,) = [c for c in STRUCTURES[name].detect(weight, groups) if wanted.items() <= c.params.items()]
     assert found.fill == 1.0
@@ -49,11 +46,11 @@ def test_structure_detects_its_own_projection(name, params, groups):
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_params_of_candidates_are_params_of_projections(groups):
-    weight = project("pattern", normal(16, 8, 3, 3), 0.2, groups)
+    weight = project("pattern", normal(16, 8, 3, 3), 0.2, groups=groups)
     found = candidates(weight, groups)
     assert {c.structure for c in found} >= set(STRUCTURES) - {"filter"}
     for candidate in found:
-        again = project(candidate.structure, weight, 1.0, groups, **candidate.params)
+        again = project(candidate.structure, weight, 1.0, groups=groups, **candidate.params)
         np.testing.assert_array_equal(again, weight)
 
 
@@ -70,12 +67,12 @@ def test_params_of_candidates_are_params_of_projections(groups):
 def test_projection_is_idempotent_and_only_removes(name, params, filters, channels, groups, share, seed, scale):
     weight = normal(filters * groups, channels, 3, 3, seed=seed) * np.float32(scale)
     before = weight.copy()
-    once = project(name, weight, share, groups, **params)
+    once = project(name, weight, share, groups=groups, **params)
     np.testing.assert_array_equal(weight, before)
     assert once.dtype == np.float32
     assert once.any()
     np.testing.assert_array_equal(once[once != 0], weight[once != 0])
-    np.testing.assert_array_equal(project(name, once, share, groups, **params), once)
+    np.testing.assert_array_equal(project(name, once, share, groups=groups, **params), once)
 
 
 def blocks(shape, filters, channels, whole_kernel, groups=1):
@@ -107,7 +104,7 @@ def test_nothing_is_nearer_than_the_projection(name, shape, groups, params, unit
     weight = normal(*shape, seed=7) * np.float32(scale)
     units = list(blocks(shape, *unit, groups=groups))
     count = max(1, round(share * len(units)))
-    result = project(name, weight, share, groups, **params)
+    result = project(name, weight, share, groups=groups, **params)
     kept = [bool((result[mask] == weight[mask]).all()) for mask in units]
     assert sum(kept) == count
     exact = weight.astype(np.float64)  # squares of tiny float32 numbers underflow
