@@ -1,0 +1,120 @@
+"""The structure that each layer is pruned to."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pconvgen.errors import UsageError
+from pconvgen.passes.sites import Site
+from pconvgen.pruning.layers import Layer
+from pconvgen.sparsify import fitting
+from pconvgen.sparsity import STRUCTURES, Units, Weight
+from pconvgen.sparsity.patterns import PCONV_PATTERNS, top_patterns
+
+AUTO = "auto"
+_N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
+
+
+@dataclass(frozen=True, eq=False)
+class Constraint:
+    """A layer, and what its zeros are to form.
+
+    Attributes
+    ----------
+    layer: the layer.
+    structure: key of STRUCTURES.
+    params: of the structure.
+    fixed: density that the structure or the user settles; None where the budget does.
+    note: why it is not what was asked for, empty when it is.
+    """
+
+    layer: Layer
+    structure: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    fixed: float | None = None
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of the layer."""
+        return self.layer.name
+
+    def units(self, weight: Weight | None = None) -> Units:
+        """What is kept or dropped as a whole, of the layer's weight or another one of its shape."""
+        weight = self.layer.weight() if weight is None else weight
+        return STRUCTURES[self.structure].units(weight, groups=self.layer.groups, **self.params)
+
+    @property
+    def highest(self) -> float:
+        """The largest density that the structure has: less than 1 for patterns and N:M."""
+        return self.units().share
+
+
+def as_computed(constraint: Constraint, site: Site) -> tuple[str, dict[str, Any]]:
+    """The structure and its parameters for a layer as the compiler computes it.
+
+    A transposed convolution is computed as another one, with smaller kernels: what fits these and is nearest.
+    """
+    if site.weight.shape == constraint.layer.weight().shape:
+        return constraint.structure, dict(constraint.params)
+    structure, params, _ = fitting(site.op, site.weight.shape, site.workload.groups, constraint.structure)
+    return structure, dict(params)
+
+
+def constrain(layer: Layer, wanted: str, patterns: int | str | Sequence[Any], density: float | None) -> Constraint:
+    """What a layer is pruned to when `wanted` is asked for; dense where that is impossible, with a note why.
+
+    Parameters
+    ----------
+    wanted: key of STRUCTURES, or N:M.
+    patterns: how many patterns are learned from the weight, "pconv" for those of PCONV, or lists of [row, column].
+    density: that the user gave for the layer.
+    """
+    weight = layer.weight()
+    match = _N_OF_M.fullmatch(wanted)
+    if match:
+        n, m = int(match[1]), int(match[2])
+        if m > weight.shape[1]:
+            return Constraint(layer, "dense", note=f"left as it is: fewer than {m} input channels")
+        return Constraint(layer, "unstructured", {"m": m}, fixed=n / m)
+    structure, sizes, note = fitting(layer.op, weight.shape, layer.groups, wanted)
+    if structure != "pattern":
+        return Constraint(layer, structure, sizes, density, note)
+    kh, kw = weight.shape[2:]
+    if not isinstance(patterns, int | str):
+        chosen = tuple(patterns)
+    elif patterns == "pconv" and (kh, kw) == (3, 3):
+        chosen = PCONV_PATTERNS
+    else:
+        count = len(PCONV_PATTERNS) if isinstance(patterns, str) else patterns
+        chosen = top_patterns(np.ascontiguousarray(weight), count, max(1, round(kh * kw * 4 / 9)))
+    if not chosen:
+        return Constraint(layer, "dense", note="left as it is: all its weights are zero")
+    params = {"patterns": [[list(position) for position in pattern] for pattern in chosen]}
+    if weight.shape[1] > 1:
+        return Constraint(layer, structure, params, density)
+    # Without its only kernel a filter is gone, and with it a channel of the network.
+    share = len(chosen[0]) / (kh * kw)
+    return Constraint(layer, structure, params, share, "all kernels kept: one for each filter")
+
+
+def check_structure(wanted: str) -> None:
+    """Raises UsageError when it is neither a structure, nor N:M, nor `auto`."""
+    sparse = [name for name in STRUCTURES if name != "dense"]
+    match = _N_OF_M.fullmatch(wanted)
+    if wanted in (*sparse, AUTO) or (match and int(match[1]) < int(match[2])):
+        return
+    raise UsageError("unknown structure", found=wanted, expected=f"one of {', '.join(sparse)}, auto, or N:M as 2:4")
+
+
+def wanted_for(layer: Layer, structure: str | Mapping[str, str]) -> str:
+    """What is asked for a layer: one structure for all, or that of the first glob that has its name; else dense."""
+    if isinstance(structure, str):
+        return structure
+    return next((value for glob, value in structure.items() if fnmatch.fnmatchcase(layer.name, glob)), "dense")

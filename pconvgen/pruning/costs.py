@@ -1,0 +1,176 @@
+"""What layers and the network cost by density, for each kind of budget."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pconvgen.compiler import compile as compile_model
+from pconvgen.devices import Device, get_device
+from pconvgen.devices.units import SECONDS
+from pconvgen.errors import UsageError
+from pconvgen.experience import Experience, experience
+from pconvgen.frontend import load_model
+from pconvgen.latency.curve import LatencyCurve, added, curve
+from pconvgen.latency.layer_curves import LOWEST, Pruned, pruned_layer
+from pconvgen.latency.measuring import measured
+from pconvgen.pruning.allocation import Costs
+from pconvgen.pruning.budget import Latency, Macs, Size
+from pconvgen.pruning.constraint import Constraint, as_computed
+from pconvgen.pruning.layers import Layer
+from pconvgen.sparsity import candidates, project, smallest
+from pconvgen.targets.presets import get_target
+from pconvgen.tuning.collect import tasks_of
+from pconvgen.tuning.task import Task
+
+BYTES = 4
+"""Of a weight, float32."""
+
+
+def costs_of(
+    budget: Macs | Size | Latency,
+    constraints: Sequence[Constraint],
+    layers: Sequence[Layer],
+    program: Any,
+    report: Callable[[str], None] = lambda _: None,
+) -> Costs:
+    """The costs of a network whose layers are pruned as the constraints say.
+
+    Parameters
+    ----------
+    constraints: of the layers that are pruned.
+    layers: all layers.
+    program: the network, an ExportedProgram.
+    report: told the layer that is looked at.
+
+    Raises
+    ------
+    UsageError: nothing is known of times on the target.
+    PconvgenError: the network cannot be compiled or measured.
+    """
+    if isinstance(budget, Latency):
+        return _latency_costs(budget, constraints, program, report)
+    dense: Callable[[Layer], float] = (lambda layer: layer.macs) if isinstance(budget, Macs) else _dense_bytes
+    pruned = {constraint.name for constraint in constraints}
+    fixed = sum(dense(layer) for layer in layers if layer.name not in pruned)
+    curves = {}
+    for constraint in constraints:
+        full = dense(constraint.layer)
+        if isinstance(budget, Size):
+            full *= _with_indices(constraint)
+        low, high = (LOWEST, constraint.highest) if constraint.fixed is None else (constraint.fixed, constraint.fixed)
+        curves[constraint.name] = LatencyCurve((low, high), (low * full, high * full))
+    if isinstance(budget, Macs):
+        return Costs(budget.count, "multiply-accumulates", fixed, curves)
+    return Costs(budget.nbytes, "bytes", fixed, curves)
+
+
+def _dense_bytes(layer: Layer) -> float:
+    return BYTES * layer.parameter.numel()
+
+
+def _with_indices(constraint: Constraint) -> float:
+    """Bytes of weights and indices, by those of the weights that are left."""
+    layer = constraint.layer
+    weight = project(constraint.structure, layer.weight(), 0.25, groups=layer.groups, **constraint.params)
+    found = smallest([c for c in candidates(weight, layer.groups) if c.structure == constraint.structure])
+    return found.stored * (1 + 1 / (found.taps * min(found.unit, 8))) / max(1, found.nonzeros)
+
+
+def device_of(budget: Latency) -> Device | None:
+    """Where a budget is measured; None where it is predicted."""
+    if budget.device is not None:
+        return get_device(budget.device)
+    return get_device("local") if get_target(budget.target).is_host and budget.model is None else None
+
+
+def measure_ms(program: Any, budget: Latency, device: Device) -> float:
+    """What the network takes now: compiled, and measured as `pconvgen bench` does it."""
+    with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
+        compiled = compile_model(program, budget.target)
+        model = compiled.manifest.model(compiled.export(Path(folder) / "model.so"))
+        found = device.bench(model, compiled.manifest.random_inputs(0))
+    assert found.median_ms is not None  # devices without a clock were refused
+    return found.median_ms
+
+
+def _latency_costs(
+    budget: Latency, constraints: Sequence[Constraint], program: Any, report: Callable[[str], None]
+) -> Costs:
+    target, device = get_target(budget.target), device_of(budget)
+    known = experience(target, latency=None if budget.model is None else Path(budget.model))
+    with ExitStack() as stack:
+        cost: Callable[[Pruned], float] = _predicted
+        if device is not None:
+            unit, cost = stack.enter_context(measured(device, target))
+            if unit != SECONDS:
+                raise UsageError(
+                    "there is no clock on that device", found=budget.device, remedy="name one with a clock"
+                )
+        elif known.model is None:
+            raise UsageError(
+                "nothing was learned of times on this target",
+                found=target.name,
+                remedy="name a device to measure layers on, or give a model of latency, see pconvgen latency fit",
+            )
+        tasks, _ = tasks_of(load_model(program), target, dense=True)
+        fixed, curves = _curves(constraints, tasks, known, cost, report)
+    scale = 1.0 if known.model is None else known.model.together
+    return Costs(budget.ms, "ms", fixed, curves, scale)
+
+
+def _predicted(pruned: Pruned) -> float:
+    if pruned.time is None:
+        raise UsageError(
+            "the model of latency does not know such layers",
+            layer=pruned.task.name,
+            remedy="give a model that was learned from records of this network, or a device to measure on",
+        )
+    return pruned.time.middle
+
+
+def _curves(
+    constraints: Sequence[Constraint],
+    tasks: Sequence[Task],
+    known: Experience,
+    cost: Callable[[Pruned], float],
+    report: Callable[[str], None],
+) -> tuple[float, dict[str, LatencyCurve]]:
+    """Milliseconds of what is not pruned, and of each pruned layer over its density."""
+    fixed = 0.0
+    by_use = {use.name: constraint for constraint in constraints for use in constraint.layer.uses}
+    found: dict[str, list[LatencyCurve]] = {constraint.name: [] for constraint in constraints}
+    for task in tasks:
+        report(task.name)
+        # Layers that are alike may be pruned differently.
+        kinds: dict[str, list[Constraint | None]] = {}
+        for name in task.names:
+            kinds.setdefault(_key(by_use.get(name)), []).append(by_use.get(name))
+        for mine in kinds.values():
+            if mine[0] is None:
+                fixed += len(mine) * 1e3 * cost(pruned_layer(task, "dense", {}, 1.0, known))
+                continue
+            first = mine[0]
+            structure, params = as_computed(first, task.layer.site)
+            ends = (LOWEST, first.highest) if first.fixed is None else (first.fixed, first.fixed)
+
+            def at(density: float, task: Task = task, structure: str = structure, params: Any = params) -> float:
+                return 1e3 * cost(pruned_layer(task, structure, params, density, known))
+
+            made = curve(at, *ends)
+            for constraint in mine:
+                if constraint is not None:
+                    found[constraint.name].append(made)
+    # What the compiler does not see as a layer costs nothing that pruning could change.
+    return fixed, {name: added(mine) for name, mine in found.items() if mine}
+
+
+def _key(constraint: Constraint | None) -> str:
+    """Equal for layers that may share a curve: which patterns they have hardly matters."""
+    if constraint is None:
+        return ""
+    params = {name: len(value) if name == "patterns" else value for name, value in constraint.params.items()}
+    return f"{constraint.structure} {params} {constraint.fixed}"

@@ -1,0 +1,103 @@
+"""Pruners in the loops that people have: DistributedDataParallel, torch.compile, distillation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from pconvgen.pruning import ADMMPruner, Density, Distillation, OneShotPruner
+from tests.pruning.models import inputs, mixed, train
+
+WORKER = """
+import sys
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from pconvgen.pruning import ADMMPruner, Density
+from tests.pruning.models import inputs, mixed, train
+
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+model = mixed()
+wrapped = DistributedDataParallel(model)
+pruner = ADMMPruner(wrapped, (inputs(),), "pattern", Density(0.25))
+# Each rank has batches of its own.
+optimizer = train(wrapped, pruner, 2, first=10 * rank)
+pruner.harden()
+train(wrapped, pruner, 1, optimizer=optimizer, first=10 * rank + 2)
+torch.save(model.state_dict(), f"{folder}/rank{rank}.pt")
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_all_ranks_prune_alike(tmp_path):
+    root = Path(__file__).parents[2]
+    ranks = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], cwd=root, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in ranks:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors.decode()[-2000:]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    weights = {name for name, _ in mixed().named_parameters()}
+    for name in weights:  # statistics of batch norm are each rank's own
+        assert torch.equal(first[name], second[name]), name
+    assert (first["block.weight"] == 0).float().mean() > 0.7
+
+
+def test_what_torch_compile_wraps_is_pruned():
+    model = mixed()
+    pruner = OneShotPruner(torch.compile(model), (inputs(),), "simd_block", Density(0.25))
+    pruner.harden()
+    assert pruner.model is model
+    assert (model.block.weight == 0).float().mean() > 0.7
+
+
+def test_the_mode_of_every_module_stays():
+    model = mixed().train()
+    model.norm.eval()
+    statistics = model.norm.running_mean.clone()
+    pruner = ADMMPruner(model, (inputs(),), "simd_block", Density(0.25))
+    train(model, pruner, 1)
+    model.norm.eval()
+    pruner.harden()
+    assert model.training
+    assert model.block.training
+    assert not model.norm.training
+    assert statistics.shape == model.norm.running_mean.shape
+
+
+def test_the_student_learns_what_the_teacher_says():
+    torch.manual_seed(0)
+    model = mixed()
+    distillation = Distillation(model)
+    before = [value.clone() for value in model.parameters()]
+    x = inputs(8)
+    model.eval()
+    assert distillation(model(x), x) < 1e-6, "the teacher is a copy of the model, in evaluation mode"
+    OneShotPruner(model, (inputs(),), "unstructured", Density(0.3)).harden()
+    first = distillation(model(x), x).item()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(30):
+        distillation(model(x), x).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert distillation(model(x), x).item() < 0.3 * first
+    assert len(before) == len(list(model.parameters())), "the teacher is no part of the model"
+
+
+def test_temperature_softens_and_gradients_keep_their_size():
+    logits = torch.tensor([[2.0, 0.0, -2.0]], requires_grad=True)
+    sizes = []
+    for temperature in (1.0, 8.0):
+        distillation = Distillation(torch.nn.Identity(), temperature)
+        (gradient,) = torch.autograd.grad(distillation(logits, torch.tensor([[1.0, 0.5, 0.0]])), logits)
+        sizes.append(float(gradient.norm()))
+    assert 0.3 < sizes[1] / sizes[0] < 3
+    assert functional.softmax(logits / 8, 1).max() < 0.5
