@@ -16,7 +16,7 @@ import torch
 
 from pconvgen.errors import UsageError
 from pconvgen.pruning.constraint import Constraint
-from pconvgen.pruning.pruner import Pruner
+from pconvgen.pruning.pruner import TINY, Pruner
 from pconvgen.sparsity import Units, Weight
 from pconvgen.sparsity.pattern import connectivity
 from pconvgen.sparsity.units import Mask
@@ -75,6 +75,17 @@ class ADMMPruner(Pruner):
                 goal.sub_(dual)
         self._current_rho = grown
         return {"rho": used}
+
+    @torch.no_grad()
+    def _distances(self) -> dict[str, float]:
+        if self._hard:
+            return super()._distances()
+        found = {}
+        for constraint in self._plan.constraints:
+            weight, name = constraint.layer.parameter, constraint.name
+            lost = [(weight - goal - u).norm() for goal, u in zip(self._goals[name], self._duals[name], strict=True)]
+            found[name] = float(max(lost) / max(float(weight.norm()), TINY))
+        return found
 
     @torch.no_grad()
     def _project(self) -> None:

@@ -71,7 +71,7 @@ class Plan:
         """
         if isinstance(self.budget, Density):
             share = self.budget.share
-            return {c.name: min(share, c.highest) if c.fixed is None else c.fixed for c in self.constraints}
+            return {c.name: min(share, units[c.name].share) if c.fixed is None else c.fixed for c in self.constraints}
         assert self.costs is not None
         values = {}
         for constraint in self.constraints:

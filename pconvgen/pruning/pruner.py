@@ -32,6 +32,10 @@ ON_BUDGET = (0.97, 1.0)
 """Shares of the budget between which a measured network is left as it is."""
 
 
+TINY = 1e-30
+"""Stands for the norm of a weight that is zero."""
+
+
 class Pruner:
     """Prunes the layers of a model to structures that the compiler makes fast.
 
@@ -226,6 +230,15 @@ class Pruner:
     def _load_own(self, state: Mapping[str, Any]) -> None:
         """The inverse of `_own_state`."""
 
+    def _distances(self) -> dict[str, float]:
+        """Layer -> how far its weight is from being pruned, by its norm."""
+        found = {}
+        for constraint, units in zip(self._plan.constraints, self._units().values(), strict=True):
+            weight = constraint.layer.weight()
+            lost = weight[~units.mask(self._densities[constraint.name])]
+            found[constraint.name] = float(np.linalg.norm(lost)) / max(float(np.linalg.norm(weight)), TINY)
+        return found
+
     # What they share
 
     def _units(self, weights: Mapping[str, Weight] | None = None) -> dict[str, Units]:
@@ -271,16 +284,11 @@ class Pruner:
         return {"kind": type(self).__name__, "layers": layers}
 
     def _log(self, epoch: int, details: dict[str, float]) -> StepLog:
-        costs, distance = self._plan.costs, {}
-        weights = {c.name: c.layer.weight() for c in self._plan.constraints}
-        for name, mine in self._units().items():
-            weight, mask = weights[name], mine.mask(self._densities[name])
-            whole, lost = np.linalg.norm(weight), np.linalg.norm(weight[~mask])
-            distance[name] = float(lost / whole) if whole else 0.0
+        costs = self._plan.costs
         return StepLog(
             epoch,
             dict(self._densities),
-            distance,
+            self._distances(),
             None if costs is None else costs.total(self._densities),
             None if costs is None else costs.budget,
             "" if costs is None else costs.unit,
