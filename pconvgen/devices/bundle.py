@@ -6,6 +6,7 @@ glibc's loader and libraries and starts the server through them, which needs not
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -136,6 +137,14 @@ def cached(kind: Flavor) -> Path:
         except OSError:  # another process was faster, and may be running it
             shutil.rmtree(own)
     return folder
+
+
+def digest(folder: Path) -> str:
+    """A short name for what is in a bundle."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _runtime(kind: Flavor) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,10 @@ class Device(ABC):
     @abstractmethod
     def available(self) -> str | None:
         """Why it cannot be used on this machine, None when it can."""
+
+    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        """What it takes to reach it, in order: a name, and what finds out how it is or raises PconvgenError."""
+        return []
 
     @abstractmethod
     def facts(self) -> dict[str, object]:

@@ -24,11 +24,18 @@ LARGE_PAGES = 16384
 
 def device_checks(device: Device, target: Target | None = None) -> list[Check]:
     """Goes the way of a measurement, step by step, as far as it gets. Nothing is raised."""
+    found = []
+    for name, step in device.steps():
+        try:
+            found.append(Check(name, "ok", step()))
+        except PconvgenError as error:
+            return [*found, Check(name, "failure", str(error), error.remedy)]
     reason = device.available()
     if reason is not None:
-        return [Check("device", "failure", reason, None)]
+        return [*found, Check("device", "failure", reason, None)]
     facts = device.facts()
-    found = [Check("device", "ok", f"{device.name}: {facts.get('cpu') or facts['machine']}, {facts.get('system', '')}")]
+    about = (facts["machine"], facts.get("cpu"), facts.get("system"))
+    found.append(Check("device", "ok", f"{device.name}: {', '.join(str(part) for part in about if part)}"))
     found += _conditions(facts)
     if device.counts:
         found.append(Check("clock", "warning", f"none: {device.unit} are measured", "measure times on a real device"))
