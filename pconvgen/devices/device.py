@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ class BenchResult:
     instructions: executed by one inference, None where the device does not count.
     classes: the instructions by coarse class; they add up to `instructions`.
     cycles: what they take by a static model of the core; None where that was not estimated.
-    conditions: what is known of the device at that time: where it was, how hot, at what clock.
+    conditions: what is known of the device at that time: where it was, how hot, at what clock, and how long was waited
+        for it to cool down.
     throttled: whether its clock was lowered while it was measured.
     """
 
@@ -66,6 +68,14 @@ class BenchResult:
     cycles: float | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)
     throttled: bool = False
+
+    @property
+    def spread(self) -> float | None:
+        """The distance of the quartiles of `times_ms`, as a share of their median; None without times."""
+        if not self.median_ms:
+            return None
+        low, _, high = statistics.quantiles(self.times_ms, n=4)
+        return (high - low) / self.median_ms
 
 
 class Device(ABC):

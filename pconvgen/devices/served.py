@@ -26,12 +26,12 @@ from pconvgen.devices.counts import Span, read_spans
 from pconvgen.devices.device import BenchResult, Device, Model, check_library, named_outputs, ordered_inputs
 from pconvgen.devices.fork_server import ForkServer
 from pconvgen.devices.process import run_child
+from pconvgen.devices.steady import THROTTLED
 from pconvgen.devices.units import INSTRUCTIONS, SECONDS
 from pconvgen.errors import DeviceLostError, PconvgenError, UsageError
 
-CONDITIONS = ("server", "celsius before", "celsius after", "mhz after")
-THROTTLED = 0.8
-"""Of its highest clock: a core below was slowed down by heat, or never sped up."""
+CONDITIONS = ("server", "cooled s", "celsius before", "celsius after", "mhz after")
+"""What a server tells of a measurement beside the times."""
 WAIT_S = 60
 """For a device that somebody else is using."""
 CAUSES = (

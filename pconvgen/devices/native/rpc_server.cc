@@ -81,9 +81,9 @@ class Server {
   }
 
   void Run() {
-    idle_kib_ = Kib("/proc/self/status", "VmRSS");
+    idle_ = {Kib("/proc/self/status", "VmRSS"), Celsius()};
     std::cout << "listening on " << options_.host << ":" << port_ << ", key " << options_.key << ", memory "
-              << idle_kib_ << " KiB" << std::endl;
+              << idle_.kib << " KiB" << std::endl;
     while (!stopped) {
       if (tracker_ && !session_) Offer();
       Wait();
@@ -205,7 +205,7 @@ class Server {
       if (tracker_) tracker_->Close();
       int status = 0;
       try {
-        Serve(connection, Name(), folder, idle_kib_, options_.counts);
+        Serve(connection, Name(), folder, idle_, options_.counts);
       } catch (const std::exception& error) {
         std::cerr << error.what() << std::endl;
         status = 1;
@@ -263,7 +263,7 @@ class Server {
 
   Options options_;
   int listener_ = -1, port_ = 0, count_ = 0;
-  double idle_kib_ = 0;
+  Idle idle_;
   std::optional<Tracker> tracker_;
   std::list<Client> clients_;
   std::optional<Session> session_;
