@@ -14,7 +14,7 @@ from commands import invoker
 from elf import read_elf
 
 import pconvgen
-from pconvgen.devices import bundle, get_device, toolchain
+from pconvgen.devices import bundle, get_device, ndk, toolchain
 from pconvgen.header import c_header
 from tests.small import SHAPE, Two, small
 
@@ -103,7 +103,7 @@ def test_the_cmake_files_of_the_docs_build(made: Path, tmp_path: Path) -> None:
     cmake(cpp, tmp_path / "build", "-DANDROID_ABI=arm64-v8a")
     assert bundle.LIBRARY in read_elf(tmp_path / "build" / "libapp.so").needed
     (layout,) = re.findall(r"jniLibs/arm64-v8a/\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    assert set(layout.split()) == {path.name for path in libraries.iterdir()}
+    assert set(layout.split()) == {"libmodel.so", bundle.LIBRARY, *ndk.SOURCES, ndk.STL}
 
 
 def test_the_header_of_the_docs_is_what_is_written(made: Path) -> None:
