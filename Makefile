@@ -34,9 +34,9 @@ demo: setup system
 test: setup system mca
 	$(BIN)/python -m pytest -n 2 tests
 
-# Five times as many random workloads of each kernel template.
+# Five times as many random workloads of each kernel template, and what takes minutes, such as tuning on a farm.
 test-long: setup system mca
-	$(BIN)/python -m pytest -n 2 --workloads 10000 tests
+	$(BIN)/python -m pytest -n 2 --workloads 10000 --long tests
 
 lint: setup
 	$(BIN)/ruff check .

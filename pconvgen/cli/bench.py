@@ -41,7 +41,7 @@ def command(
         from pconvgen.files import write_json
 
         write_json(json, to_json(result))
-    typer.echo(_line(result))
+    typer.echo(line(result))
 
 
 def to_json(result: BenchResult) -> dict[str, Any]:
@@ -51,20 +51,24 @@ def to_json(result: BenchResult) -> dict[str, Any]:
         data["cores"] = list(result.cores)
     if result.median_ms is not None:
         data |= {"median_ms": result.median_ms, "min_ms": result.min_ms, "times_ms": list(result.times_ms)}
+        data |= {"spread": result.spread, "throttled": result.throttled, "conditions": dict(result.conditions)}
     if result.instructions is not None:
         data |= {"instructions": result.instructions, "classes": dict(result.classes)}
     return data
 
 
-def _line(result: BenchResult) -> str:
+def line(result: BenchResult) -> str:
+    """The result as people read it."""
     from pconvgen.devices.cores import format_cores
     from pconvgen.report.units import millions, milliseconds
 
     parts = []
     if result.median_ms is not None and result.min_ms is not None:
-        count = len(result.times_ms)
         times = f"median {milliseconds(result.median_ms)} ms, min {milliseconds(result.min_ms)} ms"
-        parts.append(f"{times}, {count} repeats")
+        parts.append(f"{times}, spread {100 * (result.spread or 0):.1f} %, {len(result.times_ms)} repeats")
+    if result.throttled:
+        clock = f" to {result.conditions['mhz after']:.0f} MHz" if "mhz after" in result.conditions else ""
+        parts.append(f"THROTTLED{clock}: the device was slowed down, let it cool and measure again")
     if result.instructions is not None:
         classes = ", ".join(f"{name} {millions(count)}" for name, count in sorted(result.classes.items()))
         parts.append(f"instructions {result.instructions} for one inference ({classes})")

@@ -116,7 +116,7 @@ def curves(
     target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
     lowest: Annotated[float, typer.Option(metavar="D", help="The density at which curves begin.")] = 0.05,
     device: Annotated[
-        str | None, typer.Option(metavar="local|emulated", help="Measure knots there. Without it, they are predicted.")
+        str | None, typer.Option(metavar="D", help="Measure knots there, see `bench`. Without it, they are predicted.")
     ] = None,
     latency: Latency = None,
     inputs: InputShapes = None,

@@ -32,8 +32,8 @@ DeviceName = Annotated[
     typer.Option(
         "--device",
         metavar="D",
-        help="Where to run it: local, emulated, rpc://HOST:PORT/KEY, or rpc+tracker://HOST:PORT/KEY. Without it: this"
-        " machine where its processor fits, else ARM under emulation.",
+        help="Where to run it: local, emulated, adb://SERIAL (or adb:// for the only phone), rpc://HOST:PORT/KEY, or"
+        " rpc+tracker://HOST:PORT/KEY. Without it: this machine where its processor fits, else ARM under emulation.",
     ),
 ]
 

@@ -7,6 +7,7 @@ import difflib
 from pconvgen.devices.device import BenchResult, Device, Model
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.devices.local import LocalDevice
+from pconvgen.devices.phone import SCHEME, parse_serial
 from pconvgen.devices.rpc import parse_address
 from pconvgen.errors import UsageError
 
@@ -24,6 +25,8 @@ def get_device(name: str) -> Device:
     """
     if name in DEVICES:
         return DEVICES[name]
+    if name.startswith(SCHEME):
+        return parse_serial(name)
     if "://" in name:
         return parse_address(name)
     nearest = difflib.get_close_matches(name.lower(), list(DEVICES), n=1, cutoff=0.5)

@@ -6,6 +6,7 @@ glibc's loader and libraries and starts the server through them, which needs not
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
@@ -13,7 +14,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -60,6 +61,22 @@ class Flavor:
     tested: str
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What the programs of a bundle are made with.
+
+    Attributes
+    ----------
+    compiler: the command that compiles C++.
+    includes: folders with tvm-ffi's headers.
+    libraries: TVM's, and others that they need; each may refer to those before it.
+    """
+
+    compiler: Sequence[str]
+    includes: tuple[Path, ...]
+    libraries: tuple[Path, ...]
+
+
 FLAVORS = {
     flavor.name: flavor
     for flavor in (
@@ -82,15 +99,15 @@ def flavor(name: str) -> Flavor:
     if name.startswith(("armv7", "android-armv7", "android-arm32")):
         raise UsageError(
             f"no runtime for {name}",
-            found="TVM publishes none for 32-bit ARM, and no sources to build one from",
+            found="TVM publishes none for 32-bit ARM",
             expected=f"one of {', '.join(FLAVORS)}",
             remedy="build TVM's runtime for it from its repository, and link the compiled library with that",
         )
     raise UsageError("no such bundle", found=name, expected=f"one of {', '.join(FLAVORS)}")
 
 
-def build(kind: Flavor, folder: Path) -> None:
-    """Makes a bundle in a new or empty folder.
+def build(kind: Flavor, folder: Path, parts: Callable[[Path], Parts] | None = None) -> None:
+    """Makes a bundle in a new or empty folder, of parts that are made in the folder given, or of what TVM publishes.
 
     Raises
     ------
@@ -104,10 +121,11 @@ def build(kind: Flavor, folder: Path) -> None:
         scratch = Path(name) / "bundle"
         libraries = scratch / "lib"
         libraries.mkdir(parents=True)
-        for path in _runtime(kind):
+        made = parts(Path(name)) if parts else _published(kind)
+        for path in made.libraries:
             shutil.copy(path, libraries)
-        shutil.copy(_server(kind, libraries), scratch / SERVER)
-        shutil.copy(_library(kind, libraries), libraries / LIBRARY)
+        shutil.copy(_server(kind, made), scratch / SERVER)
+        shutil.copy(_library(kind, made), libraries / LIBRARY)
         (scratch / "include").mkdir()
         shutil.copy(Path(__file__).parent / "native" / HEADER, scratch / "include")
         if kind.brings_c:
@@ -124,10 +142,7 @@ def build(kind: Flavor, folder: Path) -> None:
 
 def cached(kind: Flavor) -> Path:
     """A bundle for this machine to use itself, made once. Raises what `build` raises."""
-    with tempfile.TemporaryDirectory(prefix="pconvgen-bundle-") as name:
-        for path in _runtime(kind):
-            (Path(name) / path.name).symlink_to(path)
-        folder = toolchain.cache_folder() / f"bundle-{_server(kind, Path(name)).name}"
+    folder = toolchain.cache_folder() / f"bundle-{_server(kind, _published(kind)).name}"
     if not (folder / ABOUT).is_file():
         own = folder.with_name(f"{folder.name}-{os.getpid()}")
         build(kind, own)
@@ -138,15 +153,23 @@ def cached(kind: Flavor) -> Path:
     return folder
 
 
-def _runtime(kind: Flavor) -> list[Path]:
-    """TVM's libraries."""
+def digest(folder: Path) -> str:
+    """A short name for what is in a bundle."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def _published(kind: Flavor) -> Parts:
+    """What TVM publishes, and the compiler for it."""
+    include = _package("tvm_ffi") / "include"
     if kind.name != "host":
         folder = toolchain.runtime()
-        return [folder / name for name in toolchain.LIBRARIES]
-    found = []
-    for package, names in (("tvm", toolchain.LIBRARIES[1:]), ("tvm_ffi", toolchain.LIBRARIES[:1])):
-        found += [_package(package) / "lib" / name for name in names]
-    return found
+        return Parts(_compiler(kind), (include,), tuple(folder / name for name in toolchain.LIBRARIES))
+    ffi, *others = toolchain.LIBRARIES
+    libraries = (_package("tvm_ffi") / "lib" / ffi, *(_package("tvm") / "lib" / name for name in others))
+    return Parts(_compiler(kind), (include,), libraries)
 
 
 def _package(name: str) -> Path:
@@ -156,24 +179,25 @@ def _package(name: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
-def _server(kind: Flavor, libraries: Path) -> Path:
-    return _compiled(kind, f"{SERVER}.cc", f"-{kind.name}", (), "$ORIGIN/lib", libraries)
+def _server(kind: Flavor, parts: Parts) -> Path:
+    return _compiled(parts, f"{SERVER}.cc", f"-{kind.name}", (), "$ORIGIN/lib")
 
 
-def _library(kind: Flavor, libraries: Path) -> Path:
+def _library(kind: Flavor, parts: Parts) -> Path:
     flags = ("-shared", "-fPIC", "-fvisibility=hidden", f"-Wl,-soname,{LIBRARY}")
-    return _compiled(kind, "pconvgen.cc", f"-{kind.name}.so", flags, "$ORIGIN", libraries)
+    return _compiled(parts, "pconvgen.cc", f"-{kind.name}.so", flags, "$ORIGIN")
 
 
-def _compiled(kind: Flavor, source: str, suffix: str, flags: Sequence[str], found_in: str, libraries: Path) -> Path:
-    """What is made of a file of `native`; at run time it finds TVM's libraries in a folder beside it."""
-    libs = [f"-l{name.removeprefix('lib').removesuffix('.so')}" for name in reversed(toolchain.LIBRARIES)]
+def _compiled(parts: Parts, source: str, suffix: str, flags: Sequence[str], found_in: str) -> Path:
+    """What is made of a file of `native`; at run time it finds the libraries in a folder beside it."""
+    includes = [word for folder in parts.includes for word in ("-isystem", str(folder))]
+    libraries = [str(path) for path in reversed(parts.libraries)]
     return toolchain.compiled(
-        _compiler(kind),
+        parts.compiler,
         source,
         suffix,
-        (*FLAGS, *flags, f'-DRUNTIME="{RUNTIME}"', "-isystem", str(_package("tvm_ffi") / "include")),
-        (f"-L{libraries}", "-Wl,--no-as-needed,--allow-shlib-undefined", *libs, f"-Wl,-rpath,{found_in}"),
+        (*FLAGS, *flags, f'-DRUNTIME="{RUNTIME}"', *includes),
+        ("-Wl,--no-as-needed,--allow-shlib-undefined", *libraries, f"-Wl,-rpath,{found_in}"),
     )
 
 
@@ -217,9 +241,8 @@ def _bring_c(libraries: Path) -> None:
 
 def _start(kind: Flavor) -> str:
     """A shell script that starts the server with what it is given."""
-    shell, how = "#!/bin/sh", f"./{SERVER}"
-    if kind.brings_c:
-        shell, how = "#!/system/bin/sh", f"./lib/{LOADER} --library-path ./lib ./{SERVER}"
+    shell = "#!/system/bin/sh" if kind.name.startswith("android") else "#!/bin/sh"
+    how = f"./lib/{LOADER} --library-path ./lib ./{SERVER}" if kind.brings_c else f"./{SERVER}"
     lines = (shell, "# Starts the server; it tells what it takes.", 'cd "${0%/*}" || exit 1', f'exec {how} "$@"', "")
     return "\n".join(lines)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,8 @@ class BenchResult:
     instructions: executed by one inference, None where the device does not count.
     classes: the instructions by coarse class; they add up to `instructions`.
     cycles: what they take by a static model of the core; None where that was not estimated.
-    conditions: what is known of the device at that time: where it was, how hot, at what clock.
+    conditions: what is known of the device at that time: where it was, how hot, at what clock, and how long was waited
+        for it to cool down.
     throttled: whether its clock was lowered while it was measured.
     """
 
@@ -66,6 +68,14 @@ class BenchResult:
     cycles: float | None = None
     conditions: Mapping[str, Any] = field(default_factory=dict)
     throttled: bool = False
+
+    @property
+    def spread(self) -> float | None:
+        """The distance of the quartiles of `times_ms`, as a share of their median; None without times."""
+        if not self.median_ms:
+            return None
+        low, _, high = statistics.quantiles(self.times_ms, n=4)
+        return (high - low) / self.median_ms
 
 
 class Device(ABC):
@@ -100,6 +110,10 @@ class Device(ABC):
     @abstractmethod
     def available(self) -> str | None:
         """Why it cannot be used on this machine, None when it can."""
+
+    def steps(self) -> list[tuple[str, Callable[[], str]]]:
+        """What it takes to reach it, in order: a name, and what finds out how it is or raises PconvgenError."""
+        return []
 
     @abstractmethod
     def facts(self) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import subprocess
@@ -13,12 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from pconvgen.devices import toolchain
+from pconvgen.devices import adb, toolchain
 from pconvgen.devices.cores import usable_cores
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.clock import measured_ghz
 from pconvgen.targets.host import host_target
-from pconvgen.targets.linker import REMEDIES, find_linkers
+from pconvgen.targets.linker import NDK, NDK_VARIABLES, REMEDIES, find_linkers
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Platform, Target
 
@@ -58,6 +59,8 @@ def checks(target: Target | str | None = None) -> list[Check]:
         *_guarded("emulator", _emulator),
         *_guarded("ARM compiler", _cross_compiler),
         *_guarded("ARM runtime", _runtime),
+        *_guarded("adb", _adb),
+        *_guarded("NDK", _ndk),
         *_guarded("cores", _cores),
         *_guarded("memory", _memory),
     ]
@@ -123,11 +126,11 @@ def _llvm() -> Check:
     from tvm.target import codegen
 
     version = f"LLVM {codegen.llvm_version_major()}"
-    if "aarch64" not in [str(name) for name in codegen.llvm_get_targets()]:
-        return Check(
-            "LLVM", "failure", f"{version} without aarch64", "install TVM from its wheel: pip install apache-tvm"
-        )
-    return Check("LLVM", "ok", f"{version} with aarch64")
+    there = {str(name) for name in codegen.llvm_get_targets()}
+    if missing := [name for name in ("aarch64", "arm") if name not in there]:
+        detail = f"{version} without {' and '.join(missing)}"
+        return Check("LLVM", "failure", detail, "install TVM from its wheel: pip install apache-tvm")
+    return Check("LLVM", "ok", f"{version} with aarch64 and arm")
 
 
 def _host() -> Check:
@@ -188,6 +191,23 @@ def _runtime() -> Check:
     return Check(
         "ARM runtime", "warning", "not here, and pip reaches no package index", "connect once, with pip installed"
     )
+
+
+def _adb() -> Check:
+    try:
+        return Check("adb", "ok", f"{adb.version()}, for phones at the USB port")
+    except PconvgenError as error:
+        return Check("adb", "warning", f"{error.message}; only --device adb:// takes it", error.remedy)
+
+
+def _ndk() -> Check:
+    found = [linker.command[0] for linker in find_linkers("android-arm64") if linker.name == NDK]
+    named = [name for name in NDK_VARIABLES if os.environ.get(name)]
+    if named and not found:
+        return Check(
+            "NDK", "warning", f"none where {named[0]} points", "point it to an NDK, or unset it: none is needed"
+        )
+    return Check("NDK", "ok", found[0] if found else "none, and none is needed")
 
 
 def _cores() -> Check:

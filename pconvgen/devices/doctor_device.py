@@ -24,11 +24,18 @@ LARGE_PAGES = 16384
 
 def device_checks(device: Device, target: Target | None = None) -> list[Check]:
     """Goes the way of a measurement, step by step, as far as it gets. Nothing is raised."""
+    found = []
+    for name, step in device.steps():
+        try:
+            found.append(Check(name, "ok", step()))
+        except PconvgenError as error:
+            return [*found, Check(name, "failure", str(error), error.remedy)]
     reason = device.available()
     if reason is not None:
-        return [Check("device", "failure", reason, None)]
+        return [*found, Check("device", "failure", reason, None)]
     facts = device.facts()
-    found = [Check("device", "ok", f"{device.name}: {facts.get('cpu') or facts['machine']}, {facts.get('system', '')}")]
+    about = (facts["machine"], facts.get("cpu"), facts.get("system"))
+    found.append(Check("device", "ok", f"{device.name}: {', '.join(str(part) for part in about if part)}"))
     found += _conditions(facts)
     if device.counts:
         found.append(Check("clock", "warning", f"none: {device.unit} are measured", "measure times on a real device"))
@@ -56,13 +63,17 @@ def _conditions(facts: Mapping[str, Any]) -> list[Check]:
         clocks = sorted({round(mhz) for mhz in facts["max mhz"] if mhz > 0}, reverse=True)
         kinds = ", ".join(f"{sum(round(m) == mhz for m in facts['max mhz'])} at {mhz} MHz" for mhz in clocks)
         found.append(Check("cores of the device", "ok", f"{len(facts['cores'])}{f': {kinds}' if kinds else ''}"))
-    if facts.get("governor") not in (None, "", "performance"):
-        remedy = "times vary more; keep the device awake, or set the governor to performance as root"
-        found.append(Check("governor", "warning", facts["governor"], remedy))
+    if facts.get("governor"):
+        steady = facts["governor"] == "performance"
+        remedy = None if steady else "times vary more; keep the device awake, or set it to performance as root"
+        found.append(Check("governor", "ok" if steady else "warning", facts["governor"], remedy))
     if facts.get("celsius", -1) > 0:
         hot = facts["celsius"] > HOT
         remedy = "let it cool down; tune --cool-down waits between trials" if hot else None
         found.append(Check("heat", "warning" if hot else "ok", f"{facts['celsius']:.0f} degrees Celsius", remedy))
+    elif "celsius" in facts:
+        remedy = "if it gets warm, tune with --cool-down: nothing here would tell"
+        found.append(Check("heat", "warning", "no thermal zone that can be read", remedy))
     if facts.get("free kib", -1) > 0:
         gib = facts["free kib"] / 2**20
         few = gib < MEMORY_GIB / 8
@@ -87,4 +98,4 @@ def _kernel(device: Device, target: Target) -> Check:
         return Check(
             "kernel", "failure", f"wrong result, relative error {error:.1e}", "report this with the table above"
         )
-    return Check("kernel", "ok", f"for {target.name}: right, {seconds:.1f} s with upload")
+    return Check("kernel", "ok", f"for {target.name}: right in TVM's virtual machine, {seconds:.1f} s with upload")

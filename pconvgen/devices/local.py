@@ -26,6 +26,7 @@ from pconvgen.devices.device import (
 )
 from pconvgen.devices.fork_server import ForkServer
 from pconvgen.devices.process import run_child
+from pconvgen.devices.steady import at_start, cool_down
 from pconvgen.targets.clock import measured_ghz
 from pconvgen.targets.host import CPUINFO
 
@@ -102,8 +103,10 @@ class LocalDevice(Device):
         """Outputs of one inference and times of repeated ones; see `Device.measure`."""
         with tempfile.TemporaryDirectory(prefix="pconvgen-local-") as name:
             folder = Path(name)
+            cooled = cool_down(at_start())
             outputs = self._work(folder, model, inputs, threads, cores, seconds=seconds, evict=evict)
-            times = tuple(json.loads((folder / "times.json").read_text()))
+            told = json.loads((folder / "times.json").read_text())
+        times = tuple(told["times ms"])
         return outputs, BenchResult(
             median_ms=statistics.median(times),
             min_ms=min(times),
@@ -112,6 +115,8 @@ class LocalDevice(Device):
             cores=tuple(cores or ()),
             device=self.name,
             target=model.target,
+            conditions=told["conditions"] | ({"cooled s": cooled} if cooled else {}),
+            throttled=told["throttled"],
         )
 
     def _work(

@@ -1,4 +1,4 @@
-"""The worker's side of a device over TVM's RPC: connects, uploads, runs, fetches. See `pconvgen.devices.rpc`.
+"""The worker's side of a device over TVM's RPC: connects, uploads, runs, fetches. See `pconvgen.devices.served`.
 
 It is a process of its own because a call over RPC has no time-out: a server that hangs would hang its client. What it
 is doing stands in stage.txt in the folder of the request, so that who ends it can tell.

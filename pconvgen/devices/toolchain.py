@@ -235,7 +235,7 @@ def bionic_names() -> Path:
 def compiled(
     command: Sequence[str], source_name: str, suffix: str, flags: Sequence[str], libraries: Sequence[str] = ()
 ) -> Path:
-    """The program or library made from a file of `native`; a changed source has another name in the cache.
+    """The program or library made from a file of `native`; a changed source or library has another name in the cache.
 
     Raises
     ------
@@ -243,7 +243,8 @@ def compiled(
     """
     source = _SOURCES / source_name
     sources = [source, *sorted(_SOURCES.glob("*.h"))] if source.suffix == ".cc" else [source]
-    texts = b"".join(path.read_bytes() for path in sources)
+    linked = [Path(word) for word in libraries if not word.startswith("-")]
+    texts = b"".join(path.read_bytes() for path in (*sources, *linked))
     key = hashlib.sha256(texts + "\0".join([*command, *flags]).encode()).hexdigest()[:12]
     output = cache_folder() / f"{source.stem}-{key}{suffix}"
     if not output.is_file():

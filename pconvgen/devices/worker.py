@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from pconvgen.devices.steady import conditions, until_steady
+
 # Long enough that the timer's resolution and a stray interrupt are small against one repeat.
 REPEAT_S = 0.005
 MIN_REPEATS = 10
 MOST_REPEATS = 60
 """Of calls with cold caches."""
-WARM_UP_S = 0.05
 
 
 def main(folder: Path) -> None:
@@ -52,11 +53,16 @@ def main(folder: Path) -> None:
     vm = VirtualMachine(tvm.runtime.load_module(request["library"]), tvm.cpu())
     np.savez(folder / "outputs.npz", *(tensor.numpy() for tensor in _tensors(vm["main"](*inputs))))
     if request["seconds"] is not None:
+        before = conditions(request["cores"][0])
         if request["evict"]:
             times = _measure_cold(vm["main"], inputs, request["seconds"], request["evict"])
         else:
             times = _measure(vm, tvm.cpu(), inputs, request["seconds"])
-        (folder / "times.json").write_text(json.dumps(times))
+        after = conditions(request["cores"][0])
+        told = {"celsius before": before.celsius, "celsius after": after.celsius, "mhz after": after.mhz}
+        known = {name: value for name, value in told.items() if value is not None}
+        measured = {"times ms": times, "throttled": after.slowed_down(before), "conditions": known}
+        (folder / "times.json").write_text(json.dumps(measured))
 
 
 def serve() -> None:
@@ -119,12 +125,7 @@ def _tensors(value: Any) -> list[Any]:
 def _measure(vm: Any, device: Any, inputs: list[Any], seconds: float) -> list[float]:
     """Milliseconds of one inference, for each repeat."""
     main_function = vm["main"]
-    calls, started = 0, time.perf_counter()
-    while calls == 0 or time.perf_counter() - started < WARM_UP_S:
-        main_function(*inputs)
-        calls += 1
-    # The first call of the warm-up is slow, so this errs towards fewer calls a repeat, never towards an endless run.
-    estimate_s = (time.perf_counter() - started) / calls
+    estimate_s = until_steady(lambda: main_function(*inputs))
     number = max(1, math.ceil(REPEAT_S / estimate_s))
     repeats = max(MIN_REPEATS, math.ceil(seconds / (number * estimate_s)))
     result = vm.time_evaluator("main", device, number=number, repeat=repeats)(*inputs)
@@ -139,6 +140,7 @@ def _measure_cold(main_function: Any, inputs: list[Any], seconds: float, nbytes:
     and its result goes where another tensor was.
     """
     masters, others = [tensor.numpy() for tensor in inputs], np.ones(nbytes // 8)
+    until_steady(lambda: main_function(*inputs))
     results = _tensors(main_function(*inputs))
     blanks = [tensor.numpy() for tensor in results]
     times: list[float] = []

@@ -78,6 +78,9 @@ REMEDIES: dict[Platform, str] = {
     "android-arm32": "install one: pip install ziglang, or lld, or point ANDROID_NDK_HOME to an NDK",
 }
 
+NDK = "NDK clang"
+NDK_VARIABLES = ("ANDROID_NDK_HOME", "ANDROID_NDK_ROOT")
+"""By which the NDK's own tools find it."""
 NDK_TRIPLES: dict[Platform, str] = {
     "android-arm64": "aarch64-linux-android",
     "android-arm32": "armv7a-linux-androideabi",
@@ -170,12 +173,12 @@ def _on_path(how: Literal["driver", "lld"], *names: str) -> Iterator[Linker]:
 
 def _ndk(triple: str) -> Iterator[Linker]:
     """The clang of the NDK that the NDK's own environment variables point to."""
-    for variable in ("ANDROID_NDK_HOME", "ANDROID_NDK_ROOT"):
+    for variable in NDK_VARIABLES:
         folder = os.environ.get(variable)
         if not folder:
             continue
         for clang in sorted(Path(folder).glob("toolchains/llvm/prebuilt/*/bin/clang")):
-            yield Linker("NDK clang", (str(clang), f"--target={triple}{ANDROID_API}"), "driver")
+            yield Linker(NDK, (str(clang), f"--target={triple}{ANDROID_API}"), "driver")
             return
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +104,7 @@ class Runner:
                 found = result
             if result.throttled:
                 time.sleep(COOL_S)
-            elif _spread(result) <= SPREAD:
+            elif (result.spread or 0.0) <= SPREAD:
                 break
         if found is None:
             return Failure("crash", f"{ATTEMPTS} devices were lost while they ran it")
@@ -153,9 +152,3 @@ class Runner:
 def _median(result: BenchResult) -> float:
     assert result.median_ms is not None
     return result.median_ms
-
-
-def _spread(result: BenchResult) -> float:
-    """The distance of the quartiles by the median."""
-    low, middle, high = statistics.quantiles(result.times_ms, n=4)
-    return (high - low) / middle

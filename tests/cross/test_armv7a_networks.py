@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from elf import needs_readelf, read_elf
 
 import pconvgen
 from pconvgen.devices import get_device
 from pconvgen.errors import PconvgenError
 from pconvgen.manifest import read_manifest
 from pconvgen.targets.elf import machine_of
-from pconvgen.targets.linker import LIBC, LIBM, PROVIDED_PREFIXES, find_linkers, library_linker
+from pconvgen.targets.linker import LIBC, LIBM, PAGE_BYTES, PROVIDED_PREFIXES, find_linkers, library_linker
 from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat import export_library
 from tests.networks import imported
 
 pytestmark = pytest.mark.cross
 
-LIBRARIES = {"cortex-a7": {"libm.so.6", "libc.so.6"}, "android-armv7a": {"libm.so", "libc.so"}}
+LIBRARIES = {"cortex-a7": ("libm.so.6", "libc.so.6"), "android-armv7a": ("libm.so", "libc.so")}
 HARD_FLOAT = 0x400
 
 
-@pytest.mark.skipif(not shutil.which("readelf"), reason="readelf is not installed")
+@needs_readelf
 @pytest.mark.parametrize("name", LIBRARIES)
 @pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2"])
 def test_library_needs_only_what_devices_have(network: str, name: str, tmp_path: Path) -> None:
@@ -42,15 +41,16 @@ def test_library_needs_only_what_devices_have(network: str, name: str, tmp_path:
 
 
 def check_needs(path: Path, name: str) -> None:
-    command = ["readelf", "-hdrW", "--dyn-syms", path]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"\(NEEDED\).*\[(.+)\]", printed)) <= LIBRARIES[name]
-    assert "TEXTREL" not in printed
-    open_symbols = set(re.findall(r" UND (\w+)", printed))
-    assert open_symbols, "memset at least"
-    assert {symbol for symbol in open_symbols if not symbol.startswith(PROVIDED_PREFIXES)} <= LIBM | LIBC
-    assert not re.search(r" R_ARM_\w+ .*__aeabi_unwind", printed), "nobody provides what only unwind tables name"
-    flags = re.search(r"Flags:\s+(0x[0-9a-f]+)", printed)
+    elf = read_elf(path)
+    used = {symbol for symbol in elf.undefined if not symbol.startswith(PROVIDED_PREFIXES)}
+    assert used, "memset at least"
+    assert used <= LIBM | LIBC
+    libm, libc = LIBRARIES[name]
+    assert elf.needed == {library for library, of in ((libm, LIBM), (libc, LIBC)) if used & of}
+    assert elf.alignments == {PAGE_BYTES}
+    assert not elf.text_relocations
+    assert not re.search(r" R_ARM_\w+ .*__aeabi_unwind", elf.printed), "nobody provides what only unwind tables name"
+    flags = re.search(r"Flags:\s+(0x[0-9a-f]+)", elf.printed)
     assert flags
     assert bool(int(flags.group(1), 16) & HARD_FLOAT) == (name == "cortex-a7"), "loaders check how floats are passed"
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from commands import invoker
+from elf import read_elf
 
 import pconvgen
-from pconvgen.devices import bundle, get_device, toolchain
+from pconvgen.devices import bundle, get_device, ndk, toolchain
 from pconvgen.header import c_header
 from tests.small import SHAPE, Two, small
 
@@ -44,7 +45,7 @@ def test_the_program_of_the_docs_computes_what_pytorch_does(made: Path, capfd: p
     )
     assert code == 0, err
     assert "model.so and" in out
-    (source,) = re.findall(r"^```cpp\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+    (source,) = blocks("cpp")
     (made / "app.cc").write_text(source)
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-I.", "-Ibundle/include", "-Lbundle/lib", "-lpconvgen"]
     flags += ["-Wl,-rpath-link,bundle/lib", "-Wl,-rpath,$ORIGIN/bundle/lib"]
@@ -61,6 +62,55 @@ def test_the_program_of_the_docs_computes_what_pytorch_does(made: Path, capfd: p
     )
     assert failed.returncode == 1
     assert "none.so" in failed.stderr
+
+
+def cmake(source: Path, build: Path, *options: str) -> None:
+    """Builds for 64-bit ARM."""
+    cross = ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_CXX_COMPILER={toolchain.cross_compiler()}"]
+    subprocess.run(["cmake", "-S", source, "-B", build, *cross, *options], check=True, capture_output=True)
+    subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
+
+
+def blocks(language: str) -> list[str]:
+    """What the docs have in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", DOCS.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="cmake is not installed")
+def test_the_cmake_files_of_the_docs_build(made: Path, tmp_path: Path) -> None:
+    program, app = blocks("cmake")
+    compiled = pconvgen.compile(pconvgen.load_model(small(), example=(torch.zeros(SHAPE),)), "android-arm64")
+    # As the docs say: a program beside a bundle.
+    there = tmp_path / "program"
+    shutil.copytree(made / "bundle", there / "bundle")
+    (there / "CMakeLists.txt").write_text(program)
+    (there / "app.cc").write_text(blocks("cpp")[0])
+    (there / "model.h").write_text(c_header(compiled.manifest, Path("model.so")))
+    cmake(there, there / "build")
+    assert read_elf(there / "build" / "app").needed >= {bundle.LIBRARY}
+    # And a library of an app, in the folders that Android Studio packages.
+    cpp, libraries = tmp_path / "app/src/main/cpp", tmp_path / "app/src/main/jniLibs/arm64-v8a"
+    shutil.copytree(made / "bundle" / "lib", libraries)
+    compiled.export(libraries / "libmodel.so")
+    cpp.mkdir()
+    shutil.copy(made / "bundle" / "include" / bundle.HEADER, cpp)
+    (cpp / "libmodel.h").write_text(c_header(compiled.manifest, libraries / "libmodel.so"))
+    (cpp / "CMakeLists.txt").write_text(app)
+    call = "return pconvgen_run(pconvgen_load(path), libmodel_tensors, LIBMODEL_INPUTS, LIBMODEL_OUTPUTS, in, out);"
+    (cpp / "app.cc").write_text(
+        f'#include "libmodel.h"\nint run(const char* path, const void** in, void** out) {{ {call} }}\n'
+    )
+    cmake(cpp, tmp_path / "build", "-DANDROID_ABI=arm64-v8a")
+    assert bundle.LIBRARY in read_elf(tmp_path / "build" / "libapp.so").needed
+    (layout,) = re.findall(r"jniLibs/arm64-v8a/\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    assert set(layout.split()) == {"libmodel.so", bundle.LIBRARY, *ndk.SOURCES, ndk.STL}
+
+
+def test_the_header_of_the_docs_is_what_is_written(made: Path) -> None:
+    compiled = pconvgen.compile(pconvgen.load_model(small(), example=(torch.zeros(SHAPE),)), "cortex-a76")
+    written = c_header(compiled.manifest, Path("model.so")).splitlines()
+    (shown,) = blocks("c")
+    assert [line for line in shown.splitlines() if line not in written] == []
 
 
 def test_headers_are_c_and_describe_every_tensor(made: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from elf import needs_readelf, read_elf
 
 from pconvgen.devices import Model, get_device
 from pconvgen.devices.emulated import EmulatedDevice
@@ -31,7 +31,6 @@ MULTIPLICATIONS = FILTERS * 9 * SHAPE[1] * SHAPE[2] * SHAPE[3]
 needs_cross_compiler = pytest.mark.skipif(
     not shutil.which("aarch64-linux-gnu-gcc"), reason="aarch64-linux-gnu-gcc is not installed"
 )
-needs_readelf = pytest.mark.skipif(not shutil.which("readelf"), reason="readelf is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +94,12 @@ def _assert_right(outputs: dict[str, np.ndarray], image: np.ndarray, weight: np.
 
 
 def _assert_loadable_everywhere(path: Path, libm: str) -> None:
-    printed = subprocess.run(["readelf", "-dlW", "--dyn-syms", path], capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"\(NEEDED\).*\[(.+)\]", printed)) == {libm}
-    assert {int(align, 16) for align in re.findall(r"^\s+LOAD .* (0x[0-9a-f]+)$", printed, re.MULTILINE)} == {
-        PAGE_BYTES
-    }
-    assert {tag for tag in ("HASH", "GNU_HASH") if f"({tag})" in printed} == {"HASH", "GNU_HASH"}
-    assert "TEXTREL" not in printed
-    assert set(re.findall(r" UND (\S+)$", printed, re.MULTILINE)) == {"TVMFFIErrorSetRaisedFromCStrParts", "expf"}
+    elf = read_elf(path)
+    assert elf.needed == {libm}
+    assert elf.alignments == {PAGE_BYTES}
+    assert elf.hashes == {"HASH", "GNU_HASH"}
+    assert not elf.text_relocations
+    assert elf.undefined == {"TVMFFIErrorSetRaisedFromCStrParts", "expf"}
 
 
 @needs_readelf
@@ -197,8 +194,7 @@ def test_both_system_libraries_are_found(name: str, linker: Linker, emulated: Em
     )
     subprocess.run(["aarch64-linux-gnu-gcc", "-O1", "-fPIC", "-c", "m.c"], cwd=tmp_path, check=True)
     link([tmp_path / "m.o"], tmp_path / "m.so", get_target(name), linker)
-    printed = subprocess.run(["readelf", "-dW", tmp_path / "m.so"], capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"\(NEEDED\).*\[(.+)\]", printed)) == {LIBM[name], LIBM[name].replace("libm", "libc")}
+    assert read_elf(tmp_path / "m.so").needed == {LIBM[name], LIBM[name].replace("libm", "libc")}
     # It loads, or the message would be of a library that was not found.
     with pytest.raises(PconvgenError, match="is not a compiled model"):
         emulated.run(Model(tmp_path / "m.so", (), (), name), {})

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 from commands import Invoke, invoker
+from elf import needs_readelf, read_elf
 
 from pconvgen.devices import bundle, get_device
+from pconvgen.targets.linker import PAGE_BYTES
 
 pytestmark = pytest.mark.cross
 
@@ -21,7 +21,7 @@ def invoke(capfd: pytest.CaptureFixture[str]) -> Invoke:
     return invoker(capfd)
 
 
-@pytest.mark.skipif(not shutil.which("readelf"), reason="readelf is not installed")
+@needs_readelf
 def test_a_bundle_for_android_needs_nothing_of_the_device(tmp_path: Path, invoke: Invoke) -> None:
     if reason := get_device("emulated").available():
         pytest.skip(reason)
@@ -33,10 +33,10 @@ def test_a_bundle_for_android_needs_nothing_of_the_device(tmp_path: Path, invoke
     assert about["machine"] == "aarch64"
     libraries = {path.name for path in (folder / "lib").iterdir()}
     for path in (folder / "rpc_server", *(folder / "lib").iterdir()):
-        printed = subprocess.run(["readelf", "-dhW", path], capture_output=True, text=True, check=True).stdout
-        assert "AArch64" in printed
-        needed = set(re.findall(r"\(NEEDED\).*\[(.*)\]", printed))
-        assert needed <= libraries, path.name
+        elf = read_elf(path)
+        assert "AArch64" in elf.printed
+        assert elf.needed <= libraries, path.name
+        assert min(elf.alignments) >= PAGE_BYTES, path.name
     # Again over itself, which nothing else may be written over.
     assert invoke("runtime", "build", "--target", "android-arm64", "-o", folder)[0] == 0
     (folder / "bundle.json").unlink()

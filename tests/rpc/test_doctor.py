@@ -18,7 +18,7 @@ pytestmark = pytest.mark.host
 def test_a_device_that_works(server: Server) -> None:
     found = {check.name: check for check in device_checks(server.device(), get_target("host"))}
     assert {"device", "runtime", "pages", "cores of the device", "memory of the device", "kernel"} <= found.keys()
-    assert {check.status for name, check in found.items() if name != "governor"} == {"ok"}
+    assert {check.status for name, check in found.items() if name not in ("governor", "heat")} == {"ok"}
     assert "for host: right" in found["kernel"].detail
 
 
@@ -35,12 +35,24 @@ def test_each_failure_says_what_to_do(server: Server) -> None:
 
 
 def test_conditions_that_spoil_times(server: Server) -> None:
-    class Hot(RpcDevice):
+    told: dict[str, object] = {"celsius": 71.0, "governor": "schedutil", "free kib": 1e5, "page bytes": 65536}
+
+    class Odd(RpcDevice):
         def facts(self) -> dict[str, object]:
-            return {**super().facts(), "celsius": 71.0, "governor": "schedutil", "free kib": 1e5, "page bytes": 65536}
+            return {**super().facts(), **told}
 
     device = server.device()
-    hot = Hot(**{field.name: getattr(device, field.name) for field in dataclasses.fields(device)})
-    found = {check.name: check.status for check in device_checks(hot, get_target("host"))}
+    odd = Odd(**{field.name: getattr(device, field.name) for field in dataclasses.fields(device)})
+    found = {check.name: check.status for check in device_checks(odd, get_target("host"))}
     assert found["heat"] == found["governor"] == found["memory of the device"] == "warning"
     assert found["pages"] == "failure"
+    told |= {"celsius": 35.0, "governor": "performance", "free kib": 8e6, "page bytes": 16384}
+    told |= {"cores": [0, 1, 2], "max mhz": [1800.0, 1800.0, 2800.0]}
+    found = {check.name: (check.status, check.detail) for check in device_checks(odd, get_target("host"))}
+    assert found["heat"] == ("ok", "35 degrees Celsius")
+    assert found["governor"] == ("ok", "performance")
+    assert found["pages"] == ("ok", "16384 bytes")
+    assert found["cores of the device"] == ("ok", "3: 1 at 2800 MHz, 2 at 1800 MHz")
+    told["celsius"] = -1.0
+    found = {check.name: (check.status, check.detail) for check in device_checks(odd, get_target("host"))}
+    assert found["heat"] == ("warning", "no thermal zone that can be read")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from test_tracker import free_port, tracking, wait_for
 from torch import nn
 
 import pconvgen
+from benchmarks.tuning import Exhaustive
 from pconvgen.devices import get_device
 from pconvgen.devices.rpc import RpcDevice
 from pconvgen.sparsify import sparsify
@@ -62,12 +65,13 @@ def farm() -> Iterator[Farm]:
         yield Farm(address, servers)
 
 
-def two_layers() -> pconvgen.frontend.Imported:
-    """One with patterns, one with blocks."""
+def two_layers(channels: int = 16, size: int = 10) -> pconvgen.frontend.Imported:
+    """One of 3x3 and one of 1x1, in blocks."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 1)).eval()
+    layers = nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 2 * channels, 1)
+    model = nn.Sequential(*layers).eval()
     sparsify(model, "simd_block", 0.25)
-    return pconvgen.load_model(model, example=(torch.zeros(1, 16, 10, 10),))
+    return pconvgen.load_model(model, example=(torch.zeros(1, channels, size, size),))
 
 
 def test_a_network_is_right_and_its_instructions_are_counted(farm: Farm, tmp_path: Path) -> None:
@@ -95,6 +99,28 @@ def test_tuning_uses_all_of_them(farm: Farm, tmp_path: Path) -> None:
     assert {record.unit for record in records} == {"instructions"}
     assert len({record.device["server"] for record in records}) == DEVICES
     assert len({record.device_class for record in records}) == 1
+    wait_for(farm.address, DEVICES)
+
+
+@pytest.mark.long
+def test_two_minutes_of_tuning(farm: Farm, tmp_path: Path) -> None:
+    path, seconds = tmp_path / "records.jsonl", 120
+    started = time.monotonic()
+    # By itself the tuner stops when nothing promises a gain, which is sooner.
+    tuned = tune(
+        two_layers(64, 28), get_target(TARGET), farm.device, path, Budget(seconds=seconds), strategy=Exhaustive
+    )
+    took = time.monotonic() - started
+    records = list(read_records(path))
+    assert len(records) == tuned.tuner.trials
+    assert all(record.failure is None for record in records)
+    assert {record.task for record in records} == tuned.tuner.progress.keys()
+    assert len(tuned.tuner.progress) == 2
+    by_server = Counter(record.device["server"] for record in records)
+    assert len(by_server) == DEVICES
+    assert min(by_server.values()) > len(records) / (2 * DEVICES), "none is idle"
+    assert seconds <= took < 1.25 * seconds
+    print(f"{len(records)} trials in {took:.0f} s, by server {dict(by_server)}")
     wait_for(farm.address, DEVICES)
 
 

@@ -18,8 +18,9 @@ import pytest
 from servers import Server, serving
 
 import pconvgen
-from pconvgen.devices import Model, bundle, get_device, rpc
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.devices import Model, bundle, get_device, served
+from pconvgen.devices.rpc import RpcDevice
+from pconvgen.errors import DeviceLostError, PconvgenError, UsageError
 
 pytestmark = pytest.mark.host
 
@@ -74,12 +75,22 @@ def test_nobody_listens() -> None:
 
 
 def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rpc, "WAIT_S", 2)
+    monkeypatch.setattr(served, "WAIT_S", 2)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
-        device = rpc.RpcDevice("127.0.0.1", listener.getsockname()[1], "me", timeout_s=1)
+        device = RpcDevice("127.0.0.1", listener.getsockname()[1], "me", timeout_s=1)
         assert "somebody else is using the device, or its server hangs" in str(device.available())
+
+
+def test_a_forwarded_port_with_nobody_behind_it() -> None:
+    with socket.socket() as listener:  # adb takes a connection and closes it when the phone's port is closed
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        threading.Thread(target=lambda: [listener.accept()[0].close() for _ in range(2)], daemon=True).start()
+        device = RpcDevice("127.0.0.1", listener.getsockname()[1], "me")
+        with pytest.raises(DeviceLostError, match="the connection was lost"):
+            device.facts()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +119,7 @@ def test_a_device_that_is_out_of_memory(
         path.write_bytes(struct.pack("<I", 1) + float32 + struct.pack("<Iq", rank, elements))
 
     with monkeypatch.context() as patch:
-        patch.setattr(rpc, "write_tensors", enormous)
+        patch.setattr(served, "write_tensors", enormous)
         with pytest.raises(PconvgenError, match="the device is out of memory"):
             server.device().run(model, inputs)
     assert server.device().run(model, inputs)["output"].shape == (1, 10)

@@ -18,6 +18,7 @@ from servers import serving
 
 import pconvgen
 from pconvgen.devices import Model, bundle, get_device
+from pconvgen.devices.doctor_device import device_checks
 from pconvgen.devices.tracker import Servers, servers
 from pconvgen.errors import PconvgenError, UsageError
 
@@ -72,6 +73,10 @@ def test_devices_are_handed_out_and_come_back(
             for outputs in pool.map(lambda _: device.run(model, inputs), range(12)):
                 np.testing.assert_array_equal(outputs["output"], expected)
         assert wait_for(address, 3).waiting == 0
+        (step, ask), *_ = device.steps()
+        assert (step, ask()) == ("tracker", "answers; registered: farm: 3, 3 free")
+    (check,) = device_checks(device)
+    assert (check.name, check.status, check.remedy) == ("tracker", "failure", "start one: pconvgen rpc tracker")
 
 
 def test_a_tracker_that_is_restarted(host_bundle: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.schedules import ISAS
 from pconvgen.targets.elf import machine_of, undefined_symbols
 from pconvgen.targets.host import cpu_flags, isa_of
-from pconvgen.targets.linker import find_linker, find_linkers, library_linker, link
+from pconvgen.targets.linker import NDK_VARIABLES, find_linker, find_linkers, library_linker, link
 from pconvgen.targets.presets import TARGETS, get_target
 
 ARM_NAMES = [name for name in TARGETS if name != "host"]
@@ -244,3 +244,27 @@ def test_doctor_refuses_the_ffi_that_crashes(monkeypatch: pytest.MonkeyPatch) ->
     (answer,) = [answer for answer in checks("cortex-a76") if answer.name == "apache-tvm-ffi"]
     assert answer.status == "failure"
     assert "0.1.14" in str(answer.remedy)
+
+
+def test_doctor_says_what_adb_and_the_ndk_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers() -> dict[str, tuple[str, str]]:
+        return {answer.name: (answer.status, answer.detail) for answer in checks() if answer.name in ("adb", "NDK")}
+
+    which = shutil.which
+    monkeypatch.setattr("shutil.which", lambda name: None if name == "adb" else which(name))
+    for variable in NDK_VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    assert answers() == {
+        "adb": ("warning", "adb is not installed; only --device adb:// takes it"),
+        "NDK": ("ok", "none, and none is needed"),
+    }
+    monkeypatch.setenv("ANDROID_NDK_HOME", str(tmp_path))
+    assert answers()["NDK"] == ("warning", "none where ANDROID_NDK_HOME points")
+    clang = tmp_path / "toolchains/llvm/prebuilt/linux-x86_64/bin/clang"
+    clang.parent.mkdir(parents=True)
+    clang.touch()
+    adb = tmp_path / "adb"
+    adb.write_text("#!/bin/sh\necho Android Debug Bridge version 1.0.41\n")
+    adb.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda name: str(adb) if name == "adb" else which(name))
+    assert answers() == {"adb": ("ok", "1.0.41, for phones at the USB port"), "NDK": ("ok", str(clang))}

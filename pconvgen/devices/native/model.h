@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "steady.h"
 #include "tensors.h"
 
 namespace pconvgen {
@@ -47,23 +48,21 @@ inline double SecondsSince(Clock::time_point start) {
 }
 
 constexpr double kRepeatSeconds = 0.005;  // long against the clock's resolution and a stray interrupt
-constexpr double kWarmUpSeconds = 0.05;
 constexpr size_t kMinRepeats = 10, kMostColdRepeats = 60;
+
+inline double WarmUp(const Model& model, const std::vector<ffi::Tensor>& inputs) {
+  auto started = Clock::now();
+  return UntilSteady([&] { model(inputs); }, [&] { return SecondsSince(started); });
+}
 
 // Milliseconds of one inference for each repeat, for about so many seconds.
 inline std::vector<double> Measure(const Model& model, const std::vector<ffi::Tensor>& inputs, double seconds) {
-  int calls = 0;
-  auto started = Clock::now();
-  do {
-    model(inputs);
-    ++calls;
-  } while (SecondsSince(started) < kWarmUpSeconds);
-  double estimate = SecondsSince(started) / calls;
+  double estimate = WarmUp(model, inputs);
   int number = std::max(1, static_cast<int>(std::ceil(kRepeatSeconds / estimate)));
   size_t repeats = std::max(kMinRepeats, static_cast<size_t>(std::ceil(seconds / (number * estimate))));
   std::vector<double> times;
   while (times.size() < repeats) {
-    started = Clock::now();
+    auto started = Clock::now();
     for (int call = 0; call < number; ++call) model(inputs);
     times.push_back(1e3 * SecondsSince(started) / number);
   }
@@ -81,6 +80,7 @@ inline std::vector<double> MeasureCold(const Model& model, const std::vector<ffi
   std::vector<uint64_t> others(evict / sizeof(uint64_t), 1);
   volatile uint64_t sum = 0;
   std::vector<double> times;
+  WarmUp(model, inputs);
   auto started = Clock::now();
   ffi::Any result = model(inputs);
   while (times.size() <= kMinRepeats || (SecondsSince(started) < 2 * seconds && times.size() < kMostColdRepeats)) {

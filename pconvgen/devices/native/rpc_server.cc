@@ -27,6 +27,7 @@ namespace {
 constexpr double kHandshakeSeconds = 5, kTrackerSeconds = 2;
 constexpr size_t kMostWaiting = 64;
 constexpr int kPollMilliseconds = 500;
+constexpr int kStopping[] = {SIGTERM, SIGINT, SIGHUP};
 
 volatile sig_atomic_t stopped = 0;
 
@@ -34,6 +35,7 @@ struct Options {
   std::string host = "127.0.0.1", key, tracker_host, tracker_port, address, folder = "pconvgen-sessions", counts;
   int port = 0;
   double timeout = 600;
+  bool until_eof = false;
 };
 
 // Somebody who has connected and not yet been served.
@@ -79,9 +81,9 @@ class Server {
   }
 
   void Run() {
-    idle_kib_ = Kib("/proc/self/status", "VmRSS");
+    idle_ = {Kib("/proc/self/status", "VmRSS"), Celsius()};
     std::cout << "listening on " << options_.host << ":" << port_ << ", key " << options_.key << ", memory "
-              << idle_kib_ << " KiB" << std::endl;
+              << idle_.kib << " KiB" << std::endl;
     while (!stopped) {
       if (tracker_ && !session_) Offer();
       Wait();
@@ -114,7 +116,10 @@ class Server {
       if (client.handshake.wanted() > 0) watched.push_back({client.connection, POLLIN, 0});
     }
     if (session_) watched.push_back({session_->ended, POLLIN, 0});
+    if (options_.until_eof) watched.push_back({STDIN_FILENO, POLLIN, 0});
     poll(watched.data(), watched.size(), kPollMilliseconds);
+    char ignored[256];
+    if (options_.until_eof && watched.back().revents && read(STDIN_FILENO, ignored, sizeof(ignored)) <= 0) stopped = 1;
   }
 
   void Accept() {
@@ -193,15 +198,14 @@ class Server {
     if (process == 0) {
       prctl(PR_SET_PDEATHSIG, SIGKILL);
       setpgid(0, 0);
-      signal(SIGTERM, SIG_DFL);
-      signal(SIGINT, SIG_DFL);
+      for (int number : kStopping) signal(number, SIG_DFL);
       close(ends[0]);
       close(listener_);
       for (const Client& client : clients_) close(client.connection);
       if (tracker_) tracker_->Close();
       int status = 0;
       try {
-        Serve(connection, Name(), folder, idle_kib_, options_.counts);
+        Serve(connection, Name(), folder, idle_, options_.counts);
       } catch (const std::exception& error) {
         std::cerr << error.what() << std::endl;
         status = 1;
@@ -259,7 +263,7 @@ class Server {
 
   Options options_;
   int listener_ = -1, port_ = 0, count_ = 0;
-  double idle_kib_ = 0;
+  Idle idle_;
   std::optional<Tracker> tracker_;
   std::list<Client> clients_;
   std::optional<Session> session_;
@@ -268,10 +272,10 @@ class Server {
 
 const char* kUsage =
     "usage: rpc_server --key NAME [--host ADDRESS] [--port PORT] [--tracker HOST:PORT] [--address ADDRESS]\n"
-    "                  [--folder FOLDER] [--timeout SECONDS] [--counts FILE]\n"
+    "                  [--folder FOLDER] [--timeout SECONDS] [--until eof] [--counts FILE]\n"
     "ADDRESS is 127.0.0.1 unless told otherwise; without PORT a free one is taken; --address is what clients of the\n"
-    "tracker are told; sessions that take longer than --timeout, 600 s, are ended; under emulation\n"
-    "FILE is where count_instructions.c counts.\n";
+    "tracker are told; sessions that take longer than --timeout, 600 s, are ended; with --until eof the server ends\n"
+    "with its standard input; under emulation FILE is where count_instructions.c counts.\n";
 
 std::optional<Options> Parse(int argc, char** argv) {
   Options options;
@@ -292,6 +296,8 @@ std::optional<Options> Parse(int argc, char** argv) {
       options.folder = value;
     } else if (name == "--counts") {
       options.counts = value;
+    } else if (name == "--until" && value == "eof") {
+      options.until_eof = true;
     } else if (name == "--timeout") {
       options.timeout = std::atof(value.c_str());
     } else {
@@ -313,7 +319,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   signal(SIGPIPE, SIG_IGN);
-  for (int number : {SIGTERM, SIGINT}) signal(number, [](int) { pconvgen::stopped = 1; });
+  for (int number : pconvgen::kStopping) signal(number, [](int) { pconvgen::stopped = 1; });
   try {
     pconvgen::Server(*options).Run();
   } catch (const std::exception& error) {

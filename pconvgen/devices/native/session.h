@@ -58,7 +58,8 @@ inline void KeepToCores(const std::vector<int>& cores, int threads) {
 // Runs a model on a file of inputs and writes its outputs; where `seconds` is positive, it is measured, or counted where
 // there is a file in which the emulator counts: `counts`, which then is copied to a file beside the outputs.
 inline std::string Run(const std::string& library, const std::string& inputs, const std::string& outputs, int threads,
-                       const std::string& cores, double seconds, int64_t evict, const std::string& counts) {
+                       const std::string& cores, double seconds, int64_t evict, const Idle& idle,
+                       const std::string& counts) {
   std::vector<int> chosen = ParseCores(cores);
   KeepToCores(chosen, threads);
   std::vector<int> used = chosen.empty() ? UsableCores() : chosen;
@@ -74,6 +75,9 @@ inline std::string Run(const std::string& library, const std::string& inputs, co
   }
   WriteTensors(outputs, model(tensors));
   if (seconds > 0) {
+    auto sleep = [](double seconds) { usleep(static_cast<useconds_t>(1e6 * seconds)); };
+    double waited = CoolDown(idle.celsius, [] { return Celsius(); }, sleep);
+    if (waited > 0) told.Add("cooled s", waited);
     told.Add("celsius before", Celsius());
     told.Add("times ms", evict > 0 ? MeasureCold(model, tensors, seconds, evict) : Measure(model, tensors, seconds));
     told.Add("celsius after", Celsius()).Add("mhz after", Megahertz(first));
@@ -83,7 +87,7 @@ inline std::string Run(const std::string& library, const std::string& inputs, co
 }
 
 // What a client may call, in a session with that folder.
-inline void Register(const std::string& server, const std::string& folder, double idle_kib, const std::string& counts) {
+inline void Register(const std::string& server, const std::string& folder, const Idle& idle, const std::string& counts) {
   auto path = [folder](const ffi::String& name) { return InFolder(folder, name); };
   auto set = [](const char* name, const ffi::Function& function) { ffi::Function::SetGlobal(name, function, true); };
   set("tvm.rpc.server.workpath",
@@ -93,16 +97,16 @@ inline void Register(const std::string& server, const std::string& folder, doubl
   // TVM registers this one for any path.
   set("ffi.ModuleLoadFromFile",
       ffi::Function::FromTyped([path](ffi::String name) { return ffi::Module::LoadFromFile(path(name)); }));
-  set("pconvgen.facts", ffi::Function::FromTyped([=] { return ffi::String(Facts(server, idle_kib, !counts.empty())); }));
+  set("pconvgen.facts", ffi::Function::FromTyped([=] { return ffi::String(Facts(server, idle, !counts.empty())); }));
   set("pconvgen.run",
       ffi::Function::FromTyped([=](ffi::String library, ffi::String inputs, ffi::String outputs, int threads,
                                    ffi::String cores, double seconds, int64_t evict) {
-        return ffi::String(Run(path(library), path(inputs), path(outputs), threads, cores, seconds, evict, counts));
+        return ffi::String(Run(path(library), path(inputs), path(outputs), threads, cores, seconds, evict, idle, counts));
       }));
 }
 
 // Serves a client until it leaves. The kernel's memory is left to the device: a session may not take all of it.
-inline void Serve(int socket, const std::string& server, const std::string& folder, double idle_kib,
+inline void Serve(int socket, const std::string& server, const std::string& folder, const Idle& idle,
                   const std::string& counts) {
   if (chdir(folder.c_str()) != 0) throw std::runtime_error("cannot enter " + folder);
   rlimit none{0, 0};
@@ -113,7 +117,7 @@ inline void Serve(int socket, const std::string& server, const std::string& fold
     most.rlim_cur = most.rlim_max = static_cast<rlim_t>(0.9 * free * 1024);
     setrlimit(RLIMIT_DATA, &most);
   }
-  Register(server, folder, idle_kib, counts);
+  Register(server, folder, idle, counts);
   ffi::Function::GetGlobalRequired("rpc.ServerLoop")(static_cast<int64_t>(socket));
 }
 

@@ -29,8 +29,8 @@ inline double Number(const std::string& path, double otherwise) {
   return file >> value ? value : otherwise;
 }
 
-inline std::string CorePath(int core, const std::string& name) {
-  return "/sys/devices/system/cpu/cpu" + std::to_string(core) + "/" + name;
+inline std::string CorePath(int core, const std::string& name, const std::string& sys = "/sys") {
+  return sys + "/devices/system/cpu/cpu" + std::to_string(core) + "/" + name;
 }
 
 // The cores that this process may use.
@@ -47,10 +47,10 @@ inline std::vector<int> UsableCores() {
 }
 
 // Degrees Celsius of the hottest zone that can be read, negative where none can.
-inline double Celsius() {
+inline double Celsius(const std::string& sys = "/sys") {
   double hottest = -1;
   std::error_code error;
-  for (const auto& zone : std::filesystem::directory_iterator("/sys/class/thermal", error)) {
+  for (const auto& zone : std::filesystem::directory_iterator(sys + "/class/thermal", error)) {
     if (zone.path().filename().string().rfind("thermal_zone", 0) != 0) continue;
     double value = Number((zone.path() / "temp").string(), -1);
     if (value > 1000) value /= 1000;  // most tell thousandths
@@ -60,7 +60,9 @@ inline double Celsius() {
 }
 
 // Megahertz of a core now, negative where it cannot be read.
-inline double Megahertz(int core) { return Number(CorePath(core, "cpufreq/scaling_cur_freq"), -1000) / 1000; }
+inline double Megahertz(int core, const std::string& sys = "/sys") {
+  return Number(CorePath(core, "cpufreq/scaling_cur_freq", sys), -1000) / 1000;
+}
 
 // A line of a file such as /proc/meminfo, "NAME: VALUE kB"; negative where there is none.
 inline double Kib(const std::string& path, const std::string& name) {
@@ -91,7 +93,12 @@ inline std::string Processor() {
   return hardware + (hardware.empty() || parts.empty() ? "" : " ") + parts;
 }
 
-inline std::string Facts(const std::string& server, double idle_kib, bool emulated) {
+// What a server was like before its first session.
+struct Idle {
+  double kib = 0, celsius = -1;
+};
+
+inline std::string Facts(const std::string& server, const Idle& idle, bool emulated) {
   utsname names{};
   uname(&names);
   std::vector<int> cores = UsableCores();
@@ -104,7 +111,7 @@ inline std::string Facts(const std::string& server, double idle_kib, bool emulat
   facts.Add("cores", std::vector<double>(cores.begin(), cores.end())).Add("max mhz", clocks);
   facts.Add("governor", cores.empty() ? "" : FirstLine(CorePath(cores[0], "cpufreq/scaling_governor")));
   facts.Add("celsius", Celsius()).Add("free kib", FreeMemoryKib());
-  facts.Add("page bytes", static_cast<double>(sysconf(_SC_PAGESIZE))).Add("server kib", idle_kib);
+  facts.Add("page bytes", static_cast<double>(sysconf(_SC_PAGESIZE))).Add("server kib", idle.kib);
   facts.Add("runtime", std::string(RUNTIME)).Add("emulated", emulated);
 #if defined(__ANDROID__)
   facts.Add("c library", std::string("bionic"));

@@ -22,8 +22,8 @@ constexpr size_t kAlignment = 64;  // what the kernels' aligned loads and stores
 struct AlignedMemory {
   void AllocData(DLTensor* tensor) {
     size_t bytes = ffi::GetDataSize(*tensor);
-    tensor->data = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
-    if (tensor->data == nullptr) throw std::bad_alloc();
+    // aligned_alloc is too new for some phones.
+    if (posix_memalign(&tensor->data, kAlignment, bytes + kAlignment) != 0) throw std::bad_alloc();
   }
   void FreeData(DLTensor* tensor) { std::free(tensor->data); }
 };
