@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SYSTEM_PACKAGES := qemu-user g++-aarch64-linux-gnu g++-arm-linux-gnueabihf
 
-.PHONY: setup system mca demo test test-long lint bench bench-kernels bench-networks bench-arm clean
+.PHONY: setup system mca demo test test-long lint bench bench-kernels bench-networks bench-arm bench-pruning clean
 
 setup: $(STAMP)
 
@@ -66,6 +66,9 @@ mca:
 
 bench-arm: setup system mca
 	@status=0; for part in arm arm_networks; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
+
+bench-pruning: setup
+	$(BIN)/python -m benchmarks.pruning
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info out

@@ -1,9 +1,10 @@
-"""Small networks for 8x8 images, as small as CPUs train in seconds: of the kinds that pruning papers report."""
+"""Small networks, which CPUs train in seconds, of the kinds that papers on pruning report."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -18,10 +19,10 @@ def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: i
 class SmallVgg(nn.Module):
     """Six 3x3 convolutions in three stages."""
 
-    def __init__(self, width: int = 32, classes: int = 10) -> None:
+    def __init__(self, inputs: int = 1, classes: int = 10, width: int = 24) -> None:
         super().__init__()
         widths = [width, width, 2 * width, 2 * width, 4 * width, 4 * width]
-        self.convs = nn.ModuleList(_conv(i, o) for i, o in zip([1, *widths], widths, strict=False))
+        self.convs = nn.ModuleList(_conv(i, o) for i, o in zip([inputs, *widths], widths, strict=False))
         self.head = nn.Linear(4 * width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -48,9 +49,9 @@ class Residual(nn.Module):
 class SmallResNet(nn.Module):
     """A stem and three residual blocks."""
 
-    def __init__(self, width: int = 32, classes: int = 10) -> None:
+    def __init__(self, inputs: int = 1, classes: int = 10, width: int = 24) -> None:
         super().__init__()
-        self.stem = _conv(1, width)
+        self.stem = _conv(inputs, width)
         self.blocks = nn.Sequential(
             Residual(width, width, 1), Residual(width, 2 * width, 2), Residual(2 * width, 4 * width, 2)
         )
@@ -80,9 +81,9 @@ class Inverted(nn.Module):
 class SmallMobileNet(nn.Module):
     """A stem, five inverted residuals and a 1x1 convolution."""
 
-    def __init__(self, width: int = 16, classes: int = 10) -> None:
+    def __init__(self, inputs: int = 1, classes: int = 10, width: int = 24) -> None:
         super().__init__()
-        self.stem = _conv(1, width)
+        self.stem = _conv(inputs, width)
         self.blocks = nn.Sequential(
             Inverted(width, width, 1),
             Inverted(width, 2 * width, 2),
@@ -98,4 +99,9 @@ class SmallMobileNet(nn.Module):
         return self.head(functional.relu6(self.last(x)).mean((2, 3)))
 
 
-NETWORKS: dict[str, Callable[[], nn.Module]] = {"vgg": SmallVgg, "resnet": SmallResNet, "mobilenet_v2": SmallMobileNet}
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "vgg": SmallVgg,
+    "resnet": SmallResNet,
+    "mobilenet_v2": SmallMobileNet,
+    "vgg, wider": partial(SmallVgg, width=32),
+}

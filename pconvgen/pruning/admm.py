@@ -90,7 +90,7 @@ class ADMMPruner(Pruner):
     @torch.no_grad()
     def _project(self) -> None:
         """Z becomes what of W + U fits, U becomes W + U - Z."""
-        self._plan = self._plan.with_costs(self._program)
+        self._prepare()
         moved: dict[str, list[torch.Tensor]] = {}
         for constraint in self._plan.constraints:
             weight = constraint.layer.parameter.detach()

@@ -53,12 +53,15 @@ class Latency:
     device: where layers and the network are measured, as `--device`. None measures on this machine when the target is
         this machine, and else predicts.
     model: what `pconvgen latency fit` wrote, to predict times with; None for the one that comes with pconvgen.
+    curves: a file that keeps what layers cost by density, which takes minutes to measure: read where it is there and of
+        the same layers, written where it is not.
     """
 
     target: str
     ms: float
     device: str | None = None
     model: str | Path | None = None
+    curves: str | Path | None = None
 
     def __post_init__(self) -> None:
         _check_positive("milliseconds", self.ms)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pconvgen.compiler import compile as compile_model
 from pconvgen.devices import Device, get_device
 from pconvgen.devices.units import SECONDS
-from pconvgen.errors import UsageError
+from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.experience import Experience, experience
+from pconvgen.files import check_writable, write_json
 from pconvgen.frontend import load_model
+from pconvgen.frontend.spec import last_line
 from pconvgen.latency.curve import LatencyCurve, added, curve
 from pconvgen.latency.layer_curves import LOWEST, Pruned, pruned_layer
 from pconvgen.latency.measuring import measured
@@ -52,7 +56,7 @@ def costs_of(
     PconvgenError: the network cannot be compiled or measured.
     """
     if isinstance(budget, Latency):
-        return _latency_costs(budget, constraints, program, report)
+        return _kept_costs(budget, constraints, program, report)
     dense: Callable[[Layer], float] = (lambda layer: layer.macs) if isinstance(budget, Macs) else _dense_bytes
     pruned = {constraint.name for constraint in constraints}
     fixed = sum(dense(layer) for layer in layers if layer.name not in pruned)
@@ -95,6 +99,35 @@ def measure_ms(program: Any, budget: Latency, device: Device) -> float:
         found = device.bench(model, compiled.manifest.random_inputs(0))
     assert found.median_ms is not None  # devices without a clock were refused
     return found.median_ms
+
+
+def _kept_costs(
+    budget: Latency, constraints: Sequence[Constraint], program: Any, report: Callable[[str], None]
+) -> Costs:
+    """The costs in the file that keeps them, which is written where it is not there."""
+    if budget.curves is None:
+        return _latency_costs(budget, constraints, program, report)
+    path = Path(budget.curves)
+    layers = {c.name: [c.structure, list(c.layer.shape), c.fixed] for c in constraints}
+    about = {"target": budget.target, "device": budget.device, "layers": layers}
+    if not path.exists():
+        check_writable(path)
+        found = _latency_costs(budget, constraints, program, report)
+        write_json(path, {"about": about, "costs": found.to_json()})
+        return found
+    try:
+        data = json.loads(path.read_text())
+        known, found = data["about"], Costs.from_json(data["costs"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PconvgenError("this file keeps no curves", file=path, found=last_line(error)) from error
+    if known != about:
+        raise UsageError(
+            "these curves are of other layers, or of another target",
+            file=path,
+            found=", ".join(name for name in about if known.get(name) != about[name]),
+            remedy="remove the file, or name another one",
+        )
+    return replace(found, budget=budget.ms)
 
 
 def _latency_costs(

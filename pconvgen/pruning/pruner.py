@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pconvgen.errors import UsageError
+from pconvgen.errors import PconvgenWarning, UsageError
 from pconvgen.frontend import torch_weights
 from pconvgen.pruning.allocation import Costs
 from pconvgen.pruning.budget import Budget, Density, Latency
@@ -21,17 +22,14 @@ from pconvgen.pruning.guard import Guard
 from pconvgen.pruning.layers import exported, layers_of, unwrapped
 from pconvgen.pruning.log import Callback, StepLog
 from pconvgen.pruning.masks import Masks
+from pconvgen.pruning.meet import meet
 from pconvgen.pruning.plan import Request, plan
 from pconvgen.sparsify import PrunedLayer
 from pconvgen.sparsity import Units, Weight, density
 from pconvgen.sparsity.units import check_density
 
-ROUNDS = 6
-"""Times that a pruned network is measured to meet a budget, at most."""
-ON_BUDGET = (0.97, 1.0)
-"""Shares of the budget between which a measured network is left as it is."""
-
-
+CALIBRATIONS = 2
+"""Times that a network is measured, pruned by magnitude, to know what it takes beside its layers."""
 TINY = 1e-30
 """Stands for the norm of a weight that is zero."""
 
@@ -86,6 +84,7 @@ class Pruner:
         request = Request(structure, include, exclude, densities or {}, patterns)
         self._plan = plan(layers, self._program, request, budget, self._source)
         self._guard = Guard(self.model, [constraint.layer for constraint in self._plan.constraints])
+        self._device = device_of(budget) if isinstance(budget, Latency) else None
         self._epoch: int | None = None
         self._densities: dict[str, float] = {}
         self._masks: Masks | None = None
@@ -110,7 +109,7 @@ class Pruner:
         """To be called after each epoch. Raises what `penalty` does, and what the budget's costs raise."""
         self._check()
         if not self._hard:
-            self._plan = self._plan.with_costs(self._program)
+            self._prepare()
             details = self._update(epoch)
         else:
             details = {}
@@ -126,17 +125,20 @@ class Pruner:
     def harden(self) -> None:
         """Prunes; from now on what is pruned stays zero, whatever an optimizer does.
 
-        A budget of milliseconds that is measured is met by measuring the pruned network, ROUNDS times at most. Raises
-        what `step` does.
+        A budget of milliseconds that is measured is met by measuring the pruned network, some times. Raises what `step`
+        does; a network that takes longer in spite of all is warned of.
         """
         self._check()
         if self._hard:
             return
-        self._plan = self._plan.with_costs(self._program)
-        whole = {c.name: c.layer.parameter.detach().clone() for c in self._plan.constraints}
-        self._prune()
-        if isinstance(self._plan.budget, Latency):
-            self._meet(self._plan.budget, whole)
+        self._prepare()
+        units = self._units()
+        if self._device is not None:
+            self._meet(units)
+        self._densities = self._plan.densities(units)
+        self._hold(
+            {c.name: c.layer.tensor(units[c.name].mask(self._densities[c.name])) for c in self._plan.constraints}
+        )
         self._hard, self._last_penalty = True, None
         self._guard.keep(self._epoch)
 
@@ -245,35 +247,59 @@ class Pruner:
         """What there is to keep or drop, of the model's weights or of others."""
         return {c.name: c.units(None if weights is None else weights[c.name]) for c in self._plan.constraints}
 
-    def _prune(self) -> None:
-        """Sets to zero what is not among the densities that the budget pays for."""
+    def _prepare(self) -> None:
+        """Sees to it that costs are known, and fit the network where it can be measured."""
+        if self._plan.costs is not None or isinstance(self._plan.budget, Density):
+            return
+        self._plan = self._plan.with_costs(self._program)
         units = self._units()
-        self._densities = self._plan.densities(units)
-        self._hold(
-            {c.name: c.layer.tensor(units[c.name].mask(self._densities[c.name])) for c in self._plan.constraints}
-        )
+        for _ in range(CALIBRATIONS if self._device is not None else 0):
+            self._measure(self._plan.densities(units), units)
+
+    def _measure(self, densities: Mapping[str, float], units: Mapping[str, Units]) -> float:
+        """Milliseconds of the network pruned to these densities; costs are scaled to that. The model stays as it is."""
+        assert self._device is not None
+        assert self._plan.costs is not None
+        assert isinstance(self._plan.budget, Latency)
+        whole = [(c.layer.parameter, c.layer.parameter.detach().clone()) for c in self._plan.constraints]
+        # By .data, which autograd does not watch: a graph that holds these weights may wait for its backward pass, and
+        # finds them as they were.
+        try:
+            for constraint in self._plan.constraints:
+                mask = constraint.layer.tensor(units[constraint.name].mask(densities[constraint.name]))
+                constraint.layer.parameter.data.masked_fill_(~mask, 0.0)
+            found = measure_ms(exported(self.model, self._inputs), self._plan.budget, self._device)
+        finally:
+            for parameter, values in whole:
+                parameter.data.copy_(values)
+        self._plan = replace(self._plan, costs=self._plan.costs.measured(densities, found))
+        return found
+
+    def _meet(self, units: Mapping[str, Units]) -> None:
+        """Scales costs so that the densities that the budget pays for are such that the network takes what it may."""
+        start = self._plan
+        assert start.costs is not None
+        costs, budget = start.costs, start.costs.budget
+
+        def attempt(goal: float) -> float:
+            plan = replace(start, costs=replace(costs, budget=goal))
+            return self._measure(plan.densities(units), units)
+
+        goal, found = meet(budget, attempt)
+        if found > budget:
+            warnings.warn(
+                f"{self._source}: the pruned network takes {found:.4g} ms, the budget is {budget:.4g} ms",
+                PconvgenWarning,
+                stacklevel=3,
+            )
+        # What the budget pays for is now what the goal paid for.
+        self._plan = replace(start, costs=replace(costs, scale=costs.scale * budget / goal))
 
     def _hold(self, masks: Mapping[str, torch.Tensor] | None) -> None:
         if self._masks is not None:
             self._masks.release()
         weights = {c.name: c.layer.parameter for c in self._plan.constraints}
         self._masks = None if masks is None else Masks({name: (weights[name], mask) for name, mask in masks.items()})
-
-    def _meet(self, budget: Latency, whole: Mapping[str, torch.Tensor]) -> None:
-        """Measures the pruned network and prunes it anew, until it takes what it may."""
-        device = device_of(budget)
-        if device is None:
-            return
-        for _ in range(ROUNDS):
-            found = measure_ms(exported(self.model, self._inputs), budget, device)
-            assert self._plan.costs is not None
-            self._plan = replace(self._plan, costs=self._plan.costs.measured(self._densities, found))
-            if ON_BUDGET[0] <= found / budget.ms <= ON_BUDGET[1]:
-                return
-            with torch.no_grad():
-                for constraint in self._plan.constraints:
-                    constraint.layer.parameter.copy_(whole[constraint.name])
-            self._prune()
 
     def _check(self) -> None:
         self._guard.check_same()
