@@ -30,8 +30,8 @@ from pconvgen.report.console import output, progress
 
 RESULTS = Path(__file__).parent / "results" / "pruning.json"
 PLOT = RESULTS.with_suffix(".png")
-RECIPE = Recipe()
-LATENCY_RECIPE = Recipe(dense=20, prune=12, tune=8)
+RECIPE = Recipe(dense=24, prune=12, tune=10)
+LATENCY_RECIPE = Recipe(dense=16, prune=10, tune=8)
 TRAINED = ("vgg", "resnet", "mobilenet_v2")
 LOSS = {0.25: 0.5, 0.125: 1.0}
 """Points that accuracy may be below that of the dense network, by density."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,19 @@ from benchmarks.datasets import Folders, Images
 from benchmarks.pruning_accuracy import RHO
 from benchmarks.pruning_train import Recipe, accuracy, dense, example, pruned
 from pconvgen.devices import get_device
-from pconvgen.pruning import ADMMPruner, Budget, Density, Latency, OneShotPruner
+from pconvgen.latency.layer_curves import LOWEST
+from pconvgen.pruning import ADMMPruner, Density, Latency, OneShotPruner, Pruner
 from pconvgen.pruning.costs import measure_ms
 from pconvgen.pruning.layers import exported
+from pconvgen.pruning.plan import Plan
+from pconvgen.sparsity import Units
 
 NETWORK, STRUCTURE = "vgg, wider", "simd_block"
 SHARES = (0.5, 0.35, 0.25)
 """Budgets, of what the dense network takes."""
 WAYS = ("dense", "ALCS", "uniform", "filter")
 STEPS = 7
-"""Measurements to find the density that takes as long as a budget allows."""
+"""Measurements to find the density of filters that takes as long as a budget allows."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,29 @@ def measured(model: nn.Module, data: Images | Folders) -> float:
     return measure_ms(exported(model, example(data)), Latency("host", 1.0), get_device("local"))
 
 
+class Uniform(Plan):
+    """A plan with one density for all layers: the largest that its budget pays for."""
+
+    def densities(self, units: Mapping[str, Units]) -> dict[str, float]:
+        assert self.costs is not None
+        low, high = LOWEST, 1.0
+        for _ in range(20):
+            middle = (low * high) ** 0.5
+            found = {name: min(middle, unit.share) for name, unit in units.items()}
+            low, high = (middle, high) if self.costs.total(found) <= self.costs.budget else (low, middle)
+        return {name: min(low, unit.share) for name, unit in units.items()}
+
+
+class UniformPruner(ADMMPruner):
+    """ADMM with one density for all layers, against a budget of milliseconds, which it meets as others do."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._plan = Uniform(**vars(self._plan))
+
+
 def density_for(start: nn.Module, data: Images | Folders, structure: str, ms: float) -> float:
-    """The density of all layers with which a network takes that long, found by bisection."""
+    """The density of all layers with which a network takes that long, pruned by magnitude, found by bisection."""
     low, high = 0.02, 1.0
     for _ in range(STEPS):
         middle = (low * high) ** 0.5
@@ -71,7 +95,7 @@ def outcomes(
     load: Callable[[int], Images | Folders], seeds: int, recipe: Recipe, curves: Path, report: Callable[[str], None]
 ) -> Iterator[Outcome]:
     """The dense network of each seed, and for each budget one pruned in each way."""
-    densities: dict[tuple[str, float], float] = {}
+    densities: dict[float, float] = {}
     for seed in range(seeds):
         data = load(seed)
         report(f"seed {seed}: dense")
@@ -81,18 +105,17 @@ def outcomes(
         for share in SHARES:
             report(f"seed {seed}: {share} of the time of the dense network")
             ms = share * whole
-            make = partial(_admm, data=data, structure=STRUCTURE, budget=Latency("host", ms, curves=curves))
-            model, _, found = pruned(start, data, seed, recipe, make)
-            taken = measured(model, data)
-            yield Outcome("ALCS", seed, ms, taken, found)
-            for way, structure in (("uniform", STRUCTURE), ("filter", "filter")):
-                # At the latency that ALCS has reached, which is the comparison; once, as seeds hardly differ in it.
-                if (way, share) not in densities:
-                    densities[way, share] = density_for(start, data, structure, taken)
-                make = partial(_admm, data=data, structure=structure, budget=Density(densities[way, share]))
-                model, _, found = pruned(start, data, seed, recipe, make)
+            if share not in densities:  # once, as seeds hardly differ in it
+                densities[share] = density_for(start, data, "filter", ms)
+            budget = Latency("host", ms, curves=curves)
+            for way, make in (
+                ("ALCS", partial(ADMMPruner, structure=STRUCTURE, budget=budget, rho=RHO)),
+                ("uniform", partial(UniformPruner, structure=STRUCTURE, budget=budget, rho=RHO)),
+                ("filter", partial(ADMMPruner, structure="filter", budget=Density(densities[share]), rho=RHO)),
+            ):
+                model, _, found = pruned(start, data, seed, recipe, partial(_made, make, data))
                 yield Outcome(way, seed, ms, measured(model, data), found)
 
 
-def _admm(model: nn.Module, data: Images | Folders, structure: str, budget: Budget) -> ADMMPruner:
-    return ADMMPruner(model, example(data), structure, budget, rho=RHO)
+def _made(make: Callable[..., Pruner], data: Images | Folders, model: nn.Module) -> Pruner:
+    return make(model, example(data))
