@@ -24,6 +24,7 @@ import pconvgen
 from benchmarks.networks import resnet50
 from pconvgen.compiler import CompiledModel
 from pconvgen.devices import get_device
+from pconvgen.pruning import Density, OneShotPruner
 from pconvgen.report.layers import layer_table, summary
 from pconvgen.sparsify import sparsify
 
@@ -53,8 +54,7 @@ class DigitNet(nn.Module):
 
 
 def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: int, text: str, rate: float) -> None:
-    """Trains in place; weights that are zero at the start stay zero."""
-    masks = [(weight, (weight != 0).float()) for weight in model.parameters() if weight.ndim > 1]
+    """Trains in place."""
     optimizer = torch.optim.Adam(model.parameters(), rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     model.train()
@@ -63,9 +63,6 @@ def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, epochs: 
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(images[index]), labels[index]).backward()
             optimizer.step()
-            with torch.no_grad():
-                for weight, mask in masks:
-                    weight.mul_(mask)
         schedule.step()
     model.eval()
 
@@ -85,7 +82,8 @@ def digits() -> None:
     train(model, train_x, train_y, EPOCHS, "training", 2e-3)
     with torch.no_grad():
         before = accuracy(model(test_x).numpy(), test_y)
-    sparsify(model, "pattern", DENSITY)
+    pruner = OneShotPruner(model, (test_x[:1],), "pattern", Density(DENSITY))
+    pruner.harden()
     train(model, train_x, train_y, FINE_TUNING, "fine-tuning the pruned network", 1e-3)
     with torch.no_grad():
         scores = model(test_x).numpy()

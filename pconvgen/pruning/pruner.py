@@ -24,6 +24,7 @@ from pconvgen.pruning.log import Callback, StepLog
 from pconvgen.pruning.masks import Masks
 from pconvgen.pruning.meet import meet
 from pconvgen.pruning.plan import Request, plan
+from pconvgen.pruning.ranks import on_first_rank
 from pconvgen.sparsify import PrunedLayer
 from pconvgen.sparsity import Units, Weight, density
 from pconvgen.sparsity.units import check_density
@@ -134,7 +135,7 @@ class Pruner:
         self._prepare()
         units = self._units()
         if self._device is not None:
-            self._meet(units)
+            self._plan = replace(self._plan, costs=on_first_rank(lambda: self._met(units)))
         self._densities = self._plan.densities(units)
         self._hold(
             {c.name: c.layer.tensor(units[c.name].mask(self._densities[c.name])) for c in self._plan.constraints}
@@ -251,10 +252,15 @@ class Pruner:
         """Sees to it that costs are known, and fit the network where it can be measured."""
         if self._plan.costs is not None or isinstance(self._plan.budget, Density):
             return
-        self._plan = self._plan.with_costs(self._program)
-        units = self._units()
-        for _ in range(CALIBRATIONS if self._device is not None else 0):
-            self._measure(self._plan.densities(units), units)
+
+        def costs() -> Costs | None:
+            self._plan = self._plan.with_costs(self._program)
+            units = self._units()
+            for _ in range(CALIBRATIONS if self._device is not None else 0):
+                self._measure(self._plan.densities(units), units)
+            return self._plan.costs
+
+        self._plan = replace(self._plan, costs=on_first_rank(costs))
 
     def _measure(self, densities: Mapping[str, float], units: Mapping[str, Units]) -> float:
         """Milliseconds of the network pruned to these densities; costs are scaled to that. The model stays as it is."""
@@ -275,8 +281,8 @@ class Pruner:
         self._plan = replace(self._plan, costs=self._plan.costs.measured(densities, found))
         return found
 
-    def _meet(self, units: Mapping[str, Units]) -> None:
-        """Scales costs so that the densities that the budget pays for are such that the network takes what it may."""
+    def _met(self, units: Mapping[str, Units]) -> Costs:
+        """Costs, scaled so that the network takes what it may with the densities that the budget pays for."""
         start = self._plan
         assert start.costs is not None
         costs, budget = start.costs, start.costs.budget
@@ -290,10 +296,10 @@ class Pruner:
             warnings.warn(
                 f"{self._source}: the pruned network takes {found:.4g} ms, the budget is {budget:.4g} ms",
                 PconvgenWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
         # What the budget pays for is now what the goal paid for.
-        self._plan = replace(start, costs=replace(costs, scale=costs.scale * budget / goal))
+        return replace(costs, scale=costs.scale * budget / goal)
 
     def _hold(self, masks: Mapping[str, torch.Tensor] | None) -> None:
         if self._masks is not None:
