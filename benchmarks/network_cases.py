@@ -14,7 +14,7 @@ from torch import nn
 from benchmarks.networks import NETWORKS, randomize
 from pconvgen.frontend.torch_weights import module_layers
 from pconvgen.sparsify import sparsify
-from pconvgen.sparsity import STRUCTURES, density
+from pconvgen.sparsity import density, project
 
 OPSET = 13
 """What all engines read; DeepSparse knows no newer one."""
@@ -80,13 +80,13 @@ class Case:
 
     def unstructured(self, variant: Variant) -> nn.Module:
         """The same with as many weights in each layer as `pruned` has, the largest ones wherever they are."""
-        model, project = self.build(), STRUCTURES["unstructured"].project
+        model = self.build()
         for layer, pruned in zip(module_layers(model), module_layers(self.pruned(variant)), strict=True):
             assert layer.weight is not None
             assert pruned.weight is not None
             kept = density(pruned.weight)
             if kept < 1:
-                layer.store(project(layer.weight, kept, groups=layer.groups))
+                layer.store(project("unstructured", layer.weight, kept, groups=layer.groups))
         return model
 
     def image(self) -> torch.Tensor:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import invoker
+from commands import invoker, listen_to_interrupts
 from small import SHAPE, small
 
 import pconvgen
@@ -121,7 +121,9 @@ def model(compiled: pconvgen.CompiledModel, tmp_path_factory: pytest.TempPathFac
 
 def bench(library: Path, device: str = "adb://") -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "pconvgen", "bench", str(library), "--device", device]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=listen_to_interrupts
+    )
 
 
 def test_bench_pushes_once_and_leaves_nothing_behind(phone: FakePhone, model: Model) -> None:

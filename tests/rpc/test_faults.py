@@ -128,7 +128,7 @@ def test_a_device_that_is_out_of_memory(
 def test_a_server_that_is_killed(host_bundle: Path, tmp_path: Path, bad: Callable[[str], Model]) -> None:
     with serving([host_bundle / bundle.START], tmp_path / "sessions") as running:
         device = running.device()
-        killer = threading.Timer(1.5, lambda: os.kill(running.process.pid, signal.SIGKILL))
+        killer = threading.Timer(5, lambda: os.kill(running.process.pid, signal.SIGKILL))
         killer.start()
         with pytest.raises(PconvgenError, match=r"running the model failed \(found the connection was lost"):
             device.run(bad("sleep(20);"), {})
