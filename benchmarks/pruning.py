@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
@@ -73,8 +74,8 @@ def main(
         RESULTS,
         {
             "data": data,
-            "accuracy": [row.to_json() for row in trained],
-            "latency": [row.to_json() for row in timed],
+            "accuracy": [asdict(row) for row in trained],
+            "latency": [asdict(row) for row in timed],
             "projection_s": speeds,
             "minutes": minutes,
         },

@@ -113,8 +113,11 @@ class ADMMPruner(Pruner):
 
     def _load_own(self, state: Mapping[str, Any]) -> None:
         self._current_rho = state["rho"]
-        self._duals = {name: [dual.clone() for dual in mine] for name, mine in state["duals"].items()}
-        self._goals = {name: [goal.clone() for goal in mine] for name, mine in state["goals"].items()}
+        self._duals, self._goals = {}, {}
+        for constraint in self._plan.constraints if state["goals"] else ():
+            weight, name = constraint.layer.parameter, constraint.name
+            for mine, kept in ((self._duals, state["duals"]), (self._goals, state["goals"])):
+                mine[name] = [tensor.to(weight.device, copy=True) for tensor in kept[name]]
 
 
 def _sets(constraint: Constraint) -> int:

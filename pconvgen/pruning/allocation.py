@@ -51,7 +51,7 @@ class Costs:
 
     def total(self, densities: Mapping[str, float]) -> float:
         """What the network costs with these densities."""
-        return self.scale * (self.fixed + sum(self.curves[name].at(share) for name, share in densities.items()))
+        return self.scale * (self.fixed + sum(curve.at(densities[name]) for name, curve in self.curves.items()))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

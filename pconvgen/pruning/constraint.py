@@ -6,11 +6,13 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pconvgen.errors import UsageError
+from pconvgen.latency.layer_curves import LOWEST
 from pconvgen.passes.sites import Site
 from pconvgen.pruning.layers import Layer
 from pconvgen.sparsify import fitting
@@ -50,10 +52,15 @@ class Constraint:
         weight = self.layer.weight() if weight is None else weight
         return STRUCTURES[self.structure].units(weight, groups=self.layer.groups, **self.params)
 
-    @property
+    @cached_property
     def highest(self) -> float:
-        """The largest density that the structure has: less than 1 for patterns and N:M."""
-        return self.units().share
+        """The largest density: that of the structure, less than 1 for patterns, or the one that is settled."""
+        return self.units().share if self.fixed is None else self.fixed
+
+    @property
+    def lowest(self) -> float:
+        """The smallest density that a budget may leave it."""
+        return min(LOWEST, self.highest) if self.fixed is None else self.fixed
 
 
 def as_computed(constraint: Constraint, site: Site) -> tuple[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from pconvgen.files import check_writable, write_json
 from pconvgen.frontend import load_model
 from pconvgen.frontend.spec import last_line
 from pconvgen.latency.curve import LatencyCurve, added, curve
-from pconvgen.latency.layer_curves import LOWEST, Pruned, pruned_layer
+from pconvgen.latency.layer_curves import Pruned, pruned_layer
 from pconvgen.latency.measuring import measured
 from pconvgen.pruning.allocation import Costs
 from pconvgen.pruning.budget import Latency, Macs, Size
@@ -68,7 +68,7 @@ def costs_of(
         full = dense(constraint.layer)
         if isinstance(budget, Size):
             full *= _with_indices(constraint)
-        low, high = (LOWEST, constraint.highest) if constraint.fixed is None else (constraint.fixed, constraint.fixed)
+        low, high = constraint.lowest, constraint.highest
         curves[constraint.name] = LatencyCurve((low, high), (low * full, high * full))
     if isinstance(budget, Macs):
         return Costs(budget.count, "multiply-accumulates", fixed, curves)
@@ -111,8 +111,10 @@ def _kept_costs(
     if budget.curves is None:
         return _latency_costs(budget, constraints, program, report)
     path = Path(budget.curves)
-    layers = {c.name: [c.structure, list(c.layer.shape), c.fixed] for c in constraints}
-    about = {"target": budget.target, "device": budget.device, "layers": layers}
+    # Multiply-accumulates tell layers of the same shape apart that see images of another size.
+    layers = {c.name: [c.structure, list(c.layer.shape), c.layer.macs, c.fixed] for c in constraints}
+    model = None if budget.model is None else str(budget.model)
+    about = {"target": budget.target, "device": budget.device, "model": model, "layers": layers}
     if not path.exists():
         check_writable(path)
         found = _latency_costs(budget, constraints, program, report)
@@ -191,12 +193,11 @@ def _curves(
                 continue
             first = mine[0]
             structure, params = as_computed(first, task.layer.site)
-            ends = (LOWEST, first.highest) if first.fixed is None else (first.fixed, first.fixed)
 
             def at(density: float, task: Task = task, structure: str = structure, params: Any = params) -> float:
                 return 1e3 * cost(pruned_layer(task, structure, params, density, known))
 
-            made = curve(at, *ends)
+            made = curve(at, first.lowest, first.highest)
             for constraint in mine:
                 if constraint is not None:
                     found[constraint.name].append(made)

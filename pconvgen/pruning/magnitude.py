@@ -55,8 +55,7 @@ class OneShotPruner(Pruner):
 class IterativePruner(OneShotPruner):
     """Prunes a little more after each epoch (Zhu and Gupta, arXiv 1710.01878): fast at first, slowly at the end.
 
-    What is pruned stays zero until the next step, in which it may come back if it is worth more than something else:
-    it is not, unless the budget moves weights between layers.
+    What is pruned stays zero.
 
     Parameters
     ----------

@@ -59,8 +59,7 @@ class Plan:
         ----------
         program: the network, an ExportedProgram.
         """
-        if self.costs is not None or isinstance(self.budget, Density):
-            return self
+        assert not isinstance(self.budget, Density)
         with progress("looking at what layers cost") as report:
             return replace(self, costs=costs_of(self.budget, self.constraints, self.layers, program, report))
 
@@ -73,17 +72,15 @@ class Plan:
             share = self.budget.share
             return {c.name: min(share, units[c.name].share) if c.fixed is None else c.fixed for c in self.constraints}
         assert self.costs is not None
-        values = {}
+        values, free = {}, {}
         for constraint in self.constraints:
-            mine = units[constraint.name]
-            if constraint.name not in self.costs.curves:  # the compiler computes it in no layer of its own
+            name, mine = constraint.name, units[constraint.name]
+            if name not in self.costs.curves:  # the compiler has no kernel for it: fewer weights would save nothing
+                free[name] = mine.share if constraint.fixed is None else constraint.fixed
                 continue
-            if constraint.fixed is None:
-                found = levels(self.costs.curves[constraint.name])
-            else:
-                found = np.array([constraint.fixed])
-            values[constraint.name] = (found, value(mine, found))
-        return allocate(self.costs, values)
+            found = levels(self.costs.curves[name]) if constraint.fixed is None else np.array([constraint.fixed])
+            values[name] = (found, value(mine, found))
+        return allocate(self.costs, values) | free
 
 
 def plan(layers: tuple[Layer, ...], program: Any, request: Request, budget: Budget, source: str) -> Plan:

@@ -305,7 +305,11 @@ class Pruner:
         if self._masks is not None:
             self._masks.release()
         weights = {c.name: c.layer.parameter for c in self._plan.constraints}
-        self._masks = None if masks is None else Masks({name: (weights[name], mask) for name, mask in masks.items()})
+        self._masks = (
+            None
+            if masks is None
+            else Masks({name: (weights[name], mask.to(weights[name].device)) for name, mask in masks.items()})
+        )
 
     def _check(self) -> None:
         self._guard.check_same()

@@ -62,5 +62,6 @@ class ReweightedPruner(Pruner):
         return {"factors": self._factors, "small": dict(self._small)}
 
     def _load_own(self, state: Mapping[str, Any]) -> None:
-        self._factors = {name: factors.clone() for name, factors in state["factors"].items()}
+        weights = {c.name: c.layer.parameter for c in self._plan.constraints}
+        self._factors = {name: found.to(weights[name].device, copy=True) for name, found in state["factors"].items()}
         self._small = dict(state["small"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def test_what_is_promised_is_kept(trained, timed):
     ],
 )
 def test_accuracies_that_are_too_low_are_told(trained, timed, field, value, text):
-    worse = [Trained(**{**row.to_json(), field: value}) for row in trained]
+    worse = [replace(row, **{field: value}) for row in trained]
     assert any(text in missed for missed in promises(worse, timed, {}))
 
 

@@ -14,6 +14,7 @@ import pconvgen
 from pconvgen.pruning import ADMMPruner, Density, Latency, OneShotPruner
 from pconvgen.pruning.costs import device_of, measure_ms
 from pconvgen.pruning.layers import exported
+from pconvgen.pruning.pruner import CALIBRATIONS
 from pconvgen.sparsity import candidates, smallest
 from tests.pruning.models import inputs, mixed, train
 from tests.zoo import ZOO
@@ -104,22 +105,25 @@ class Stack(nn.Module):
         return self.convs(x).mean((2, 3))
 
 
-def test_a_measured_budget_is_met_by_measuring():
+def test_a_measured_budget_is_met_by_measuring(monkeypatch):
     torch.manual_seed(0)
     model, example = Stack(), (torch.randn(1, 3, 28, 28),)
-    generous = Latency("host", 1000.0)
-    device = device_of(generous)
+    device = device_of(Latency("host", 1.0))
     assert device is not None
-    dense = measure_ms(exported(model, example), generous, device)
+    dense = measure_ms(exported(model, example), Latency("host", 1.0), device)
     # Generous, because other tests run beside it: the floor must not rise above it.
-    budget = Latency("host", 0.9 * dense)
+    budget, taken = Latency("host", 0.9 * dense), []
+
+    def recorded(*args):
+        taken.append(measure_ms(*args))
+        return taken[-1]
+
+    monkeypatch.setattr("pconvgen.pruning.pruner.measure_ms", recorded)
     pruner = OneShotPruner(model, example, "simd_block", budget)
     pruner.harden()
-    costs, log = pruner.state_dict()["costs"], pruner.step(0)
-    assert log.cost is not None
-    assert costs["scale"] != 1.0, "the network was measured"
-    # The machine may be busy: what is asserted is that the last measurement was on budget or that rounds ended.
-    assert 0.3 < log.cost / budget.ms < 3
+    assert len(taken) > CALIBRATIONS, "the network was measured, before and when it was pruned"
+    within = [ms for ms in taken[CALIBRATIONS:] if ms <= budget.ms]
+    assert within or taken[-1] < 3 * budget.ms, "on budget, unless the machine is busy"
     assert {row.density for row in pruner.report() if row.structure == "simd_block"} != {1.0}
 
 

@@ -105,3 +105,27 @@ def test_a_network_that_is_slower_than_its_budget_is_warned_of(monkeypatch, aske
     monkeypatch.setattr("pconvgen.pruning.pruner.measure_ms", lambda program, budget, device: 6.0 + asked[0] / 1e3)
     with pytest.warns(PconvgenWarning, match=r"Mixed: the pruned network takes 6.005 ms, the budget is 5 ms"):
         prune(None, 5.0)
+
+
+def test_curves_of_images_of_another_size_are_refused(tmp_path, asked):
+    path = tmp_path / "curves.json"
+    prune(path, 5.0)
+    small = (torch.zeros(2, 3, 4, 4),)
+    with pytest.raises(UsageError, match="these curves are of other layers"):
+        OneShotPruner(mixed(), small, "simd_block", Latency("host", 5.0, curves=path)).harden()
+
+
+def test_layers_that_cost_nothing_keep_all_their_weights(monkeypatch):
+    def measure(budget, constraints, program, report):
+        found = {c.name: LatencyCurve((0.05, 1.0), (0.5, 10.0)) for c in constraints if c.name != "wide"}
+        return Costs(budget.ms, "ms", 0.0, found)
+
+    monkeypatch.setattr(costs, "_latency_costs", measure)
+    monkeypatch.setattr("pconvgen.pruning.pruner.device_of", lambda budget: None)
+    model = mixed()
+    pruner = ADMMPruner(model, (inputs(),), "simd_block", Latency("host", 20.0))
+    train(model, pruner, 1)
+    pruner.harden()
+    assert torch.count_nonzero(model.wide.weight) == model.wide.weight.numel()
+    assert 0 < pruner.step(1).cost <= 20.0
+    assert float((model.block.weight != 0).float().mean()) < 1

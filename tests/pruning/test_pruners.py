@@ -35,6 +35,17 @@ def pruned(structure="pattern", budget=QUARTER, kind="admm", epochs=2, **options
     return model, pruner
 
 
+def follow_the_penalty(model, pruner, epochs, *, steps):
+    """Training without a loss of its own."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for epoch in range(epochs):
+        for _ in range(steps):
+            pruner.penalty().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        pruner.step(epoch)
+
+
 def zeros(model):
     return {name: (value == 0).numpy() for name, value in model.named_parameters() if value.dim() > 1}
 
@@ -88,13 +99,7 @@ def test_admm_draws_weights_to_what_is_left_of_them():
     pruner = ADMMPruner(model, (inputs(),), "simd_block", Density(0.25), rho=Rho(1.0, 1.5, 10.0))
     logs = []
     pruner._callbacks = (logs.append,)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    for epoch in range(12):
-        for _ in range(10):
-            pruner.penalty().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        pruner.step(epoch)
+    follow_the_penalty(model, pruner, 12, steps=10)
     assert [round(log.details["rho"], 3) for log in logs[:4]] == [1.0, 1.5, 2.25, 3.375]
     assert max(log.details["rho"] for log in logs) == 10.0
     first, last = max(logs[0].distance.values()), max(logs[-1].distance.values())
@@ -256,14 +261,8 @@ def test_a_budget_of_bytes_is_kept_with_indices():
 def test_reweighting_makes_small_units_smaller_and_leaves_large_ones():
     model = mixed()
     pruner = ReweightedPruner(model, (inputs(),), "block_punched", Density(0.25))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     before = pruner._units()["wide"].norms
-    for epoch in range(5):
-        for _ in range(20):
-            pruner.penalty().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        pruner.step(epoch)
+    follow_the_penalty(model, pruner, 5, steps=20)
     ratio = pruner._units()["wide"].norms / before
     small, large = before < np.quantile(before, 0.2), before > np.quantile(before, 0.8)
     assert ratio[small].mean() < 0.8 * ratio[large].mean()
