@@ -20,7 +20,7 @@ class Masks:
 
     Parameters
     ----------
-    masks: layer -> its weight, and a bool tensor of its shape on its device.
+    masks: layer -> its weight, and a bool tensor of its shape.
     """
 
     def __init__(self, masks: Mapping[str, tuple[nn.Parameter, torch.Tensor]]) -> None:

@@ -91,6 +91,7 @@ class Pruner:
         self._masks: Masks | None = None
         self._hard = False
         self._last_penalty: torch.Tensor | None = None
+        self._devices = self._where()
 
     def penalty(self) -> torch.Tensor:
         """What is added to the loss, a scalar; zero once the model is pruned.
@@ -102,6 +103,7 @@ class Pruner:
         if self._last_penalty is not None and not torch.isfinite(self._last_penalty):
             self._guard.refuse()
         self._guard.check_same()
+        self._follow()
         found = self._plan.constraints[0].layer.parameter.new_zeros(()) if self._hard else self._penalty()
         self._last_penalty = found.detach()
         return found
@@ -231,7 +233,7 @@ class Pruner:
         return {}
 
     def _load_own(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `_own_state`."""
+        """The inverse of `_own_state`; tensors go to the devices of their weights."""
 
     def _distances(self) -> dict[str, float]:
         """Layer -> how far its weight is from being pruned, by its norm."""
@@ -305,15 +307,21 @@ class Pruner:
         if self._masks is not None:
             self._masks.release()
         weights = {c.name: c.layer.parameter for c in self._plan.constraints}
-        self._masks = (
-            None
-            if masks is None
-            else Masks({name: (weights[name], mask.to(weights[name].device)) for name, mask in masks.items()})
-        )
+        self._masks = None if masks is None else Masks({name: (weights[name], mask) for name, mask in masks.items()})
 
     def _check(self) -> None:
         self._guard.check_same()
         self._guard.check_finite()
+        self._follow()
+
+    def _where(self) -> list[torch.device]:
+        return [constraint.layer.parameter.device for constraint in self._plan.constraints]
+
+    def _follow(self) -> None:
+        """Takes what the kind of pruner keeps along when the model moved to another device."""
+        if self._devices != self._where():
+            self._load_own(self._own_state())
+            self._devices = self._where()
 
     def _identity(self) -> dict[str, Any]:
         layers = {c.name: [c.structure, *c.layer.shape] for c in self._plan.constraints}

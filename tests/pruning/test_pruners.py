@@ -318,3 +318,15 @@ def test_log_has_scalars_and_a_line():
     assert 0 <= scalars["pruning/distance/block", 1] <= 1
     assert str(lines[0]).startswith("epoch 0, rho 0.01, to be cut off ")
     assert "of 6e+05 multiply-accumulates" in str(lines[0])
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("admm", "_goals"), ("reweighted", "_factors")])
+def test_what_a_pruner_keeps_follows_a_model_to_another_device(kind, kept):
+    pruner = KINDS[kind](mixed(), (inputs(),), "pattern", Density(0.25))
+    before, tensors = pruner.penalty(), getattr(pruner, kept)
+    pruner._devices = [torch.device("meta")] * len(pruner._devices)  # where it was, as far as the pruner knows
+    assert torch.equal(pruner.penalty(), before)
+    assert getattr(pruner, kept) is not tensors, "moved to where the model is"
+    moved = getattr(pruner, kept)
+    pruner.penalty()
+    assert getattr(pruner, kept) is moved, "once"
