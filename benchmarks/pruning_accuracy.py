@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ CASES = (
     ("filter", 0.125),
 )
 """Structures, and shares of the weights of pruned layers that are kept."""
+COMPARED = 0.125
+"""Where ADMM is compared with one-shot pruning."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,10 @@ class Outcome:
     Attributes
     ----------
     network, seed, structure, density: which.
-    dense: accuracy in percent of the network that was pruned, and trained on for as many epochs as the pruned ones.
+    dense: accuracy in percent of the network that was pruned, and trained on in the same way.
     hard: accuracy right after ADMM's hard pruning.
     admm: after fine-tuning.
-    hard_one_shot: accuracy right after pruning by magnitude.
+    hard_one_shot: accuracy right after pruning by magnitude; None, as the next ones, unless the density is COMPARED.
     one_shot: with the fine-tuning of ADMM.
     one_shot_long: with fine-tuning for as many epochs as both phases of ADMM.
     """
@@ -50,9 +53,9 @@ class Outcome:
     dense: float
     hard: float
     admm: float
-    hard_one_shot: float
-    one_shot: float
-    one_shot_long: float
+    hard_one_shot: float | None = None
+    one_shot: float | None = None
+    one_shot_long: float | None = None
 
 
 Job = tuple[str, int, Recipe, Callable[[int], Images | Folders]]
@@ -72,10 +75,10 @@ def _job(job: Job) -> list[Outcome]:
     start = dense(network, data, seed, recipe)
     inputs = example(data)
     torch.manual_seed(seed)
-    longer = dense(network, data, seed, replace(recipe, dense=0))
-    longer.load_state_dict(start.state_dict())
-    train(longer, data, recipe.prune + recipe.tune, recipe.rate / 2)
-    best = accuracy(longer, data)
+    unpruned = copy.deepcopy(start)
+    train(unpruned, data, recipe.prune, recipe.rate / 2)
+    train(unpruned, data, recipe.tune, recipe.rate / 5)
+    best = accuracy(unpruned, data)
     found = []
     for structure, density in CASES:
 
@@ -86,9 +89,13 @@ def _job(job: Job) -> list[Outcome]:
             return OneShotPruner(model, inputs, structure, Density(density))
 
         _, hard, tuned = pruned(start, data, seed, recipe, admm)
-        _, hard_shot, short = pruned(start, data, seed, replace(recipe, prune=0), one_shot, early=True)
-        _, _, long = pruned(start, data, seed, recipe, one_shot, early=True)
-        found.append(Outcome(network, seed, structure, density, best, hard, tuned, hard_shot, short, long))
+        outcome = Outcome(network, seed, structure, density, best, hard, tuned)
+        if density == COMPARED:
+            _, hard_shot, short = pruned(start, data, seed, replace(recipe, prune=0), one_shot)
+            longer = replace(recipe, prune=0, tune=recipe.prune + recipe.tune)
+            _, _, long = pruned(start, data, seed, longer, one_shot)
+            outcome = replace(outcome, hard_one_shot=hard_shot, one_shot=short, one_shot_long=long)
+        found.append(outcome)
     return found
 
 

@@ -26,7 +26,7 @@ NETWORK, STRUCTURE = "vgg, wider", "simd_block"
 SHARES = (0.5, 0.35, 0.25)
 """Budgets, of what the dense network takes."""
 WAYS = ("dense", "ALCS", "uniform", "filter")
-STEPS = 7
+STEPS = 6
 """Measurements to find the density of filters that takes as long as a budget allows."""
 
 

@@ -85,7 +85,7 @@ class SmallMobileNet(nn.Module):
         super().__init__()
         self.stem = _conv(inputs, width)
         self.blocks = nn.Sequential(
-            Inverted(width, width, 1),
+            Inverted(width, width, 1, expand=1),
             Inverted(width, 2 * width, 2),
             Inverted(2 * width, 2 * width, 1),
             Inverted(2 * width, 4 * width, 2),

@@ -21,12 +21,14 @@ BATCH = 64
 class Recipe:
     """Epochs and learning rates; each phase has a cycle of its own (Smith, arXiv 1708.07120).
 
+    Fine-tuning at a fifth of the rate is best after ADMM, and as good as at half of it after one-shot pruning.
+
     Attributes
     ----------
     dense: epochs of the network that is pruned.
     prune: with the pruner's penalty.
     tune: afterwards, with masks.
-    rate: the highest learning rate of the dense phase; the others have half of it.
+    rate: the highest learning rate of the dense phase; half of it for pruning, a fifth for fine-tuning.
     """
 
     dense: int = 30
@@ -68,7 +70,8 @@ def accuracy(model: nn.Module, data: Images | Folders) -> float:
 def dense(network: str, data: Images | Folders, seed: int, recipe: Recipe) -> nn.Module:
     """A trained network."""
     torch.manual_seed(seed)
-    model = NETWORKS[network](data.shape[0], data.classes)
+    # Channels last because torch trains so small convolutions faster so.
+    model = NETWORKS[network](data.shape[0], data.classes).to(memory_format=torch.channels_last)
     train(model, data, recipe.dense, recipe.rate)
     return model
 
@@ -84,27 +87,18 @@ def pruned(
     seed: int,
     recipe: Recipe,
     make: Callable[[nn.Module], Pruner],
-    *,
-    early: bool = False,
-    tune: int | None = None,
 ) -> tuple[nn.Module, float, float]:
     """A pruned copy of a network, its accuracy when it was pruned, and after fine-tuning.
 
     Parameters
     ----------
     make: the pruner of the copy.
-    early: prune at once, and fine-tune for the epochs of both phases: for pruners without a penalty.
-    tune: epochs of fine-tuning, in place of the recipe's.
     """
     torch.manual_seed(seed)
     model = copy.deepcopy(model)
     pruner = make(model)
-    left = recipe.tune if tune is None else tune
-    if early:
-        left += recipe.prune
-    else:
-        train(model, data, recipe.prune, recipe.rate / 2, pruner)
+    train(model, data, recipe.prune, recipe.rate / 2, pruner)
     pruner.harden()
     hard = accuracy(model, data)
-    train(model, data, left, recipe.rate / 2, pruner)
+    train(model, data, recipe.tune, recipe.rate / 5, pruner)
     return model, hard, accuracy(model, data)

@@ -31,6 +31,7 @@ from pconvgen.targets.presets import get_target
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.task import Task
 
+MEASUREMENT_S = 0.2
 MEASUREMENTS = 3
 """Of a network: something else may be at work on the device during one of them."""
 BYTES = 4
@@ -100,7 +101,8 @@ def measure_ms(program: Any, budget: Latency, device: Device) -> float:
         compiled = compile_model(program, budget.target)
         model = compiled.manifest.model(compiled.export(Path(folder) / "model.so"))
         inputs = compiled.manifest.random_inputs(0)
-        found = [device.bench(model, inputs).median_ms for _ in range(MEASUREMENTS)]
+        with device.session() as ready:
+            found = [ready.bench(model, inputs, seconds=MEASUREMENT_S).median_ms for _ in range(MEASUREMENTS)]
     return median(ms for ms in found if ms is not None)  # devices without a clock were refused
 
 
