@@ -16,14 +16,13 @@ from benchmarks.datasets import Folders, Images
 from benchmarks.pruning_train import Recipe, accuracy, dense, example, pruned, train
 from pconvgen.pruning import ADMMPruner, Density, OneShotPruner, Rho
 
-RHO = Rho(0.03, 1.6, 4.0)
+RHO = Rho(0.1, 1.6, 15.0)
 CASES = (
     ("pattern", 0.125),
     ("simd_block", 0.25),
     ("simd_block", 0.125),
     ("block_punched", 0.25),
     ("block_punched", 0.125),
-    ("unstructured", 0.125),
     ("filter", 0.125),
 )
 """Structures, and shares of the weights of pruned layers that are kept."""

@@ -81,7 +81,7 @@ class Inverted(nn.Module):
 class SmallMobileNet(nn.Module):
     """A stem, five inverted residuals and a 1x1 convolution."""
 
-    def __init__(self, inputs: int = 1, classes: int = 10, width: int = 24) -> None:
+    def __init__(self, inputs: int = 1, classes: int = 10, width: int = 32) -> None:
         super().__init__()
         self.stem = _conv(inputs, width)
         self.blocks = nn.Sequential(

@@ -228,6 +228,14 @@ def _average(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.avg_pool2d(x, 2, divisor_override=3)
 
 
+def _uneven(x: torch.Tensor) -> torch.Tensor:
+    return nn.functional.adaptive_max_pool2d(x, 3)
+
+
+def _chosen(x: torch.Tensor) -> torch.Tensor:
+    return x[:, torch.tensor([True, False, True])]
+
+
 @pytest.mark.parametrize(
     ("function", "text"),
     [
@@ -236,6 +244,8 @@ def _average(x: torch.Tensor) -> torch.Tensor:
         (_smooth, "operator aten._upsample_bilinear2d_aa.vec is not supported"),
         (_branches, "the model has control flow"),
         (_average, "average pooling with divisor_override"),
+        (_uneven, "adaptive max pooling whose windows differ in size"),
+        (_chosen, "selecting elements by a mask"),
     ],
 )
 def test_what_would_be_computed_wrongly(
@@ -266,15 +276,26 @@ def test_output_that_is_a_number() -> None:
         load_model(Model(), example=EXAMPLE)
 
 
-@pytest.mark.parametrize("name", ["antialias", "exclude_outside"])
-def test_resizing_that_nobody_knows(name: str, tmp_path: Path) -> None:
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, None, None]) for name in "xy"]
-    value[0] = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 9, 9])
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("antialias", 1, "the attribute antialias"),
+        ("exclude_outside", 1, "the attribute exclude_outside"),
+        (
+            "coordinate_transformation_mode",
+            "half_pixel_symmetric",
+            "the coordinates half_pixel_symmetric with factors that are not whole",
+        ),
+    ],
+)
+def test_resizing_that_nobody_knows(name: str, value: object, text: str, tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 9, 9])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, None, None])
     scales = numpy_helper.from_array(np.array([1, 1, 1.5, 1.5], np.float32), "scales")
-    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], "up", mode="cubic", **{name: 1})
-    graph = helper.make_graph([node], "g", value[:1], value[1:], [scales])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), tmp_path / "m.onnx")
-    assert f"layer up: TVM cannot import this Resize (found the attribute {name})" in message(tmp_path / "m.onnx")
+    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], "up", mode="cubic", **{name: value})
+    graph = helper.make_graph([node], "g", [x], [y], [scales])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), tmp_path / "m.onnx")
+    assert f"layer up: TVM cannot import this Resize (found {text})" in message(tmp_path / "m.onnx")
 
 
 def test_node_that_the_importer_refuses(tmp_path: Path) -> None:
