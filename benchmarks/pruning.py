@@ -31,7 +31,7 @@ from pconvgen.report.console import output, progress
 
 RESULTS = Path(__file__).parent / "results" / "pruning.json"
 PLOT = RESULTS.with_suffix(".png")
-RECIPE = Recipe(dense=20, prune=10, tune=10)
+RECIPE = Recipe(dense=24, prune=12, tune=10)
 LATENCY_RECIPE = Recipe(dense=16, prune=10, tune=8)
 TRAINED = ("mobilenet_v2", "resnet", "vgg")
 """Those that take longest first, so that workers end together."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ import numpy as np
 import torch
 
 from benchmarks.datasets import Folders, Images
-from benchmarks.pruning_train import Recipe, accuracy, dense, example, pruned, train
+from benchmarks.pruning_train import Recipe, accuracy, dense, example, pruned, trained_on
 from pconvgen.pruning import ADMMPruner, Density, OneShotPruner, Rho
 
-RHO = Rho(0.1, 1.6, 15.0)
+RHO = Rho(0.03, 1.6, 4.0)
 CASES = (
     ("pattern", 0.125),
     ("simd_block", 0.25),
@@ -73,11 +72,7 @@ def _job(job: Job) -> list[Outcome]:
     data = load(seed)
     start = dense(network, data, seed, recipe)
     inputs = example(data)
-    torch.manual_seed(seed)
-    unpruned = copy.deepcopy(start)
-    train(unpruned, data, recipe.prune, recipe.rate / 2)
-    train(unpruned, data, recipe.tune, recipe.rate / 5)
-    best = accuracy(unpruned, data)
+    best = accuracy(trained_on(start, data, seed, recipe), data)
     found = []
     for structure, density in CASES:
 

@@ -81,6 +81,15 @@ def example(data: Images | Folders) -> tuple[torch.Tensor]:
     return (torch.zeros(1, *data.shape),)
 
 
+def trained_on(model: nn.Module, data: Images | Folders, seed: int, recipe: Recipe) -> nn.Module:
+    """What the pruned networks are compared with: a copy that gets the training of both phases, without pruning."""
+    torch.manual_seed(seed)
+    model = copy.deepcopy(model)
+    train(model, data, recipe.prune, recipe.rate / 2)
+    train(model, data, recipe.tune, recipe.rate / 5)
+    return model
+
+
 def pruned(
     model: nn.Module,
     data: Images | Folders,

@@ -31,7 +31,7 @@ from pconvgen.targets.presets import get_target
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.task import Task
 
-MEASUREMENT_S = 0.2
+MEASUREMENT_S = 0.1
 MEASUREMENTS = 3
 """Of a network: something else may be at work on the device during one of them."""
 BYTES = 4
