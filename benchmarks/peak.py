@@ -1,6 +1,7 @@
 """What the core can do at most: FMAs in registers, and bytes read from its L2 cache and from memory.
 
 All meters run on one thread in the process that measures the kernels; a reading takes some milliseconds.
+`python -m benchmarks.peak` prints them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tvm.tirx import PrimFunc
 
 from pconvgen.schedules import ISAS
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import llvm_target
+from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import KernelCalls, T, broadcast, build, export_library, prim_func, ramp
 
@@ -168,3 +169,9 @@ def _timer(function: object, target: Target, arrays: list, number: int) -> Calla
     args = [tvm.runtime.tensor(array) for array in arrays]
     evaluate = library.mod.time_evaluator("meter", tvm.cpu(), number=number, repeat=1)
     return lambda: evaluate(*args).results[0]
+
+
+if __name__ == "__main__":
+    host = get_target("host")
+    found = roofs(fma_meter(host), l2_meter(host), memory_meter(host))
+    print(f"{found.fma_gflops:.0f} GFLOP/s, {found.l2_gbs:.0f} GB/s from L2, {found.memory_gbs:.0f} GB/s from memory")
