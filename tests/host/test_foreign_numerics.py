@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-pytest.importorskip("tvm")
 pytestmark = pytest.mark.host
 
 from pconvgen.compiler import compile as compile_model  # noqa: E402

@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from check_kernels import CPUS, command
 
-pytest.importorskip("tvm")
-
 from pconvgen.targets.host import CPUINFO, cpu_flags
 from tests.random_kernels import RARE, TEMPLATES, draw
 

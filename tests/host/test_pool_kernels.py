@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from numpy.typing import NDArray
 
 from pconvgen.schedules import ISAS
@@ -20,7 +21,6 @@ from tests.guarded import Guarded
 from tests.planes import in_planes
 from tests.references import windows
 
-tvm = pytest.importorskip("tvm")
 pytestmark = pytest.mark.host
 
 CPUS = {8: ("haswell", {"avx2", "fma"}), 16: ("skylake-avx512", {"avx512f", "avx512vl"})}

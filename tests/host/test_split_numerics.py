@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-pytest.importorskip("tvm")
-
 import pconvgen
 from pconvgen.compiler import CompiledModel
 from pconvgen.passes.choose import plan_layer

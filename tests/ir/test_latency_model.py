@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm")
-
 from pconvgen.devices.units import INSTRUCTIONS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.latency.evaluate import evaluate

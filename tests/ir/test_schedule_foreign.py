@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from torch import nn
-
-pytest.importorskip("tvm")
 
 from pconvgen.frontend import load_model
 from pconvgen.pipeline import phases

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm")
-
 from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import CODE_CAP, is_single_pixel, layouts, rank, schedules
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule

@@ -11,9 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-pytest.importorskip("tvm")
-
 from tvm import relax
 
 from pconvgen.decision import Decision

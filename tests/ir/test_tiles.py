@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-pytest.importorskip("tvm")
 
 from pconvgen.templates.tiles import TileRun, Vector, cut, pieces
 

@@ -9,8 +9,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-pytest.importorskip("tvm")
-
 from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.schedules.schedule import PixelSchedule, WinogradSchedule
