@@ -36,7 +36,7 @@ def auto_structures(
         costs, kept = {}, {}
         for name in _options(layer):
             constraint = constrain(layer, name, patterns, None)
-            share = min(density, constraint.highest)
+            share = constraint.share(density)
             costs[name] = pruned_layer(task, *as_computed(constraint, task.layer.site), share, known).cost
             kept[name] = _kept(layer, constraint.units().mask(share))
         near = [name for name in costs if costs[name] <= NEAR * min(costs.values())]

@@ -62,6 +62,10 @@ class Constraint:
         """The smallest density that a budget may leave it."""
         return min(LOWEST, self.highest) if self.fixed is None else self.fixed
 
+    def share(self, density: float) -> float:
+        """What it keeps where all layers are to keep that much."""
+        return min(density, self.highest) if self.fixed is None else self.fixed
+
 
 def as_computed(constraint: Constraint, site: Site) -> tuple[str, dict[str, Any]]:
     """The structure and its parameters for a layer as the compiler computes it.

@@ -69,14 +69,13 @@ class Plan:
         Raises UsageError when the budget is below what the network costs at the lowest densities.
         """
         if isinstance(self.budget, Density):
-            share = self.budget.share
-            return {c.name: min(share, units[c.name].share) if c.fixed is None else c.fixed for c in self.constraints}
+            return {c.name: c.share(self.budget.share) for c in self.constraints}
         assert self.costs is not None
         values, free = {}, {}
         for constraint in self.constraints:
             name, mine = constraint.name, units[constraint.name]
             if name not in self.costs.curves:  # the compiler has no kernel for it: fewer weights would save nothing
-                free[name] = mine.share if constraint.fixed is None else constraint.fixed
+                free[name] = constraint.highest
                 continue
             found = levels(self.costs.curves[name]) if constraint.fixed is None else np.array([constraint.fixed])
             values[name] = (found, value(mine, found))

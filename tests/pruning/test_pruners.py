@@ -232,6 +232,23 @@ def test_layers_are_chosen_by_globs_and_have_densities_of_their_own():
     }
 
 
+def test_auto_prices_what_layers_will_keep(monkeypatch):
+    from pconvgen.pruning import auto
+
+    asked, price = {}, auto.pruned_layer
+
+    def recorded(task, structure, params, density, known):
+        asked.setdefault(task.names[0], []).append(density)
+        return price(task, structure, params, density, known)
+
+    monkeypatch.setattr(auto, "pruned_layer", recorded)
+    _, pruner = pruned("auto", kind="one_shot", epochs=0)
+    densities = {row.name: row.density for row in pruner.report()}
+    assert asked["depthwise"] == [pytest.approx(4 / 9)]
+    assert asked["depthwise"] == [pytest.approx(densities["depthwise"])]
+    assert asked["wide"] == [0.25, 0.25]
+
+
 def test_auto_takes_a_structure_that_fits_the_kind_of_layer():
     _, pruner = pruned("auto", kind="one_shot", epochs=0)
     found = {row.name: row.structure for row in pruner.report()}
