@@ -105,6 +105,11 @@ class Stack(nn.Module):
         return self.convs(x).mean((2, 3))
 
 
+def left(weights):
+    """How many weights of each layer are not zero."""
+    return {name: int(torch.count_nonzero(weight)) for name, weight in weights.items() if weight.dim() > 1}
+
+
 def test_a_measured_budget_is_met_by_measuring(monkeypatch):
     torch.manual_seed(0)
     model, example = Stack(), (torch.randn(1, 3, 28, 28),)
@@ -114,16 +119,19 @@ def test_a_measured_budget_is_met_by_measuring(monkeypatch):
     # Generous, because other tests run beside it: the floor must not rise above it.
     budget, taken = Latency("host", 0.9 * dense), []
 
-    def recorded(*args):
-        taken.append(measure_ms(*args))
-        return taken[-1]
+    def recorded(program, *args):
+        taken.append((left(program.state_dict), measure_ms(program, *args)))
+        return taken[-1][1]
 
     monkeypatch.setattr("pconvgen.pruning.pruner.measure_ms", recorded)
     pruner = OneShotPruner(model, example, "simd_block", budget)
     pruner.harden()
     assert len(taken) > CALIBRATIONS, "the network was measured, before and when it was pruned"
-    within = [ms for ms in taken[CALIBRATIONS:] if ms <= budget.ms]
-    assert within or taken[-1] < 3 * budget.ms, "on budget, unless the machine is busy"
+    # However busy the machine is, the network is what was slowest within the budget, or else fastest of all.
+    tried = taken[CALIBRATIONS:]
+    within = [row for row in tried if row[1] <= budget.ms]
+    kept, _ = max(within, key=lambda row: row[1]) if within else min(tried, key=lambda row: row[1])
+    assert left(model.state_dict()) == kept
     assert {row.density for row in pruner.report() if row.structure == "simd_block"} != {1.0}
 
 
