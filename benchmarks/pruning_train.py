@@ -21,7 +21,7 @@ BATCH = 64
 class Recipe:
     """Epochs and learning rates; each phase has a cycle of its own (Smith, arXiv 1708.07120).
 
-    Fine-tuning at a fifth of the rate is best after ADMM, and as good as at half of it after one-shot pruning.
+    Fine-tuning is slow lest it undoes what ADMM found.
 
     Attributes
     ----------
