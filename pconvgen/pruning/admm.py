@@ -113,11 +113,14 @@ class ADMMPruner(Pruner):
 
     def _load_own(self, state: Mapping[str, Any]) -> None:
         self._current_rho = state["rho"]
-        self._duals, self._goals = {}, {}
-        for constraint in self._plan.constraints if state["goals"] else ():
-            weight, name = constraint.layer.parameter, constraint.name
-            for mine, kept in ((self._duals, state["duals"]), (self._goals, state["goals"])):
-                mine[name] = [tensor.to(weight.device, copy=True) for tensor in kept[name]]
+        weights = {c.name: c.layer.parameter for c in self._plan.constraints}
+        self._duals, self._goals = (
+            {
+                name: [tensor.to(weights[name].device, copy=True) for tensor in mine]
+                for name, mine in state[kept].items()
+            }
+            for kept in ("duals", "goals")
+        )
 
 
 def _sets(constraint: Constraint) -> int:
