@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from benchmarks.networks import NETWORKS, randomize
-from pconvgen.frontend.torch_weights import module_layers
+from pconvgen.frontend.torch.weights import module_layers
 from pconvgen.sparsify import sparsify
 from pconvgen.sparsity import density, project
 

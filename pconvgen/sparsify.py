@@ -110,7 +110,7 @@ def sparsify(
     UsageError: an unknown structure, a density out of range, no layer of that name.
     PconvgenError: a weight is not finite, not float32, or is computed by a parametrisation.
     """
-    from pconvgen.frontend.torch_weights import module_layers
+    from pconvgen.frontend.torch.weights import module_layers
 
     globs = (layers,) if isinstance(layers, str) else tuple(layers or ())
     recipe = Recipe(structure, density, globs, random, seed)

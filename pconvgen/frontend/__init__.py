@@ -1,4 +1,4 @@
-"""Front ends: a model file or object in, one Relax module out. One file per format."""
+"""Front ends: a model file or object in, one Relax module out. A folder for each format."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def load_model(
     if "torch" in sys.modules:
         import torch
 
-        from pconvgen.frontend import torch_export
+        from pconvgen.frontend.torch import export as torch_export
 
         name = type(source).__name__
         if isinstance(source, torch.export.ExportedProgram):
@@ -54,10 +54,10 @@ def load_model(
 
 def _load_path(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:
     if model_format(path) == "onnx":
-        from pconvgen.frontend import onnx_file
+        from pconvgen.frontend.onnx import file as onnx_file
 
         return onnx_file.import_file(path, inputs)
-    from pconvgen.frontend import torch_export
+    from pconvgen.frontend.torch import export as torch_export
 
     return torch_export.import_program(torch_export.load_file(path), inputs, str(path))
 

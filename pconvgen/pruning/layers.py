@@ -13,7 +13,7 @@ from torch import nn
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.spec import check_dtype, last_line
-from pconvgen.frontend.torch_weights import Use, from_kernels, to_kernels, uses
+from pconvgen.frontend.torch.weights import Use, from_kernels, to_kernels, uses
 from pconvgen.sparsity import Weight
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pconvgen.errors import PconvgenWarning, UsageError
-from pconvgen.frontend import torch_weights
+from pconvgen.frontend.torch import weights as torch_weights
 from pconvgen.pruning.allocation import Costs
 from pconvgen.pruning.budget import Budget, Density, Latency
 from pconvgen.pruning.constraint import check_structure

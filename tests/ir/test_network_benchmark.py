@@ -34,7 +34,7 @@ from benchmarks.network_results import (
 from benchmarks.network_tables import SUMMARY_COLUMNS, engine_rows, network_table, summary_rows, summary_table
 from pconvgen.decision import Decision
 from pconvgen.errors import PconvgenError
-from pconvgen.frontend.torch_weights import module_layers
+from pconvgen.frontend.torch.weights import module_layers
 from pconvgen.sparsity import density
 
 SMALL = Case(

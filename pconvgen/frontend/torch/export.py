@@ -30,8 +30,10 @@ from pconvgen.frontend.spec import (
     unique,
     variable_name,
 )
-from pconvgen.frontend.torch_converters import CONVERTERS, LAYER_META, REFUSED, arguments
-from pconvgen.frontend.torch_decompose import decompose
+from pconvgen.frontend.torch.calls import arguments
+from pconvgen.frontend.torch.converters import CONVERTERS, REFUSED
+from pconvgen.frontend.torch.convolutions import LAYER_META
+from pconvgen.frontend.torch.decompose import decompose
 from pconvgen.tvm_compat import abandon
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
@@ -169,7 +171,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
             "TVM cannot import this model",
             file=source,
             found=last_line(error),
-            remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch_converters.py",
+            remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch/converters.py",
         ) from error
     return finish(module, list(shapes), names, layers, _reference(program, list(shapes), names), source)
 
@@ -273,7 +275,7 @@ def _check_operators(program: Any, known: Collection[str], source: str) -> None:
             continue
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         layer = (stack[-1][0] if stack else "") or node.name
-        remedy = "replace it in the model, or add a row to pconvgen/frontend/torch_converters.py"
+        remedy = "replace it in the model, or add a row to pconvgen/frontend/torch/converters.py"
         raise PconvgenError(message, file=source, layer=layer, found=f"node {node.name}", remedy=remedy)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch._decomp import decomposition_table
 
-from pconvgen.frontend.torch_converters import arguments
+from pconvgen.frontend.torch.calls import arguments
 
 
 def decompose(program: Any, known: Collection[str]) -> Any:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
 
 from pconvgen.files import replacing
-from pconvgen.frontend.onnx_file import layer_of, load_file, name_nodes
+from pconvgen.frontend.onnx.file import layer_of, load_file, name_nodes
 from pconvgen.frontend.spec import check_dtype, unique
 from pconvgen.frontend.weights import WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels

@@ -17,8 +17,8 @@ from torch.nn.utils import parametrize
 from pconvgen.errors import PconvgenError
 from pconvgen.files import replacing
 from pconvgen.frontend.spec import check_dtype
-from pconvgen.frontend.torch_converters import arguments
-from pconvgen.frontend.torch_export import load_file as load
+from pconvgen.frontend.torch.calls import arguments
+from pconvgen.frontend.torch.export import load_file as load
 from pconvgen.frontend.weights import WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
 

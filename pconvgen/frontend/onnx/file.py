@@ -18,8 +18,8 @@ from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.finish import finish
-from pconvgen.frontend.onnx_importer import WEIGHTED, Importer
-from pconvgen.frontend.onnx_shapes import fold_shapes
+from pconvgen.frontend.onnx.importer import WEIGHTED, Importer
+from pconvgen.frontend.onnx.shapes import fold_shapes
 from pconvgen.frontend.spec import (
     Imported,
     Tensors,

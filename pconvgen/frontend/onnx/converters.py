@@ -1,0 +1,68 @@
+"""Conversions of ONNX operators that TVM's importer gets wrong, lacks, or spells in several ways.
+
+A converter returns None for what TVM does well. The reason for each row of CONVERTERS stands behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from pconvgen.tvm_compat import constant_value, dtype_of
+
+Convert = Callable[[Any, dict[str, Any]], Any]
+
+
+def _bound(value: Any, missing: float) -> float | None:
+    if value is None:
+        return missing
+    array = constant_value(value)
+    return None if array is None else float(array)
+
+
+def _clip(inputs: Any, _attrs: dict[str, Any]) -> Any | None:
+    low, high = _bound(inputs[1], -np.inf), _bound(inputs[2], np.inf)
+    if low is None or high is None or np.isnan(low) or np.isnan(high):
+        return None
+    if (low, high) == (0, np.inf):
+        return relax.op.nn.relu(inputs[0])
+    return relax.op.clip(inputs[0], low, high)
+
+
+def _dropout(inputs: Any, attrs: dict[str, Any]) -> Any | None:
+    return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
+
+
+def _hard_sigmoid(inputs: Any, attrs: dict[str, Any]) -> Any | None:
+    if abs(attrs.get("alpha", 0.2) - 1 / 6) > 1e-6 or attrs.get("beta", 0.5) != 0.5:
+        return None
+    data = inputs[0]
+    three, six = (relax.const(number, dtype_of(data)) for number in (3.0, 6.0))
+    return relax.op.divide(relax.op.clip(relax.op.add(data, three), 0, 6), six)
+
+
+def _pad(inputs: Any, attrs: dict[str, Any]) -> Any | None:
+    if attrs.get("mode", b"constant") != b"constant" or inputs[1] is None or inputs[3] is not None:
+        return None
+    pads, fill = constant_value(inputs[1]), _bound(inputs[2], 0.0)
+    if pads is None or fill is None or pads.min() < 0:
+        return None
+    rank = len(pads) // 2
+    widths = [int(pads[index + rank * side]) for index in range(rank) for side in (0, 1)]
+    return relax.op.nn.pad(inputs[0], widths, "constant", fill)
+
+
+def _identity(inputs: Any, _attrs: dict[str, Any]) -> Any:
+    return inputs[0]
+
+
+CONVERTERS: dict[str, Convert] = {
+    "Clip": _clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
+    "Dropout": _dropout,  # imported as a random dropout
+    "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
+    "Identity": _identity,  # no operator at all
+    "Pad": _pad,  # imported as an anonymous kernel
+}

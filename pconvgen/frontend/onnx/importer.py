@@ -1,0 +1,76 @@
+"""TVM's ONNX importer with layer names on the variables, and with the operators that it gets wrong or lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+
+from pconvgen.errors import PconvgenError
+from pconvgen.frontend.onnx.converters import CONVERTERS
+from pconvgen.frontend.onnx.resize import resize
+from pconvgen.frontend.onnx.windows import explicit_output, explicit_padding
+from pconvgen.frontend.spec import last_line
+from pconvgen.tvm_compat import dtype_of
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose second input is a weight."""
+
+
+class Importer(ONNXGraphImporter):
+    """One import. Raises PconvgenError with the name of the node that TVM cannot convert.
+
+    Parameters
+    ----------
+    shapes: input name -> static shape.
+    variables: name of a node that has a weight -> name for the variable of its result before the bias.
+    source: for errors.
+    """
+
+    def __init__(self, shapes: dict[str, list[int]], variables: Mapping[str, str], source: str) -> None:
+        super().__init__(shapes, {})
+        self._variables = variables
+        self._source = source
+
+    def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
+        node = attrs["tvm_custom"]["name"]
+        try:
+            if op_name in WEIGHTED:
+                return self._weighted(op_name, inputs, attrs, opset, self._variables[node])
+            if op_name == "Resize":
+                result = resize(inputs, attrs, self.bb.emit)
+            else:
+                convert = CONVERTERS.get(op_name)
+                result = None if convert is None else convert(inputs, attrs)
+            if result is not None:
+                return self.bb.normalize(result)
+            return super()._convert_operator(op_name, inputs, attrs, opset)
+        except Exception as error:
+            raise PconvgenError(
+                f"TVM cannot import this {op_name}",
+                file=self._source,
+                layer=node,
+                found=last_line(error),
+                remedy="replace the operator in the model, or export it with another exporter or opset",
+            ) from error
+
+    def _weighted(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int, name: str) -> Any:
+        """The operator without its bias, bound to `name`; then the bias."""
+        if op_name == "ConvTranspose":
+            explicit_output(inputs, attrs)
+        if op_name == "Conv":
+            explicit_padding(inputs, attrs)
+        bias = inputs[2]
+        bare = type(inputs)(list(inputs)[:2])
+        result = self.bb.emit(super()._convert_operator(op_name, bare, attrs, opset), name)
+        if bias is None:
+            return result
+        if op_name == "Gemm":
+            beta = attrs.get("beta", 1.0)
+            bias = bias if beta == 1.0 else self.bb.emit(relax.op.multiply(bias, relax.const(beta, dtype_of(bias))))
+        else:
+            spatial = len(result.ty.shape) - 2
+            bias = self.bb.emit(relax.op.reshape(bias, [1, -1] + [1] * spatial))
+        return self.bb.normalize(relax.op.add(result, bias))

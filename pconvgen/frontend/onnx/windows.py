@@ -1,0 +1,51 @@
+"""Paddings and output sizes that an operator with a window leaves to whoever runs it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pconvgen.tvm_compat import shape_of
+
+
+def explicit_padding(inputs: Any, attrs: dict[str, Any]) -> None:
+    """Replace auto_pad of a convolution by pads."""
+    mode = attrs.pop("auto_pad", b"NOTSET").decode()
+    kernel = (shape_of(inputs[1]) or ())[2:]
+    if mode == "VALID":
+        attrs["pads"] = [0] * (2 * len(kernel))
+    if not mode.startswith("SAME"):
+        return
+    strides = attrs.get("strides", [1] * len(kernel))
+    dilations = attrs.get("dilations", [1] * len(kernel))
+    before, after = [], []
+    for size, taps, stride, rate in zip((shape_of(inputs[0]) or ())[2:], kernel, strides, dilations, strict=True):
+        total = max((-(-size // stride) - 1) * stride + (taps - 1) * rate + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    attrs["pads"] = before + after
+
+
+def explicit_output(inputs: Any, attrs: dict[str, Any]) -> None:
+    """Replace auto_pad and output_shape of a transposed convolution by pads and output_padding."""
+    mode = attrs.pop("auto_pad", b"NOTSET").decode()
+    sizes, kernel = (shape_of(inputs[0]) or ())[2:], (shape_of(inputs[1]) or ())[2:]
+    strides = attrs.get("strides", [1] * len(kernel))
+    dilations = attrs.get("dilations", [1] * len(kernel))
+    behind = list(attrs.get("output_padding", [0] * len(kernel)))
+    wanted = attrs.pop("output_shape", None)
+    if wanted is None and mode.startswith("SAME"):
+        wanted = [size * stride for size, stride in zip(sizes, strides, strict=True)]
+    if wanted is None:
+        if mode == "VALID":
+            attrs["pads"] = [0] * (2 * len(kernel))
+        return
+    before, after = [], []
+    rows = zip(sizes, kernel, strides, dilations, list(wanted)[-len(kernel) :], strict=True)
+    for axis, (size, taps, stride, rate, output) in enumerate(rows):
+        surplus = (size - 1) * stride + (taps - 1) * rate + 1 + behind[axis] - output
+        behind[axis] += max(-surplus, 0)
+        small, large = max(surplus, 0) // 2, -(-max(surplus, 0) // 2)
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    attrs["pads"], attrs["output_padding"] = before + after, behind

@@ -1,0 +1,66 @@
+"""Conversions of ATen operators that TVM's importer lacks, gets wrong, or spells in several ways.
+
+CONVERTERS is a `custom_convert_map` of `from_exported_program`; the reason for each row stands behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from tvm import relax
+
+from pconvgen.frontend.torch.convolutions import conv_transpose, convolution, linear
+from pconvgen.frontend.torch.elementwise import channel_shuffle, relu6, scaled_sum
+from pconvgen.frontend.torch.indexing import index, index_put, select
+from pconvgen.frontend.torch.norms import group_norm
+from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme
+from pconvgen.frontend.torch.resizing import upsample
+
+Converter = Callable[[Any, Any], Any]
+
+CONVERTERS: dict[str, Converter] = {
+    "conv1d.default": convolution,  # the layer's name on the variable
+    "conv2d.default": convolution,  # the layer's name on the variable
+    "conv3d.default": convolution,  # the layer's name on the variable
+    "conv1d.padding": convolution,  # lacking: padding="same"
+    "conv2d.padding": convolution,  # lacking: padding="same"
+    "conv3d.padding": convolution,  # lacking: padding="same"
+    "conv_transpose1d.default": conv_transpose,  # the layer's name on the variable
+    "conv_transpose2d.input": conv_transpose,  # the layer's name on the variable
+    "linear.default": linear,  # the layer's name on the variable
+    "relu6.default": relu6,  # one spelling of ReLU6: clip, as nn.ReLU6 is imported
+    "channel_shuffle.default": channel_shuffle,  # lacking
+    "native_channel_shuffle.default": channel_shuffle,  # lacking
+    # Wrong when it shrinks: rounds at pixel centres, torch floors.
+    "upsample_nearest2d.vec": partial(upsample, method="nearest_neighbor"),
+    # Both wrong when factors are given and are not whole.
+    "upsample_bilinear2d.vec": partial(upsample, method="linear"),
+    "upsample_bicubic2d.vec": partial(upsample, method="cubic"),
+    # Both wrong: drop divisor_override.
+    "avg_pool2d.default": partial(avg_pool, operator=relax.op.nn.avg_pool2d),
+    "avg_pool3d.default": partial(avg_pool, operator=relax.op.nn.avg_pool3d),
+    # Both wrong: drop alpha.
+    "add.Tensor": partial(scaled_sum, operator=relax.op.add),
+    "sub.Tensor": partial(scaled_sum, operator=relax.op.subtract),
+    "group_norm.default": group_norm,  # refused without affine weights
+    "amax.default": partial(extreme, operator=relax.op.max),  # lacking
+    "amin.default": partial(extreme, operator=relax.op.min),  # lacking
+    "adaptive_max_pool1d.default": adaptive_max_pool,  # lacking
+    "adaptive_max_pool2d.default": adaptive_max_pool,  # lacking
+    # Reads outside of the tensor where an index is negative, and combines indices that are to be read together.
+    "index.Tensor": index,
+    "index_put.default": index_put,  # wrong: writes outside of the tensor where an index is negative
+    "select.int": select,  # wrong: reads before the tensor where the index is negative
+}
+
+# What TVM imports although it must not.
+REFUSED = frozenset(
+    {
+        "_upsample_bilinear2d_aa.default",  # without the antialiasing
+        "exponential.default",  # as zeros
+        "randn.default",  # as numbers that are drawn while compiling
+        "randn_like.default",  # likewise
+    }
+)
