@@ -1,6 +1,7 @@
 """Conversions of ONNX operators that TVM's importer gets wrong, lacks, or spells in several ways.
 
-A converter returns None for what TVM does well. The reason for each row of CONVERTERS stands behind it.
+A converter gets the inputs, the attributes, and emit(expression), which binds to a variable what is used twice.
+It returns None for what TVM does well. The reason for each row of CONVERTERS stands behind it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from pconvgen.tvm_compat import constant_value, dtype_of
+from pconvgen.frontend.onnx.resize import resize
+from pconvgen.tvm_compat import Emit, constant_value, dtype_of
 
-Convert = Callable[[Any, dict[str, Any]], Any]
+Convert = Callable[[Any, dict[str, Any], Emit], Any]
 
 
 def _bound(value: Any, missing: float) -> float | None:
@@ -23,7 +25,7 @@ def _bound(value: Any, missing: float) -> float | None:
     return None if array is None else float(array)
 
 
-def _clip(inputs: Any, _attrs: dict[str, Any]) -> Any | None:
+def _clip(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any | None:
     low, high = _bound(inputs[1], -np.inf), _bound(inputs[2], np.inf)
     if low is None or high is None or np.isnan(low) or np.isnan(high):
         return None
@@ -32,11 +34,11 @@ def _clip(inputs: Any, _attrs: dict[str, Any]) -> Any | None:
     return relax.op.clip(inputs[0], low, high)
 
 
-def _dropout(inputs: Any, attrs: dict[str, Any]) -> Any | None:
+def _dropout(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
 
-def _hard_sigmoid(inputs: Any, attrs: dict[str, Any]) -> Any | None:
+def _hard_sigmoid(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     if abs(attrs.get("alpha", 0.2) - 1 / 6) > 1e-6 or attrs.get("beta", 0.5) != 0.5:
         return None
     data = inputs[0]
@@ -44,7 +46,7 @@ def _hard_sigmoid(inputs: Any, attrs: dict[str, Any]) -> Any | None:
     return relax.op.divide(relax.op.clip(relax.op.add(data, three), 0, 6), six)
 
 
-def _pad(inputs: Any, attrs: dict[str, Any]) -> Any | None:
+def _pad(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     if attrs.get("mode", b"constant") != b"constant" or inputs[1] is None or inputs[3] is not None:
         return None
     pads, fill = constant_value(inputs[1]), _bound(inputs[2], 0.0)
@@ -55,7 +57,7 @@ def _pad(inputs: Any, attrs: dict[str, Any]) -> Any | None:
     return relax.op.nn.pad(inputs[0], widths, "constant", fill)
 
 
-def _identity(inputs: Any, _attrs: dict[str, Any]) -> Any:
+def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
     return inputs[0]
 
 
@@ -65,4 +67,5 @@ CONVERTERS: dict[str, Convert] = {
     "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
     "Identity": _identity,  # no operator at all
     "Pad": _pad,  # imported as an anonymous kernel
+    "Resize": resize,  # reads other places than the model, or ignores an attribute
 }

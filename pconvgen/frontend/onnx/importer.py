@@ -10,7 +10,6 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.onnx.converters import CONVERTERS
-from pconvgen.frontend.onnx.resize import resize
 from pconvgen.frontend.onnx.windows import explicit_output, explicit_padding
 from pconvgen.frontend.spec import last_line
 from pconvgen.tvm_compat import dtype_of
@@ -39,11 +38,8 @@ class Importer(ONNXGraphImporter):
         try:
             if op_name in WEIGHTED:
                 return self._weighted(op_name, inputs, attrs, opset, self._variables[node])
-            if op_name == "Resize":
-                result = resize(inputs, attrs, self.bb.emit)
-            else:
-                convert = CONVERTERS.get(op_name)
-                result = None if convert is None else convert(inputs, attrs)
+            convert = CONVERTERS.get(op_name)
+            result = None if convert is None else convert(inputs, attrs, self.bb.emit)
             if result is not None:
                 return self.bb.normalize(result)
             return super()._convert_operator(op_name, inputs, attrs, opset)

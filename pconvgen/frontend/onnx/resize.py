@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.frontend.resize import resample
-from pconvgen.tvm_compat import constant_value, shape_of
+from pconvgen.tvm_compat import Emit, constant_value, shape_of
 
 Array = NDArray[Any]
 
@@ -21,7 +21,7 @@ _ROUNDED: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def resize(inputs: Any, attrs: dict[str, Any], emit: Callable[[Any], Any]) -> Any | None:
+def resize(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any | None:
     """The resized tensor; None when TVM's importer does it well. An empty list of scales is taken out of `inputs`.
 
     Raises NotImplementedError for attributes that neither knows.
