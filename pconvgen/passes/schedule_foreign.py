@@ -135,7 +135,7 @@ class _Block:
 
 def spatial(block: _Block) -> PrimFuncSchedule | None:
     """Elementwise and moved elements: the axes that are one run of memory for all tensors become the inner loop."""
-    if "R" in block.kinds or not block.loops:
+    if "R" in block.kinds or not block.extents:
         return None
     strides = block.strides()
     first = _first_of_run(strides, block.extents)

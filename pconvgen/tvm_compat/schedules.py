@@ -41,8 +41,15 @@ def marked_scheduled(schedule: PrimFuncSchedule) -> PrimFunc:
 
 
 def blocks_of(schedule: PrimFuncSchedule) -> list[BlockInfo]:
-    """The blocks of a function, each brought to one loop for each of its axes; none when that cannot be done."""
-    return list(normalize_prim_func(schedule) or [])
+    """The blocks of a function, each brought to one loop for each of its axes; none when that cannot be done.
+
+    A block of a single number gets a loop of one round: `rfactor` fails where any block of a function has none.
+    """
+    blocks = list(normalize_prim_func(schedule) or [])
+    for info in blocks:
+        if not schedule.get_loops(info.block_rv):
+            schedule.add_unit_loop(info.block_rv)
+    return blocks
 
 
 def inlined(function: PrimFunc) -> PrimFunc:
