@@ -128,7 +128,7 @@ def sparsify_file(model: Path, output: Path, recipe: Recipe) -> tuple[PrunedLaye
     kind = model_format(model)
     if output.suffix.lower() != model.suffix.lower():
         raise UsageError("the output has another format than the model", file=output, expected=f"a {model.suffix} file")
-    weights = importlib.import_module(f"pconvgen.frontend.{kind}_weights")
+    weights = importlib.import_module(f"pconvgen.frontend.{kind}.weights")
     program = weights.load(model)
     rows = prune(weights.layers(program, str(model)), recipe, str(model))
     weights.save(program, output)

@@ -27,7 +27,9 @@ import pconvgen
 from pconvgen.devices import get_device
 from pconvgen.devices.cores import core_numbers
 from pconvgen.errors import PconvgenError
-from pconvgen.frontend import load_model, onnx_weights, torch_weights
+from pconvgen.frontend import load_model
+from pconvgen.frontend.onnx import weights as onnx_weights
+from pconvgen.frontend.torch import weights as torch_weights
 from pconvgen.manifest import read_manifest
 from pconvgen.sparsify import Recipe, sparsify, sparsify_file
 from pconvgen.sparsity import density, project
