@@ -19,7 +19,7 @@ import numpy as np
 from pconvgen.errors import UsageError
 from pconvgen.frontend import model_format
 from pconvgen.frontend.spec import check_finite
-from pconvgen.frontend.weights import WeightedLayer
+from pconvgen.frontend.weights import OtherWeight, WeightedLayer
 from pconvgen.sparsity import STRUCTURES, Weight, project
 from pconvgen.sparsity import density as density_of
 from pconvgen.sparsity.patterns import MAX_POSITIONS
@@ -120,6 +120,8 @@ def sparsify(
 def sparsify_file(model: Path, output: Path, recipe: Recipe) -> tuple[PrunedLayer, ...]:
     """Writes a pruned copy of a .pt2 or .onnx model in its own format.
 
+    Tells what became of its layers, and then which other weights it has.
+
     Raises
     ------
     UsageError: as `sparsify`; no such model; the output has another extension.
@@ -132,7 +134,7 @@ def sparsify_file(model: Path, output: Path, recipe: Recipe) -> tuple[PrunedLaye
     program = weights.load(model)
     rows = prune(weights.layers(program, str(model)), recipe, str(model))
     weights.save(program, output)
-    return rows
+    return (*rows, *map(_left, weights.others(program)))
 
 
 def prune(layers: Sequence[WeightedLayer], recipe: Recipe, source: str) -> tuple[PrunedLayer, ...]:
@@ -242,6 +244,12 @@ def _row(layer: WeightedLayer, done: Mapping[Hashable, PrunedLayer]) -> PrunedLa
     if row.name == layer.name:
         return row
     return PrunedLayer(layer.name, layer.op, row.shape, row.structure, row.density, f"shares the weight of {row.name}")
+
+
+def _left(weight: OtherWeight) -> PrunedLayer:
+    """A weight that no kernel reads."""
+    note = f"left as it is: nothing skips the zeros of {weight.op}"
+    return PrunedLayer(weight.name, weight.op, weight.shape, "dense", weight.density, note)
 
 
 def _shape(layer: WeightedLayer) -> tuple[int, ...]:

@@ -32,6 +32,24 @@ class WeightedLayer:
     key: Hashable
 
 
+@dataclass(frozen=True)
+class OtherWeight:
+    """A weight that no structure is put into, since its operator is neither a two-dimensional convolution nor linear.
+
+    Attributes
+    ----------
+    name: of the layer, or of the weight where it has none.
+    op: that reads it, as PyTorch names it.
+    shape: of the weight.
+    density: share of its elements that are not zero.
+    """
+
+    name: str
+    op: str
+    shape: tuple[int, ...]
+    density: float
+
+
 def as_kernels(weight: NDArray[Any]) -> NDArray[np.float32]:
     """A linear weight [filters, channels] as one of 1x1 kernels; a convolution's as it is."""
     return weight if weight.ndim == 4 else weight[:, :, None, None]

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,41 @@ def test_sparsify_files(suffix: str, models: Path, tmp_path: Path, invoke: Invok
     (actual,) = load_model(path).reference({"image": image.numpy()}).values()
     with torch.no_grad():
         np.testing.assert_allclose(actual, model(image).numpy(), rtol=1e-4, atol=1e-5)
+
+
+class Mixed(nn.Module):
+    """Layers that can be pruned beside some that cannot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sound, self.rows = nn.Conv1d(8, 16, 3), nn.GRU(16, 16, batch_first=True)
+        self.first, self.second, self.last = nn.Linear(16, 32), nn.Linear(32, 16), nn.Linear(16, 4)
+
+    def forward(self, sound: torch.Tensor) -> torch.Tensor:
+        rows, _ = self.rows(self.sound(sound).transpose(1, 2))
+        return self.last(self.second(self.first(rows)))
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+def test_sparsify_counts_what_it_leaves_alone(suffix: str, tmp_path: Path, invoke: Invoke) -> None:
+    model, example, path = Mixed().eval(), torch.zeros(1, 8, 20), tmp_path / f"mixed{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if suffix == ".pt2":
+            torch.export.save(torch.export.export(model, (example,)), path)
+        else:
+            torch.onnx.export(model, (example,), str(path), dynamo=False)
+    recipe = Recipe("unstructured", 0.5, ("first", "second"))
+    rows = sparsify_file(path, tmp_path / f"pruned{suffix}", recipe)
+    assert [(row.name, row.note) for row in rows if "left" in row.note] == [
+        ("sound", "left as it is: nothing skips the zeros of conv1d"),
+        *[("rows", "left as it is: nothing skips the zeros of gru")] * 2,
+    ]
+    every = sum(weight.numel() for weight in model.parameters() if weight.dim() > 1)
+    assert sum(row.weights for row in rows) == every
+    options = ("--structure", "unstructured", "--density", "0.5", "--layers", "first,second", "-o", path)
+    _, out, _ = invoke("sparsify", path, *options)
+    assert f"{(every - 512) / every:.1%} of the weights are left".replace("%", " %") in out
 
 
 def test_sparsify_options(models: Path, tmp_path: Path, invoke: Invoke) -> None:

@@ -17,10 +17,11 @@ from onnx import external_data_helper, numpy_helper
 from pconvgen.files import replacing
 from pconvgen.frontend.onnx.file import layer_of, load_file, name_nodes
 from pconvgen.frontend.spec import check_dtype, unique
-from pconvgen.frontend.weights import WeightedLayer, as_kernels
+from pconvgen.frontend.weights import OtherWeight, WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
 
 _OPERATORS = {"Conv": "conv2d", "ConvTranspose": "conv2d_transpose", "Gemm": "linear", "MatMul": "linear"}
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +86,30 @@ def layers(model: OnnxModel, source: str) -> list[WeightedLayer]:
         store = partial(_store, tensor, flipped)
         found.append(WeightedLayer(name, op, groups, as_kernels(weight.T if flipped else weight), store, id(tensor)))
     return found
+
+
+def others(model: OnnxModel) -> list[OtherWeight]:
+    """The weights of convolutions in one or three dimensions and of recurrent layers, in file order."""
+    graph = model.proto.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    produced = {output: node for node in graph.node for output in node.output}
+    found: dict[str, OtherWeight] = {}
+    for node, name in zip(graph.node, _layer_names(graph, weights, produced), strict=True):
+        places = range(1, 3) if node.op_type in _RECURRENT else range(1, 2) if "Conv" in node.op_type else ()
+        for place in places:
+            tensor, _ = _constant(node.input[place], weights, produced)
+            if tensor is None or tensor.name in found or (place == 1 and len(tensor.dims) == 4):
+                continue
+            density = float(np.count_nonzero(numpy_helper.to_array(tensor)) / max(np.prod(tensor.dims), 1))
+            found[tensor.name] = OtherWeight(name, _operator(node, tensor), tuple(tensor.dims), density)
+    return list(found.values())
+
+
+def _operator(node: Any, weight: Any) -> str:
+    """What PyTorch calls the operator: conv1d, conv3d_transpose, lstm."""
+    if node.op_type in _RECURRENT:
+        return str(node.op_type).lower()
+    return f"conv{len(weight.dims) - 2}d" + ("_transpose" if "Transpose" in node.op_type else "")
 
 
 def save(model: OnnxModel, path: Path) -> None:

@@ -19,10 +19,10 @@ from pconvgen.files import replacing
 from pconvgen.frontend.spec import check_dtype
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.export import load_file as load
-from pconvgen.frontend.weights import WeightedLayer, as_kernels
+from pconvgen.frontend.weights import OtherWeight, WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
 
-__all__ = ["Use", "from_kernels", "layers", "load", "module_layers", "save", "to_kernels", "uses"]
+__all__ = ["Use", "from_kernels", "layers", "load", "module_layers", "others", "save", "to_kernels", "uses"]
 
 # Operator -> name of the argument that is the weight, and whether that is stored as [channels, filters].
 _OPERATORS = {
@@ -97,6 +97,22 @@ def layers(program: Any, source: str) -> list[WeightedLayer]:
         else:
             tensor = program.state_dict.get(use.target, program.constants.get(use.target))
             found.append(_layer(use.name, use.op, use.groups, tensor, use.flipped, source))
+    return found
+
+
+def others(program: Any) -> list[OtherWeight]:
+    """The parameters of matrices and kernels that are of no layer in `layers`, in the program's order."""
+    known = {use.target for use in uses(program)}
+    parameters = program.graph_signature.inputs_to_parameters
+    found = []
+    for node in program.graph.nodes:
+        target = parameters.get(node.name)
+        tensor = None if target is None or target in known else program.state_dict[target]
+        if tensor is None or tensor.dim() < 2 or not node.users:
+            continue
+        op = next(iter(node.users)).target.__name__.partition(".")[0]
+        density = torch.count_nonzero(tensor).item() / max(tensor.numel(), 1)
+        found.append(OtherWeight(target.rpartition(".")[0] or target, op, tuple(tensor.shape), density))
     return found
 
 
