@@ -7,12 +7,14 @@ It returns None for what TVM does well. The reason for each row of CONVERTERS st
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from pconvgen.frontend.onnx.resize import resize
+from pconvgen.frontend.onnx.variadic import chain, mean
 from pconvgen.tvm_compat import Emit, constant_value, dtype_of
 
 Convert = Callable[[Any, dict[str, Any], Emit], Any]
@@ -66,6 +68,10 @@ CONVERTERS: dict[str, Convert] = {
     "Dropout": _dropout,  # imported as a random dropout
     "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
     "Identity": _identity,  # no operator at all
+    "Max": partial(chain, operator=relax.op.maximum),  # imported as a stack and a reduction
+    "Mean": mean,  # likewise
+    "Min": partial(chain, operator=relax.op.minimum),  # likewise
     "Pad": _pad,  # imported as an anonymous kernel
     "Resize": resize,  # reads other places than the model, or ignores an attribute
+    "Sum": partial(chain, operator=relax.op.add),  # imported as a stack and a reduction
 }

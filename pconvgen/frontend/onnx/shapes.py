@@ -97,5 +97,9 @@ def _evaluate(
         opset_imports=list(model.opset_import),
         ir_version=model.ir_version,
     )
-    values = ReferenceEvaluator(single).run(None, {name: constants[name] for name in names})
+    try:
+        values = ReferenceEvaluator(single).run(None, {name: constants[name] for name in names})
+    except Exception:
+        # It lacks operators and types, and some of its operators do not broadcast; the importer does.
+        return None
     return dict(zip((name for name in node.output if name), map(np.asarray, values), strict=True))
