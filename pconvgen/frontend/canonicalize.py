@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tvm
 
-from pconvgen.tvm_compat import Emit, is_op, rewrite_main, shape_of
+from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, rewrite_main, shape_of
 
 
 @tvm.transform.module_pass(opt_level=0, name="CanonicalizeOperators")
 class CanonicalizeOperators:
-    """SiLU and global average pooling are one operator each.
+    """SiLU and global average pooling are one operator each; TVM lowers tensors of infinities only as broadcasts.
 
     before: s = sigmoid(x); y = multiply(x, s); z = mean(y, axis=[2, 3], keepdims=True)
     after:  y = nn.silu(x); z = nn.adaptive_avg_pool2d(y, output_size=[1, 1])
@@ -25,6 +26,8 @@ class CanonicalizeOperators:
             values[var] = value
             if is_op(value, "relax.multiply"):
                 return _silu(value, values)
+            if is_op(value, "relax.full", "relax.full_like"):
+                return _infinite(value)
             return _global_average(value) if is_op(value, "relax.mean") else value
 
         return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, rule))
@@ -44,3 +47,10 @@ def _global_average(value: Any) -> Any:
     if axes == {2, 3} and value.attrs.keepdims:
         return tvm.relax.op.nn.adaptive_avg_pool2d(value.args[0], (1, 1))
     return value
+
+
+def _infinite(value: Any) -> Any:
+    fill, shape = constant_value(value.args[1]), shape_of(value)
+    if fill is None or shape is None or np.isfinite(fill).all():
+        return value
+    return tvm.relax.op.broadcast_to(constant(fill.astype(dtype_of(value))), shape)

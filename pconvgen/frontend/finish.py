@@ -10,7 +10,7 @@ import tvm
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.canonicalize import CanonicalizeOperators
 from pconvgen.frontend.fold_constants import FoldWeightConstants
-from pconvgen.frontend.spec import Imported, Tensors, TensorSpec
+from pconvgen.frontend.spec import Imported, Tensors, TensorSpec, check_finite
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
 from pconvgen.tvm_compat import (
     LAYERS,
@@ -21,6 +21,11 @@ from pconvgen.tvm_compat import (
     main_bindings,
     main_results,
     shape_of,
+)
+
+_WEIGHTED = (
+    *(f"relax.nn.conv{rank}d{suffix}" for rank in (1, 2, 3) for suffix in ("", "_transpose")),
+    "relax.matmul",
 )
 
 
@@ -35,7 +40,8 @@ def finish(
     """Fold constants and batch norm of an imported module and describe its inputs and outputs.
 
     `layers` maps names of variables to layers; those that are not in the module any more are dropped.
-    Raises PconvgenError when "main" is not one dataflow block or an output's shape is not static.
+    Raises PconvgenError when "main" is not one dataflow block, an output's shape is not static, or the weight of a
+    convolution or linear layer is not finite. All other constants may be infinite, as in masks and padding.
     """
     if main_bindings(module) is None:
         raise control_flow(source)
@@ -44,6 +50,7 @@ def finish(
     module = tvm.transform.Sequential([tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants()])(module)
     _check_variances(module, source)
     module = tvm.transform.Sequential([FoldBatchNorm(), CanonicalizeOperators()])(module)
+    _check_weights(module, source)
     present = {binding.var.name for binding in main_bindings(module) or []}
     names = {variable: layer for variable, layer in layers.items() if variable in present}
     module["main"] = module["main"].with_attr(LAYERS, names)
@@ -94,6 +101,15 @@ def _check_variances(module: Any, source: str) -> None:
                     expected="at least 0",
                     remedy="check the training run that wrote this model",
                 )
+
+
+def _check_weights(module: Any, source: str) -> None:
+    names = layer_names(module)
+    for binding in main_bindings(module) or []:
+        if is_op(binding.value, *_WEIGHTED):
+            weight = constant_value(binding.value.args[1])
+            if weight is not None:
+                check_finite(names.get(binding.var.name, binding.var.name), "weight", weight, source)
 
 
 def _spec(name: str, expr: Any, source: str) -> TensorSpec:

@@ -150,7 +150,7 @@ MODELS: dict[str, tuple[Callable[[Path, Path], Path], int, tuple[str, ...]]] = {
     "NaN in onnx": (
         lambda models, folder: onnx_model(folder / "m.onnx", weight=np.full((4, 4), np.inf, "float32")),
         1,
-        ("m.onnx: layer fc: fc.weight is not finite", "check the training"),
+        ("m.onnx: layer fc: weight is not finite", "check the training"),
     ),
     "no elements": (
         lambda models, folder: onnx_model(folder / "m.onnx", shape=(0, 4)),

@@ -180,7 +180,7 @@ def test_weights_that_are_not_finite(files: Path, tmp_path: Path) -> None:
         if tensor.name == "3.weight":
             tensor.CopyFrom(numpy_helper.from_array(np.full((2, 144), np.nan, np.float32), tensor.name))
     onnx.save(graph, tmp_path / "m.onnx")
-    assert "3.weight is not finite" in message(tmp_path / "m.onnx")
+    assert "layer 3: weight is not finite" in message(tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])

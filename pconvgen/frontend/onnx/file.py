@@ -25,7 +25,6 @@ from pconvgen.frontend.spec import (
     Tensors,
     check_batch_statistics,
     check_dtype,
-    check_finite,
     last_line,
     resolve_shapes,
     unique,
@@ -47,10 +46,6 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     shapes = resolve_shapes(declared, inputs, source)
     name_nodes(graph)
     _check_nodes(graph, source)
-    owners = _owners(graph)
-    for tensor in graph.initializer:
-        layer = owners.get(tensor.name, tensor.name)
-        check_finite(layer, tensor.name, numpy_helper.to_array(tensor), source)
     layers, variables = _name_layers(graph)
     fold_shapes(model, shapes)
     importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, source)
@@ -153,15 +148,6 @@ def _check_nodes(graph: Any, source: str) -> None:
         if node.op_type == "BatchNormalization":
             training = any(entry.name == "training_mode" and entry.i for entry in node.attribute)
             check_batch_statistics(training, node.name, source)
-
-
-def _owners(graph: Any) -> dict[str, str]:
-    """Initializer -> name of the first node that reads it."""
-    owners: dict[str, str] = {}
-    for node in graph.node:
-        for name in node.input:
-            owners.setdefault(name, node.name)
-    return owners
 
 
 def _name_layers(graph: Any) -> tuple[dict[str, str], dict[str, str]]:

@@ -71,7 +71,9 @@ def _with_scales(args: dict[str, Any]) -> bool:
 
 
 def _unusual_attention(args: dict[str, Any]) -> bool:
-    return args["scale"] is not None or args["query"].meta["val"].dim() not in (2, 4)
+    # TVM has NaN where a row is masked whole, PyTorch zeros.
+    masked = args["attn_mask"] is not None
+    return masked or args["scale"] is not None or args["query"].meta["val"].dim() not in (2, 4)
 
 
 # What TVM 0.27 makes of these operators when this holds for their arguments.
@@ -84,6 +86,6 @@ _MISREAD: dict[str, Callable[[dict[str, Any]], bool]] = {
     "pixel_shuffle.default": _always,  # becomes a kernel that TVM does not have
     "rsub.Scalar": _always,  # an integer becomes an int32 tensor, and alpha is dropped
     "rsub.Tensor": _always,  # drops alpha
-    "scaled_dot_product_attention.default": _unusual_attention,  # drops the scale, refuses other ranks
+    "scaled_dot_product_attention.default": _unusual_attention,  # drops the scale, refuses ranks and masks
     "std.correction": _always,  # drops the correction
 }

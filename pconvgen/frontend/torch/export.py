@@ -24,7 +24,6 @@ from pconvgen.frontend.spec import (
     Tensors,
     check_batch_statistics,
     check_dtype,
-    check_finite,
     last_line,
     resolve_shapes,
     unique,
@@ -205,7 +204,6 @@ def _specialise(program: Any, shapes: Mapping[str, Shape], source: str) -> Any:
 
 def _check_weights(program: Any, source: str) -> None:
     for name, tensor in program.state_dict.items():
-        layer, _, parameter = _split(name)
         if tensor.is_meta:
             raise PconvgenError(
                 f"weight {name} has no values",
@@ -215,7 +213,6 @@ def _check_weights(program: Any, source: str) -> None:
             )
         if tensor.is_floating_point():
             check_dtype("weight", name, str(tensor.dtype).removeprefix("torch."), source)
-            check_finite(layer, parameter, tensor.detach().numpy(), source)
 
 
 def _split(target: str) -> tuple[str, str, str]:
