@@ -55,7 +55,10 @@ def blocks_of(schedule: PrimFuncSchedule) -> list[BlockInfo]:
 def inlined(function: PrimFunc) -> PrimFunc:
     """`function` with its elementwise blocks inlined into their readers."""
     schedule = PrimFuncSchedule(function)
-    try_inline_contiguous_spatial(schedule, normalize_prim_func(schedule))
+    blocks = normalize_prim_func(schedule)
+    # What is computed from the sum of one element would go into its beginning and into its end.
+    if not any(block.is_reduction() and "R" not in str(block.dom_kind()) for block in blocks or []):
+        try_inline_contiguous_spatial(schedule, blocks)
     return schedule.mod["main"]
 
 

@@ -56,6 +56,34 @@ def check(function: Callable[..., Any], *shapes: Shape, data: list[torch.Tensor]
         np.testing.assert_allclose(one, other.numpy(), rtol=2e-6, atol=2e-6)
 
 
+def test_reductions_of_one_element_and_what_follows_them() -> None:
+    weight, bias = torch.tensor([[[2.0]], [[3.0]]]), torch.tensor([5.0, 7.0])
+
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        one = x[:, :, :1]
+        return (
+            functional.conv1d(x, weight, bias, groups=2),
+            functional.conv1d(x, weight, bias, groups=2).sigmoid(),
+            one.sum(2) + 1,
+            2 * one.amax(2) - 3,
+            one.mean(2, keepdim=True) + x,
+        )
+
+    check(function, (1, 2, 7))
+
+
+def test_transposed_convolutions_of_volumes() -> None:
+    weight, bias = torch.linspace(-1, 1, 4 * 2 * 2 * 3 * 3).reshape(4, 2, 2, 3, 3), torch.tensor([5.0, 7.0, 1.0, 2.0])
+
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (
+            functional.conv_transpose3d(x, weight, None, 2, 1, 1),
+            functional.conv_transpose3d(x, weight, bias, (1, 2, 3), (0, 1, 2), groups=2, dilation=(2, 1, 1)),
+        )
+
+    check(function, (2, 4, 3, 4, 5))
+
+
 def shuffled(x: torch.Tensor, groups: int) -> torch.Tensor:
     n, c, h, w = x.shape
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from pconvgen.frontend.onnx.pooling import lp_pool, pool
 from pconvgen.frontend.onnx.resize import resize
 from pconvgen.frontend.onnx.variadic import chain, mean
 from pconvgen.tvm_compat import Emit, constant_value, dtype_of
@@ -64,10 +65,13 @@ def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
 
 
 CONVERTERS: dict[str, Convert] = {
+    "AveragePool": pool,  # auto_pad is wrong where the stride does not divide the size
     "Clip": _clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
     "Dropout": _dropout,  # imported as a random dropout
     "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
     "Identity": _identity,  # no operator at all
+    "LpPool": lp_pool,  # wrong with ceil_mode, and auto_pad as above
+    "MaxPool": pool,  # auto_pad as above, and indices that are zeros
     "Max": partial(chain, operator=relax.op.maximum),  # imported as a stack and a reduction
     "Mean": mean,  # likewise
     "Min": partial(chain, operator=relax.op.minimum),  # likewise

@@ -29,6 +29,7 @@ CONVERTERS: dict[str, Converter] = {
     "conv3d.padding": convolution,  # lacking: padding="same"
     "conv_transpose1d.default": conv_transpose,  # the layer's name on the variable
     "conv_transpose2d.input": conv_transpose,  # the layer's name on the variable
+    "conv_transpose3d.input": conv_transpose,  # lacking
     "linear.default": linear,  # the layer's name on the variable
     "relu6.default": relu6,  # one spelling of ReLU6: clip, as nn.ReLU6 is imported
     "channel_shuffle.default": channel_shuffle,  # lacking

@@ -10,7 +10,7 @@ from tvm import relax
 from pconvgen.frontend.torch.calls import arguments, expression
 
 _CONV = {3: relax.op.nn.conv1d, 4: relax.op.nn.conv2d, 5: relax.op.nn.conv3d}
-_CONV_TRANSPOSE = {3: relax.op.nn.conv1d_transpose, 4: relax.op.nn.conv2d_transpose}
+_CONV_TRANSPOSE = {3: relax.op.nn.conv1d_transpose, 4: relax.op.nn.conv2d_transpose, 5: relax.op.nn.conv3d_transpose}
 LAYER_META = "pconvgen.layer"
 """Key of node.meta that holds the identifier to give to the variable of a convolution or linear layer."""
 
