@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SYSTEM_PACKAGES := qemu-user g++-aarch64-linux-gnu g++-arm-linux-gnueabihf
+SYSTEM_PACKAGES := qemu-user g++-aarch64-linux-gnu g++-arm-linux-gnueabihf adb
 
 .PHONY: setup system mca demo test test-long lint bench bench-kernels bench-networks bench-arm bench-pruning clean
 
@@ -16,16 +16,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[arm,demo,dev]'
 	@touch $(STAMP)
 
-# The ARM emulator and cross compilers are Debian packages. Without them ARM libraries are still built, but not run.
+# The ARM emulator, cross compilers and adb are Debian packages. Without them ARM libraries are still built, but not run.
 system:
 	@if command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-g++ >/dev/null \
-	  && command -v arm-linux-gnueabihf-gcc >/dev/null; then :; \
+	  && command -v arm-linux-gnueabihf-gcc >/dev/null && command -v adb >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing $(SYSTEM_PACKAGES)"; \
 	  apt-get update -qq && apt-get install -y -qq $(SYSTEM_PACKAGES) >/dev/null; \
 	else \
 	  echo "MISSING: some of $(SYSTEM_PACKAGES) (apt-get install them as root)."; \
-	  echo "SKIPPED for it: everything that runs ARM code. Building ARM libraries works."; \
+	  echo "SKIPPED for it: everything that runs ARM code, or that talks to phones. Building ARM libraries works."; \
 	fi
 
 demo: setup system

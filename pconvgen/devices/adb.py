@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pconvgen.devices.process import run_child
@@ -10,6 +17,8 @@ from pconvgen.errors import PconvgenError, UsageError
 
 TIMEOUT_S = 30
 """Of a command; the first one starts adb's own server."""
+STOP_S = 3
+"""For a command to end after its input has."""
 INSTALL = "apt-get install adb, or put the platform-tools of Android's SDK on PATH"
 CONNECT = "connect one and switch on USB debugging in its developer options; adb devices lists it then"
 STATES = {
@@ -66,6 +75,62 @@ class Phone:
     def shell(self, command: str) -> str:
         """What a command in the phone's shell prints. Raises PconvgenError when it fails or does not end."""
         return self.adb("shell", command)
+
+
+class Shell:
+    """A command in a phone's shell that goes on beside this process, until its standard input ends.
+
+    Parameters
+    ----------
+    phone: whose.
+    command: which.
+    """
+
+    def __init__(self, phone: Phone, command: str) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # closed in __exit__
+        # A session of its own: Ctrl-C is for this process, which then ends the command.
+        self._process = subprocess.Popen(
+            phone.command("shell", command),
+            stdin=subprocess.PIPE, stdout=self._output, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+    @property
+    def printed(self) -> str:
+        """What it has printed, errors included."""
+        return os.pread(self._output.fileno(), 1 << 16, 0).decode(errors="replace").replace("\r", "")
+
+    def until(self, pattern: str, seconds: float) -> re.Match[str] | None:
+        """Where it prints that; None when it ends before, or when the time is over."""
+        end = time.monotonic() + seconds
+        while True:
+            over = self._process.poll() is not None or time.monotonic() > end
+            if (found := re.search(pattern, self.printed)) or over:
+                return found
+            time.sleep(0.02)
+
+    def ended(self, seconds: float) -> str | None:
+        """How it did, as far as adb tells; None when it still runs after so long."""
+        try:
+            code = self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        with suppress(ValueError):
+            return signal.Signals(code - 128 if code > 128 else -code).name
+        return f"exit code {code}"
 
 
 def connected() -> dict[str, str]:

@@ -153,12 +153,10 @@ def cached(kind: Flavor) -> Path:
     return folder
 
 
-def digest(folder: Path) -> str:
-    """A short name for what is in a bundle."""
-    found = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found.update(str(path.relative_to(folder)).encode() + path.read_bytes())
-    return found.hexdigest()[:16]
+def contents(folder: Path) -> dict[str, str]:
+    """Short digests of a bundle's files, by their names in it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths}
 
 
 def _published(kind: Flavor) -> Parts:

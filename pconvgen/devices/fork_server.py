@@ -23,7 +23,7 @@ GRACE_S = 10
 
 
 class ForkServer:
-    """Answers one request after the other; see `pconvgen.devices.worker`. Its process starts with the first.
+    """Answers one request after the other; see `pconvgen.devices.worker`. Its process starts with the first, or before.
 
     Parameters
     ----------
@@ -34,13 +34,8 @@ class ForkServer:
         self._timeout_s = timeout_s
         self._process: subprocess.Popen[str] | None = None
 
-    def answer(self, folder: Path, what: str, remedy: str) -> None:
-        """Has the request in a folder answered.
-
-        Raises
-        ------
-        PconvgenError: answering fails, crashes or does not end; the next request is answered nevertheless.
-        """
+    def start(self) -> None:
+        """Starts its process, where it does not run."""
         if self._process is None or self._process.poll() is not None:
             # A session of its own: Ctrl-C is for the caller, whose end this process sees by its closed input.
             self._process = subprocess.Popen(
@@ -48,6 +43,16 @@ class ForkServer:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                 start_new_session=True,
             )  # fmt: skip
+
+    def answer(self, folder: Path, what: str, remedy: str) -> None:
+        """Has the request in a folder answered.
+
+        Raises
+        ------
+        PconvgenError: answering fails, crashes or does not end; the next request is answered nevertheless.
+        """
+        self.start()
+        assert self._process is not None
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None

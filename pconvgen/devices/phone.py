@@ -8,19 +8,16 @@ leaves nothing running on the phone.
 from __future__ import annotations
 
 import atexit
-import os
 import re
 import secrets
-import subprocess
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from pconvgen.devices import adb, bundle
-from pconvgen.devices.adb import Phone
+from pconvgen.devices import adb, bundle, pushing
+from pconvgen.devices.adb import Phone, Shell
+from pconvgen.devices.pushing import Lacking
 from pconvgen.devices.served import Address, ServedDevice
 from pconvgen.errors import DeviceLostError, PconvgenError, UsageError
 
@@ -29,8 +26,11 @@ FLAVOR = "android-arm64"
 ABI = "arm64-v8a"
 FOLDER = "/data/local/tmp/pconvgen"
 """The only place on a phone where adb may put programs and start them."""
-DIGEST = f"{FOLDER}/digest"
-PUSH_S, START_S, STOP_S = 300, 30, 10
+START_S = 30
+AWARE_S = 2
+"""For adb to notice that a command has ended on the phone."""
+PROPERTIES = ("product.model", "build.version.release", "product.cpu.abi")
+ENDED_REMEDY = "it is started again; if the phone was short of memory, close other programs there"
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,42 @@ class AdbDevice(ServedDevice):
 
     def address(self) -> Address:
         """That of its server, which is started where it does not run."""
-        return _SERVERS.address(self.serial)
+        return _SERVERS.running(self.serial).address
 
     def failure(self, doing: str, text: str) -> PconvgenError:
-        """See `ServedDevice.failure`; a phone that is gone is named, and one that is not is asked again next time."""
+        """See `ServedDevice.failure`; tells a phone that is gone or whose server has ended. It is started next time."""
         error = super().failure(doing, text)
-        if isinstance(error, DeviceLostError):
-            phone = _SERVERS.release(self.serial)
-            try:
-                adb.find(self.serial)
-            except PconvgenError as gone:
-                return DeviceLostError(
-                    f"phone {phone.serial if phone else self.serial} was lost: {gone.message}",
-                    found=gone.found,
-                    remedy=gone.remedy,
-                )
-        return error
+        if not isinstance(error, DeviceLostError):
+            return error
+        running = _SERVERS.known(self.serial)
+        ended = running.shell.ended(AWARE_S) if running else None
+        _SERVERS.release(self.serial)
+        serial = running.phone.serial if running else self.serial
+        try:
+            adb.find(self.serial)
+        except PconvgenError as gone:
+            return DeviceLostError(f"phone {serial} was lost: {gone.message}", found=gone.found, remedy=gone.remedy)
+        if ended:
+            return DeviceLostError(f"the server on phone {serial} ended", found=ended, remedy=ENDED_REMEDY)
+        if not running:
+            return error
+        # The port of this machine that adb forwards says nothing to anybody.
+        here = f"{running.address.host}:{running.address.port}"
+        message = error.message.replace(here, f"phone {serial}")
+        return DeviceLostError(message, file=error.file, found=error.found, remedy=error.remedy)
 
     def steps(self) -> list[tuple[str, Callable[[], str]]]:
         """See `Device.steps`."""
 
         def phone() -> str:
             found = adb.find(self.serial)
-            about = [found.shell(f"getprop ro.{name}") for name in ("product.model", "build.version.release")]
-            return f"{found.serial}: {about[0]}, Android {about[1]}, {_abi(found)}"
+            about = found.shell("; ".join(f"getprop ro.{name}" for name in PROPERTIES)).split("\n")
+            model, android, abi = (line.strip() for line in about)
+            return f"{found.serial}: {model}, Android {android}, {abi}"
 
         def pushed() -> str:
-            return f"{'pushed to' if install(adb.find(self.serial)) else 'is in'} {FOLDER}"
+            lacked = _SERVERS.running(self.serial).lacked
+            return f"{f'pushed {len(lacked.files)} of {len(lacked.wanted)} files to' if lacked else 'is in'} {FOLDER}"
 
         def server() -> str:
             found = self.address()
@@ -104,106 +113,97 @@ def parse_serial(text: str) -> AdbDevice:
     return AdbDevice(serial)
 
 
-def install(phone: Phone) -> bool:
-    """Sees to it that the bundle is on the phone, and says whether it had to be pushed.
+@dataclass(frozen=True)
+class Serving:
+    """A server that runs on a phone.
 
-    Raises
-    ------
-    PconvgenError: the phone has another processor, the bundle cannot be made, or it cannot be pushed.
+    Attributes
+    ----------
+    phone: where.
+    address: where it is reached.
+    lacked: what had to be pushed, None when the phone had all.
+    shell: in which it runs.
     """
-    abi = _abi(phone)
-    if abi != ABI:
-        raise PconvgenError(
-            "no bundle for this phone", file=phone.serial, found=abi, expected=ABI, remedy="use one with 64-bit ARM"
-        )
-    folder = bundle.cached(bundle.flavor(FLAVOR))
-    digest = bundle.digest(folder)
-    if phone.shell(f"cat {DIGEST} 2>/dev/null || true") == digest:
-        return False
-    phone.shell(f"rm -rf {FOLDER}")
-    phone.adb("push", str(folder), FOLDER, timeout_s=PUSH_S, remedy="the bundle takes 12 MB there")
-    phone.shell(f"echo {digest} > {DIGEST}")  # last, so that a push that was cut short is repeated
-    return True
+
+    phone: Phone
+    address: Address
+    lacked: Lacking | None
+    shell: Shell
 
 
 @contextmanager
-def serving(phone: Phone) -> Iterator[Address]:
-    """A server on the phone, until the end. Raises PconvgenError when it does not start."""
-    install(phone)
+def serving(phone: Phone) -> Iterator[Serving]:
+    """A server on the phone, until the end; what the phone lacks of the bundle is pushed.
+
+    Raises
+    ------
+    PconvgenError: the phone has another processor, the bundle cannot be made or pushed, or the server does not start.
+    """
+    folder = bundle.cached(bundle.flavor(FLAVOR))
+    wanted = bundle.contents(folder)
     key = secrets.token_hex(8)
     start = f"exec sh {FOLDER}/{bundle.START} --key {key} --folder {FOLDER}/sessions-{key} --until eof"
-    # A session of its own: Ctrl-C is for this process, which then ends the server.
-    with (
-        tempfile.TemporaryFile() as printed,
-        subprocess.Popen(
-            phone.command("shell", start),
-            stdin=subprocess.PIPE, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
-        ) as process,
-    ):  # fmt: skip
-        try:
-            port = _port(phone, process, printed.fileno())
-            forwarded = phone.adb("forward", "tcp:0", f"tcp:{port}")
-            try:
-                yield Address("127.0.0.1", int(forwarded), key)
-            finally:
-                with suppress(PconvgenError):  # a phone that is gone has no forwards
-                    phone.adb("forward", "--remove", f"tcp:{forwarded}")
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _abi(phone: Phone) -> str:
-    return phone.shell("getprop ro.product.cpu.abi")
-
-
-def _port(phone: Phone, process: subprocess.Popen[bytes], printed: int) -> int:
-    """Where the server says that it listens."""
-    end = time.monotonic() + START_S
-    while True:
-        ended = process.poll() is not None
-        text = os.pread(printed, 1 << 16, 0).decode(errors="replace")
-        if found := re.search(r"listening on \S+:(\d+),", text):
-            return int(found[1])
-        if ended or time.monotonic() > end:
+    with ExitStack() as stack:
+        shell = stack.enter_context(Shell(phone, pushing.ask_or(start, FOLDER, wanted)))
+        port, lacked = _port(shell), None
+        abi = re.search(rf"^{pushing.ABI}(\S*)", shell.printed, re.MULTILINE)
+        if abi and abi[1] != ABI:
+            raise PconvgenError(
+                "no bundle for this phone", file=phone.serial, found=abi[1] or "no processor", expected=ABI,
+                remedy="use one with 64-bit ARM",
+            )  # fmt: skip
+        if abi and port is None and shell.ended(0):
+            lacked = Lacking.told(folder, wanted, shell.printed)
+            lacked.push(phone, FOLDER)
+            shell = stack.enter_context(Shell(phone, f"{lacked.placing(FOLDER)} && {start}"))
+            port = _port(shell)
+        if port is None:
             raise PconvgenError(
                 "the server does not start on the phone",
                 file=phone.serial,
-                found=text.strip()[-800:] or ("nothing printed" if ended else f"nothing printed in {START_S} s"),
+                found=shell.printed.strip()[-800:] or shell.ended(0) or f"nothing printed in {START_S} s",
                 remedy=f"try it there: adb shell {FOLDER}/{bundle.START} --key me",
             )
-        time.sleep(0.02)
+        forwarded = phone.adb("forward", "tcp:0", f"tcp:{port}")
+        try:
+            yield Serving(phone, Address("127.0.0.1", int(forwarded), key), lacked, shell)
+        finally:
+            with suppress(PconvgenError):  # a phone that is gone has no forwards
+                phone.adb("forward", "--remove", f"tcp:{forwarded}")
+
+
+def _port(shell: Shell) -> int | None:
+    """Where the server says that it listens; None when it does not get that far."""
+    found = shell.until(r"listening on \S+:(\d+),", START_S)
+    return int(found[1]) if found else None
 
 
 class _Servers:
     """Those that this process has started, by the serial that was asked for; they end with it."""
 
     def __init__(self) -> None:
-        self._running: dict[str, tuple[Phone, Address, ExitStack]] = {}
+        self._running: dict[str, tuple[Serving, ExitStack]] = {}
         self._lock = threading.Lock()
 
-    def address(self, serial: str) -> Address:
-        """Where the server of a phone is reached."""
+    def running(self, serial: str) -> Serving:
+        """The server of a phone, which is started where it does not run."""
         with self._lock:
             if serial not in self._running:
                 with ExitStack() as stack:
-                    phone = adb.find(serial)
-                    found = stack.enter_context(serving(phone))
-                    self._running[serial] = (phone, found, stack.pop_all())
-            return self._running[serial][1]
+                    found = stack.enter_context(serving(adb.find(serial)))
+                    self._running[serial] = (found, stack.pop_all())
+            return self._running[serial][0]
 
-    def release(self, serial: str) -> Phone | None:
+    def known(self, serial: str) -> Serving | None:
+        """The server of a phone that was started, whether or not it still runs."""
+        with self._lock:
+            return self._running[serial][0] if serial in self._running else None
+
+    def release(self, serial: str) -> None:
         """Ends the server of a phone, where there is one."""
         with self._lock:
-            if serial not in self._running:
-                return None
-            phone, _, stack = self._running.pop(serial)
-            stack.close()
-            return phone
+            if serial in self._running:
+                self._running.pop(serial)[1].close()
 
     def close(self) -> None:
         """Ends all."""

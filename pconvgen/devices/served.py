@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import sys
 import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,6 @@ from pconvgen.devices.container import read_tensors, write_tensors
 from pconvgen.devices.counts import Span, read_spans
 from pconvgen.devices.device import BenchResult, Device, Model, check_library, named_outputs, ordered_inputs
 from pconvgen.devices.fork_server import ForkServer
-from pconvgen.devices.process import run_child
 from pconvgen.devices.steady import THROTTLED
 from pconvgen.devices.units import INSTRUCTIONS, SECONDS
 from pconvgen.errors import DeviceLostError, PconvgenError, UsageError
@@ -44,7 +41,7 @@ CAUSES = (
     (r"did not end", "it takes too long", "the server goes on; a kernel that hangs is a bug worth reporting"),
     (r"bad_alloc|out of memory|std::length_error", "the device is out of memory", "close other programs there"),
     (
-        r"reset by peer|closed|Broken pipe|kShutdown",
+        r"reset by peer|closed|Broken pipe|kShutdown|RecvAll",
         "the connection was lost",
         "check that the server still runs",
     ),
@@ -83,11 +80,13 @@ class ServedDevice(Device):
     Attributes
     ----------
     timeout_s: after which a session is ended.
-    worker: runs the client's side in a session; without it each request has a process of its own.
+    worker: runs the client's side in a session; without it each request is a session of its own.
+    told: what the device has told of itself; its sessions share it.
     """
 
     timeout_s: float = 600
     worker: ForkServer | None = None
+    told: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     @abstractmethod
@@ -104,9 +103,10 @@ class ServedDevice(Device):
         return INSTRUCTIONS if self._told["emulated"] else SECONDS
 
     @contextmanager
-    def session(self) -> Iterator[Device]:
+    def session(self) -> Iterator[ServedDevice]:
         """With a client's process that has TVM imported; see `Device.session`."""
         worker = ForkServer(self.timeout_s + WAIT_S)
+        worker.start()  # it takes its time, in which the device is reached
         try:
             yield replace(self, worker=worker)
         finally:
@@ -120,10 +120,12 @@ class ServedDevice(Device):
             return str(error)
         return None
 
-    @cached_property
+    @property
     def _told(self) -> dict[str, Any]:
         """What the device tells of itself, asked for once."""
-        return self._ask(None, {}, {})[0]
+        if not self.told:
+            self._ask(None, {}, {})
+        return self.told
 
     def facts(self) -> dict[str, object]:
         """What the device tells of itself."""
@@ -177,6 +179,9 @@ class ServedDevice(Device):
         self, model: Model | None, inputs: Mapping[str, np.ndarray], options: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, np.ndarray], Span | None]:
         """What the device tells, a model's outputs, and what it executes where that is counted."""
+        if self.worker is None:
+            with self.session() as ready:
+                return ready._ask(model, inputs, options)
         with tempfile.TemporaryDirectory(prefix="pconvgen-rpc-") as name:
             folder = Path(name)
             request = {
@@ -195,6 +200,7 @@ class ServedDevice(Device):
             self._answer(folder)
             told = json.loads((folder / "told.json").read_text())
             if model is None:
+                self.told.update(told)
                 return told, {}, None
             if told["cpu"] != self._told["cpu"]:
                 raise UsageError(
@@ -221,13 +227,10 @@ class ServedDevice(Device):
             )
 
     def _answer(self, folder: Path) -> None:
-        """Has a client's process do what the folder asks for."""
+        """Has the client's process do what the folder asks for."""
+        assert self.worker is not None
         try:
-            if self.worker is None:
-                command = [sys.executable, "-m", "pconvgen.devices.worker", str(folder)]
-                run_child(command, "the client", timeout_s=self.timeout_s + WAIT_S)
-            else:
-                self.worker.answer(folder, "the client", "")
+            self.worker.answer(folder, "the client", "")
         except PconvgenError as error:
             stage = folder / "stage.txt"
             doing = stage.read_text() if stage.exists() else "starting"

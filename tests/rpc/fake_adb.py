@@ -1,10 +1,8 @@
 """Stands in for adb: `fake_adb.py STATE ARGUMENTS...`.
 
-STATE is a folder: `devices` is what `adb devices` lists, `props/` has the phone's properties, `phone/` is the phone's
-/data/local/tmp, `forwards/` has a file for each forwarded port, `processes/` one for each process on the phone, `fail/`
-one for each command that is to fail, with what it prints. `log` gets a line for each command. The phone's processes
-run on this machine; its programs are for ARM, so the loader that is pushed is replaced by `loader`, a script that
-starts it under emulation.
+STATE is a folder: `devices` is what `adb devices` lists, `phone/` is the phone (see `emulated_phone`), `forwards/` has
+a file for each forwarded port, `processes/` one for each process on the phone, `fail/` one for each command that is to
+fail, with what it prints.
 """
 
 from __future__ import annotations
@@ -15,8 +13,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-TMP = "/data/local/tmp"
-LOADER = "lib/ld-linux-aarch64.so.1"
+from emulated_phone import Phone
 
 
 def stop(message: str) -> NoReturn:
@@ -25,18 +22,15 @@ def stop(message: str) -> NoReturn:
 
 
 def push(state: Path, source: str, place: str) -> None:
-    to = Path(place.replace(TMP, str(state / "phone")))
-    assert not to.exists(), "adb would put it into that folder"
-    shutil.copytree(source, to)
-    (to / LOADER).rename(to / "lib/real-loader")
-    shutil.copy(state / "loader", to / LOADER)
+    assert source.endswith("/."), "what is in the folder, not the folder"
+    shutil.copytree(source, Phone(state / "phone").here(place), dirs_exist_ok=True)
     print(f"{source}: 1 file pushed")
 
 
 def shell(state: Path, command: str) -> None:
-    properties = f'getprop() {{ cat "{state}/props/$1"; }}; '
+    phone = Phone(state / "phone")
     (state / "processes" / str(os.getpid())).touch()
-    os.execvp("sh", ["sh", "-c", properties + command.replace(TMP, str(state / "phone"))])
+    os.execve("/bin/sh", ["sh", "-c", phone.here(command)], phone.environment)
 
 
 def forward(state: Path, *words: str) -> None:
@@ -50,8 +44,6 @@ def forward(state: Path, *words: str) -> None:
 
 
 def main(state: Path, *words: str) -> None:
-    with (state / "log").open("a") as log:
-        log.write(" ".join(words) + "\n")
     listed = (state / "devices").read_text()
     if words == ("version",):
         print("Android Debug Bridge version 1.0.41\nVersion 34.0.4-debian")
@@ -63,7 +55,7 @@ def main(state: Path, *words: str) -> None:
         if f"{serial}\tdevice" not in listed:
             stop(f"adb: device '{serial}' not found")
         failure = state / "fail" / command
-        if failure.exists() and not (command == "shell" and "start.sh" not in rest[0]):
+        if failure.exists():
             stop(failure.read_text())
         {"push": push, "shell": shell, "forward": forward}[command](state, *rest)
 
