@@ -66,9 +66,18 @@ class Manifest:
         return Model(path, self.inputs, tuple(name for name, _, _ in self.outputs), self.target, runtime)
 
     def random_inputs(self, seed: int) -> dict[str, NDArray[Any]]:
-        """Standard normal inputs that fit."""
+        """Inputs that fit: floats are standard normal, bytes any, wider integers 0 or 1, which every index may be."""
         rng = np.random.default_rng(seed)
-        return {name: rng.standard_normal(shape).astype(dtype) for name, shape, dtype in self.inputs}
+        return {name: _random(rng, shape, np.dtype(dtype)) for name, shape, dtype in self.inputs}
+
+
+def _random(rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    if dtype.kind in "iu" and dtype.itemsize == 1:
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+    return rng.integers(0, 2, shape).astype(dtype)
 
 
 def explained(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pconvgen.devices.conversion import converted
 from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.elf import machine_of
@@ -166,11 +167,12 @@ class Device(ABC):
 
 
 def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The model's inputs in its order, each C-contiguous.
+    """The model's inputs in its order, each C-contiguous and of the model's type, into which they are converted.
 
     Raises
     ------
-    PconvgenError: an input is missing, unknown, or has another shape or dtype. (Compiled code does not check.)
+    PconvgenError: an input is missing, unknown, has another shape, or numbers that its type does not hold; see
+        `converted`. (Compiled code does not check.)
     """
     expected = [name for name, _, _ in model.inputs]
     if set(inputs) != set(expected):
@@ -183,8 +185,17 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
         )
     arrays = []
     for name, shape, dtype in model.inputs:
-        array = _array(model, name, inputs[name])
-        if array.shape != tuple(shape) or array.dtype != np.dtype(dtype):
+        try:
+            array = converted(inputs[name], dtype)
+        except ValueError as error:
+            raise PconvgenError(
+                f"input {name} is not what the model takes",
+                file=model.path,
+                found=error,
+                expected=f"{dtype} {tuple(shape)}, or numbers that fit it",
+                remedy="convert it as its values mean it: round, scale or clip",
+            ) from error
+        if array.shape != tuple(shape):
             raise PconvgenError(
                 f"input {name} does not fit",
                 file=model.path,
@@ -194,20 +205,6 @@ def ordered_inputs(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.nd
             )
         arrays.append(np.ascontiguousarray(array).reshape(array.shape))
     return arrays
-
-
-def _array(model: Model, name: str, value: Any) -> np.ndarray:
-    """The array in an input, which may also be a tensor of another library or nested lists."""
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PconvgenError(
-            f"input {name} is no array",
-            file=model.path,
-            found=str(error).splitlines()[0] if str(error) else type(value).__name__,
-            expected="a NumPy array, or what becomes one",
-            remedy="for a tensor of PyTorch, give tensor.detach().cpu().numpy()",
-        ) from error
 
 
 def named_outputs(model: Model, arrays: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pconvgen.devices import DEVICES, Model, get_device, toolchain
 from pconvgen.devices.container import read_tensors, write_tensors
@@ -155,8 +156,10 @@ def test_inputs_are_checked_and_made_contiguous() -> None:
         PconvgenError, match=r"input x does not fit \(found float32 \(3, 2\), expected float32 \(2, 3\)"
     ):
         ordered_inputs(MODEL, {"x": x.T, "n": np.array(4)})
-    with pytest.raises(PconvgenError, match="found float64"):
-        ordered_inputs(MODEL, {"x": x.astype("float64"), "n": np.array(4)})
+    for given in (x.astype("float64"), x.tolist(), torch.tensor(x, requires_grad=True), torch.tensor(x).bfloat16()):
+        (found, _) = ordered_inputs(MODEL, {"x": given, "n": 4})
+        np.testing.assert_array_equal(found, x)
+        assert found.dtype == "float32"
 
 
 def test_number_of_outputs_is_checked() -> None:
