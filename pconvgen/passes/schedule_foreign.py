@@ -20,6 +20,7 @@ from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
 from pconvgen.templates.activations import ELEMENTARY
 from pconvgen.tvm_compat import PrimFunc, is_static, module_pass
+from pconvgen.tvm_compat.inlining import inlined
 from pconvgen.tvm_compat.schedules import (
     BlockInfo,
     PrimFuncSchedule,
@@ -28,7 +29,6 @@ from pconvgen.tvm_compat.schedules import (
     coefficients,
     dataflow_views,
     in_conditions,
-    inlined,
     is_scheduled,
     map_functions,
     marked_scheduled,

@@ -11,7 +11,6 @@ from tvm import relax
 from tvm.s_tir import Schedule as PrimFuncSchedule
 from tvm.s_tir.dlight.analysis import SBlockInfo as BlockInfo
 from tvm.s_tir.dlight.analysis import normalize_prim_func
-from tvm.s_tir.dlight.base import try_inline_contiguous_spatial
 from tvm.s_tir.schedule import ScheduleError as ScheduleError
 from tvm.sym import Analyzer
 from tvm.sym.pattern import detect_linear_equation
@@ -50,16 +49,6 @@ def blocks_of(schedule: PrimFuncSchedule) -> list[BlockInfo]:
         if not schedule.get_loops(info.block_rv):
             schedule.add_unit_loop(info.block_rv)
     return blocks
-
-
-def inlined(function: PrimFunc) -> PrimFunc:
-    """`function` with its elementwise blocks inlined into their readers."""
-    schedule = PrimFuncSchedule(function)
-    blocks = normalize_prim_func(schedule)
-    # What is computed from the sum of one element would go into its beginning and into its end.
-    if not any(block.is_reduction() and "R" not in str(block.dom_kind()) for block in blocks or []):
-        try_inline_contiguous_spatial(schedule, blocks)
-    return schedule.mod["main"]
 
 
 def coefficients(region: Any, axes: list[Any]) -> list[int | None]:

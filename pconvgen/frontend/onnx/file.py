@@ -18,6 +18,7 @@ from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.finish import finish
+from pconvgen.frontend.onnx.graph import layer_of, name_nodes, values_of
 from pconvgen.frontend.onnx.importer import WEIGHTED, Importer
 from pconvgen.frontend.onnx.shapes import fold_shapes
 from pconvgen.frontend.spec import (
@@ -126,14 +127,6 @@ def _declared(value: Any, source: str) -> list[int | None]:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
 
 
-def name_nodes(graph: Any) -> None:
-    """Give every node a unique name: the importer hands only the name to its converters."""
-    taken: dict[str, None] = {}
-    for node in graph.node:
-        node.name = unique(node.name or f"{node.op_type}_of_{node.output[0]}", taken)
-        taken[node.name] = None
-
-
 def _check_nodes(graph: Any, source: str) -> None:
     known = _get_convert_map().keys() | {"Constant", "If"}
     for node in graph.node:
@@ -152,39 +145,17 @@ def _check_nodes(graph: Any, source: str) -> None:
 
 def _name_layers(graph: Any) -> tuple[dict[str, str], dict[str, str]]:
     """variable -> layer, and node -> variable, of the nodes that have a weight."""
-    weights = {tensor.name for tensor in graph.initializer}
-    produced = {output: node for node in graph.node for output in node.output}
+    values = values_of(graph)
     layers: dict[str, str] = {}
     variables: dict[str, str] = {}
     for node in graph.node:
         if node.op_type not in WEIGHTED:
             continue
-        layer = layer_of(node, weights, produced)
+        layer = layer_of(node, values)
         name = unique(variable_name(layer), layers)
         layers[name] = layer
         variables[node.name] = name
     return layers, variables
-
-
-def layer_of(node: Any, weights: set[str], produced: Mapping[str, Any]) -> str:
-    """The module that the weight's name tells, else the one that the node's name tells, else the node's name.
-
-    "layer1.0.conv2.weight" and "/layer1/layer1.0/conv2/Conv" both tell "layer1.0.conv2".
-    """
-    pending = list(node.input[1:2])
-    while pending:
-        name = pending.pop(0)
-        layer, _, parameter = name.rpartition(".")
-        if name in weights and layer and parameter.startswith("weight") and "::" not in name:
-            return layer.partition(".parametrizations.")[0]
-        if name in produced:
-            pending += produced[name].input
-    scopes: list[str] = []
-    for scope in node.name.split("/")[1:-1]:
-        if scopes and scope.startswith(scopes[-1] + "."):
-            scopes.pop()
-        scopes.append(scope)
-    return ".".join(scopes) or node.name
 
 
 def _reference(path: Path, outputs: Sequence[str]) -> Any:

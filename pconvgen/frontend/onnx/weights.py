@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import external_data_helper, numpy_helper
 
 from pconvgen.files import replacing
-from pconvgen.frontend.onnx.file import layer_of, load_file, name_nodes
+from pconvgen.frontend.onnx.file import load_file
+from pconvgen.frontend.onnx.graph import Values, layer_of, name_nodes, values_of
 from pconvgen.frontend.spec import check_dtype, unique
 from pconvgen.frontend.weights import OtherWeight, WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
@@ -54,15 +54,14 @@ def layers(model: OnnxModel, source: str) -> list[WeightedLayer]:
     Raises PconvgenError when a weight is not float32.
     """
     graph = model.proto.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    produced = {output: node for node in graph.node for output in node.output}
+    values = values_of(graph)
     found: list[WeightedLayer] = []
     taken: dict[str, None] = {}
-    for node, name in zip(graph.node, _layer_names(graph, weights, produced), strict=True):
+    for node, name in zip(graph.node, _layer_names(graph, values), strict=True):
         if node.op_type not in _OPERATORS:
             continue
         attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
-        tensor, flipped = _constant(node.input[1], weights, produced)
+        tensor, flipped = _constant(node.input[1], values)
         op = _OPERATORS[node.op_type]
         if tensor is not None and len(tensor.dims) != (2 if op == "linear" else 4):
             continue
@@ -91,13 +90,12 @@ def layers(model: OnnxModel, source: str) -> list[WeightedLayer]:
 def others(model: OnnxModel) -> list[OtherWeight]:
     """The weights of convolutions in one or three dimensions and of recurrent layers, in file order."""
     graph = model.proto.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    produced = {output: node for node in graph.node for output in node.output}
+    values = values_of(graph)
     found: dict[str, OtherWeight] = {}
-    for node, name in zip(graph.node, _layer_names(graph, weights, produced), strict=True):
+    for node, name in zip(graph.node, _layer_names(graph, values), strict=True):
         places = range(1, 3) if node.op_type in _RECURRENT else range(1, 2) if "Conv" in node.op_type else ()
         for place in places:
-            tensor, _ = _constant(node.input[place], weights, produced)
+            tensor, _ = _constant(node.input[place], values)
             if tensor is None or tensor.name in found or (place == 1 and len(tensor.dims) == 4):
                 continue
             density = float(np.count_nonzero(numpy_helper.to_array(tensor)) / max(np.prod(tensor.dims), 1))
@@ -132,33 +130,33 @@ def save(model: OnnxModel, path: Path) -> None:
         temporary.write_bytes(model.proto.SerializeToString())
 
 
-def _layer_names(graph: Any, weights: Mapping[str, Any], produced: Mapping[str, Any]) -> list[str]:
+def _layer_names(graph: Any, values: Values) -> list[str]:
     """The layer that each node computes, as the importer names it; the nodes keep the names they have."""
     before = [node.name for node in graph.node]
     name_nodes(graph)
-    names = [layer_of(node, set(weights), produced) for node in graph.node]
+    names = [layer_of(node, values) for node in graph.node]
     for node, name in zip(graph.node, before, strict=True):
         node.name = name
     return names
 
 
-def _constant(name: str, weights: Mapping[str, Any], produced: Mapping[str, Any]) -> tuple[Any, bool]:
+def _constant(name: str, values: Values) -> tuple[Any, bool]:
     """The tensor of that name behind copies and transpositions, and whether these flip it; None when it is computed."""
     flipped = False
-    while name not in weights:
-        node = produced.get(name)
+    while name not in values.weights:
+        node = values.produced.get(name)
         if node is None:
             return None, False
         if node.op_type == "Constant":
-            values = [entry.t for entry in node.attribute if entry.name == "value"]
-            return (values[0] if values else None), flipped
+            tensors = [entry.t for entry in node.attribute if entry.name == "value"]
+            return (tensors[0] if tensors else None), flipped
         permutations = [list(entry.ints) for entry in node.attribute if entry.name == "perm"]
         if node.op_type == "Transpose" and permutations in ([], [[1, 0]]):
             flipped = not flipped
         elif node.op_type != "Identity":
             return None, False
         name = node.input[0]
-    return weights[name], flipped
+    return values.weights[name], flipped
 
 
 def _store(tensor: Any, flipped: bool, weight: NDArray[np.float32]) -> None:

@@ -235,14 +235,16 @@ def _check_mode(program: Any, targets: Mapping[str, str], source: str) -> None:
 
 
 def _layer_of(node: Any, targets: Mapping[str, str]) -> str:
-    """The module that owns the weight of `node`, else the module that calls it."""
-    pending = [arg for arg in node.args[1:3] if isinstance(arg, torch.fx.Node)][:1]
-    while pending:
-        source = pending.pop(0)
-        if source.op == "placeholder" and source.name in targets:
-            target = targets[source.name]
-            return _split(target)[0] or target
-        pending += source.all_input_nodes
+    """The module that owns the weight of `node`; the one that calls it where there is none, or it is an activation."""
+    sources = dict.fromkeys([arg for arg in node.args[1:3] if isinstance(arg, torch.fx.Node)][:1])
+    pending = list(sources)
+    for source in pending:
+        pending += [each for each in source.all_input_nodes if each not in sources]
+        sources.update(dict.fromkeys(source.all_input_nodes))
+    parameters = [source.name for source in pending if source.op == "placeholder"]
+    if parameters and all(name in targets for name in parameters):
+        target = targets[parameters[0]]
+        return _split(target)[0] or target
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return (stack[-1][0] if stack else "") or node.name
 
