@@ -76,7 +76,7 @@ def _times_sigmoid(lanes: int, u: Any, x: Any) -> Any:
     The error is at most 3 units in the last place also where u * z is tiny, for which u is multiplied first.
     """
 
-    # -|x| by its sign bit; the constant comes first in `max` as the second is the answer when one is NaN.
+    # -|x| by its sign bit.
     negative = from_float_bits(T.bitwise_or(float_bits(x, lanes), _integer(-(2**31), lanes)), lanes)
     e = T.Bind(T.max(_number(_NOTHING, lanes), negative))
     p, rest, scale = _powers(lanes, e, T.Bind)
@@ -86,7 +86,6 @@ def _times_sigmoid(lanes: int, u: Any, x: Any) -> Any:
 
 def exponential(lanes: int, x: Any, bind: Callable[[Any], Any] = T.Bind) -> Any:
     """exp(x) of float32 vectors of `lanes`, for all floats; `bind` gives a value a name."""
-    # The constants come first in `max` and `min` as the second is the answer when one is NaN.
     e = bind(T.min(_number(_EVERYTHING, lanes), bind(T.max(_number(_NOTHING, lanes), x))))
     p, rest, scale = _powers(lanes, e, bind)
     return bind(bind(p * rest) * scale)
@@ -125,9 +124,8 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "subtract": lambda _, a, b: a - b,
     "multiply": lambda _, a, b: a * b,
     "divide": lambda _, a, b: a / b,
-    # Numbers are second operands, and the second argument of T.max is the answer when one is NaN.
-    "minimum": lambda _, a, b: T.min(b, a),
-    "maximum": lambda _, a, b: T.max(b, a),
+    "minimum": lambda _, a, b: T.min(a, b),
+    "maximum": lambda _, a, b: T.max(a, b),
     "sigmoid": _sigmoid,
     "silu": _silu,
 }

@@ -11,6 +11,8 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 
+from pconvgen.tvm_compat.extrema import HandOnNan
+
 CPU_PIPELINE = "pconvgen"
 FLAT = "pconvgen.flat"
 """The attribute of functions without conditions to hoist and divisions to simplify."""
@@ -40,6 +42,8 @@ def _cpu_pipeline() -> Any:
         tirx.transform.CommonSubexprElim(),
     ]
     finish = [
+        # Behind all that simplifies, which would change the order of operands.
+        HandOnNan(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
         tirx.transform.SplitHostDevice(),

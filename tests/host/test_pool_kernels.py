@@ -16,6 +16,7 @@ from pconvgen.targets.host import cpu_flags
 from pconvgen.templates.interleave import InterleaveKernel
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.tvm_compat import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.planes import in_planes
@@ -26,8 +27,15 @@ pytestmark = pytest.mark.host
 CPUS = {8: ("haswell", {"avx2", "fma"}), 16: ("skylake-avx512", {"avx512f", "avx512vl"})}
 BATCH = 60
 
-Case = tuple[Any, list[NDArray[np.float32]], NDArray[Any]]
-"""A kernel, its inputs and its output."""
+Case = tuple[Any, list[NDArray[np.float32]], NDArray[Any], NDArray[Any]]
+"""A kernel, its inputs, its output, and NaN where nothing of that belongs."""
+
+
+def images(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    """Numbers, with what is none among them now and then."""
+    data = rng.standard_normal(shape).astype(np.float32)
+    special = rng.choice([np.nan, np.inf, -np.inf], shape, p=[0.5, 0.25, 0.25]).astype(np.float32)
+    return np.where(rng.random(shape) < rng.choice([0, 0.02]), special, data)
 
 
 def random_place(
@@ -59,7 +67,7 @@ def random_pool(rng: np.random.Generator, lanes: int) -> Case:
     )
     batch, channels = int(rng.integers(1, 3)), int(rng.integers(1, 4) if rng.random() < 0.8 else rng.integers(15, 35))
     kind = ["max", "avg"][rng.integers(2)]
-    data = rng.standard_normal((batch, channels, *size)).astype(np.float32)
+    data = images(rng, batch, channels, *size)
     source, first = random_place(rng, batch, channels, size, lanes, main=True)
     target, second = random_place(rng, batch, channels, (rows, columns), lanes, main=False)
     slots = (first, second)
@@ -71,24 +79,28 @@ def random_pool(rng: np.random.Generator, lanes: int) -> Case:
     else:
         row_scale, column_scale = (rng.standard_normal(count).astype(np.float32) for count in (rows, columns))
         inputs += [row_scale, column_scale]
-        sums = windows(flat.astype(float), 0, kernel, stride, dilation, padding, (rows, columns)).sum(axis=-1)
+        with np.errstate(invalid="ignore"):
+            sums = windows(flat.astype(float), 0, kernel, stride, dilation, padding, (rows, columns)).sum(axis=-1)
         expected = sums * row_scale[:, None] * column_scale
-    output = in_planes(target, expected.reshape(batch, channels, rows, columns), second + np.arange(channels))
-    return pool, inputs, output
+    expected = expected.reshape(batch, channels, rows, columns)
+    output, own = (in_planes(target, of, second + np.arange(channels)) for of in (expected, np.ones_like(expected)))
+    return pool, inputs, output, own
 
 
 def random_global_pool(rng: np.random.Generator, lanes: int) -> Case:
     kind, batch, channels = ["max", "avg"][rng.integers(2)], int(rng.integers(1, 3)), int(rng.integers(1, 10))
     size = (int(rng.integers(1, 30)), int(rng.integers(1, [5, 20, 90][rng.integers(3)])))
-    data = rng.standard_normal((batch, channels, *size)).astype(np.float32)
+    data = images(rng, batch, channels, *size)
     while True:
         source, first = random_place(rng, batch, channels, size, lanes, main=True)
         if GlobalPoolKernel.readable(kind, source):
             break
     inputs = in_planes(source, data, first + np.arange(channels))
     flat = data.reshape(batch * channels, -1)
-    expected = flat.max(axis=1) if kind == "max" else flat.astype(float).mean(axis=1)
-    return GlobalPoolKernel(kind, batch, channels, source, first, lanes), [inputs], expected
+    with np.errstate(invalid="ignore"):
+        expected = flat.max(axis=1) if kind == "max" else flat.astype(float).mean(axis=1)
+    kernel = GlobalPoolKernel(kind, batch, channels, source, first, lanes)
+    return kernel, [inputs], expected, np.ones_like(expected)
 
 
 def random_interleave(rng: np.random.Generator, lanes: int) -> Case:
@@ -108,6 +120,7 @@ def random_interleave(rng: np.random.Generator, lanes: int) -> Case:
         InterleaveKernel(batch, groups, channels, stride, source, shift, (output[0], output[1]), lanes),
         [data],
         expected,
+        np.ones_like(expected),
     )
 
 
@@ -122,14 +135,14 @@ def test_random_shapes(make: Any, seed: int, lanes: int) -> None:
     rng = np.random.default_rng([seed, lanes])
     cases = [make(rng, lanes) for _ in range(BATCH)]
     functions = {f"k{i}": case[0].build().with_attr("global_symbol", f"k{i}") for i, case in enumerate(cases)}
-    library = tvm.compile(tvm.IRModule(functions), target=tvm.target.Target({"kind": "llvm", "mcpu": cpu}))
-    for index, (kernel, inputs, expected) in enumerate(cases):
+    library = compile_module(tvm.IRModule(functions), tvm.target.Target({"kind": "llvm", "mcpu": cpu}))
+    for index, (kernel, inputs, expected, place) in enumerate(cases):
         for at in ("start", "end"):
             output = Guarded(np.full(expected.shape, np.nan, np.float32), at, writable=True)
             library[f"k{index}"](*(Guarded(data, at, writable=False).array for data in inputs), output.array)
             assert output.intact, kernel
             # What belongs to nobody keeps its value, or is a zero beside a row.
-            own = ~np.isnan(expected)
+            own = ~np.isnan(place)
             assert not np.nan_to_num(output.array[~own]).any(), kernel
             np.testing.assert_allclose(output.array[own], expected[own], rtol=1e-5, atol=1e-4, err_msg=str(kernel))
 
@@ -160,6 +173,6 @@ def test_interleaved_rows_are_stored_as_vectors(stride: int) -> None:
 def assembly(kernel: Any) -> str:
     """AVX-512 code of the kernel's loops, without what checks the arguments."""
     module = tvm.IRModule({"kernel": kernel.build().with_attr("global_symbol", "kernel")})
-    library = tvm.compile(module, target=tvm.target.Target({"kind": "llvm", "mcpu": "skylake-avx512"}))
+    library = compile_module(module, tvm.target.Target({"kind": "llvm", "mcpu": "skylake-avx512"}))
     text: str = library.mod.inspect_source("asm")
     return text[text.index("kernel_compute_:") :]
