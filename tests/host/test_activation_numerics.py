@@ -21,7 +21,7 @@ from pconvgen.passes.lower import LowerLayers
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.activations import activate
-from pconvgen.tvm_compat import T, prim_func, ramp
+from pconvgen.tvm_compat import T, compile_module, prim_func, ramp
 from pconvgen.workload import Activation, X
 from tests.activations import ACTIVATIONS, sigmoid, silu
 from tests.networks import TOLERANCE, relative_error
@@ -43,7 +43,7 @@ def compute(activation: Activation, values: NDArray[np.float32], lanes: int) -> 
             T.buffer_store(output, activate(activation, T.Bind(data[at]), lanes), [at])
     module = tvm.IRModule({"kernel": get().with_attr("global_symbol", "kernel")})
     result = tvm.runtime.tensor(np.empty_like(values))
-    tvm.compile(module, target=llvm_target(get_target("host")))["kernel"](tvm.runtime.tensor(values), result)
+    compile_module(module, llvm_target(get_target("host")))["kernel"](tvm.runtime.tensor(values), result)
     return result.numpy()
 
 
