@@ -70,16 +70,19 @@ def differing(nodes: Mapping[str, Node], inputs: Arrays, path: Path, opset: int 
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     expected = dict(zip(names, session.run(None, dict(inputs)), strict=True))
-    found = pconvgen.compile(path).run(dict(inputs))
-    return {name: wrong for name in names if (wrong := difference(found[name], expected[name]))}
+    return disagreements(pconvgen.compile(path).run(dict(inputs)), expected)
+
+
+def disagreements(found: Arrays, expected: Arrays) -> dict[str, str]:
+    """Output -> what is wrong with it."""
+    return {name: wrong for name in expected if (wrong := difference(found[name], expected[name]))}
 
 
 def difference(found: NDArray[Any], expected: NDArray[Any], tolerance: float = 1e-5) -> str:
     """What distinguishes two arrays, in words; "" when that is rounding."""
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return f"{found.dtype}{found.shape} in place of {expected.dtype}{expected.shape}"
-    if np.allclose(
-        found, expected, tolerance, tolerance * max(1, np.abs(expected[np.isfinite(expected)]).max(initial=0)), True
-    ):
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=1)
+    if np.allclose(found, expected, tolerance, tolerance * largest, equal_nan=True):
         return ""
     return f"{np.abs(found.astype(float) - expected).max():.2g} off"

@@ -38,7 +38,7 @@ def resize(rng: np.random.Generator, isa: str) -> Mover:
         size, output = (_size(rng), _size(rng)), (_size(rng), _size(rng))
         if rng.random() < 0.5:
             output = (output[0], size[1] * int(rng.integers(1, 5)))
-        terms = int(rng.choice([1, 2, 4]))
+        terms = int(rng.choice([1, 2, 3, 4, 7]))
         scale, shift = size[1] / output[1], rng.choice([0, -0.5, 0.5, -2])
         columns = (np.floor(np.arange(output[1]) * scale + shift) + np.arange(terms)[:, None]).astype(int)
         planes = (int(rng.integers(1, 4)), int(rng.integers(1, 5)))

@@ -1,13 +1,13 @@
-"""Resizing: resize2d becomes calls of the resize template.
+"""Resizing: every element of a resized axis is a weighted sum of a few elements of the axis before.
 
-before: y = resize2d(x, (2 * h, 2 * w), method="linear", coordinate_transformation_mode="half_pixel")
+before: y = call_dps_packed("pconvgen.resample", (x, axes, row_index, row_weight, column_index, column_weight))
 after:  y = call_tir(resize, (x, row_index, row_weight, column_weight))
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,36 @@ from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
     constant,
+    constant_value,
     dtype_of,
-    is_op,
     module_pass,
+    reshape,
     rewrite_main,
     shape_of,
 )
+from pconvgen.tvm_compat.packed import packed_arguments, packed_call, weighted_takes
 
-Places = NDArray[np.float32]
 Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Elements to read, and their weights, both [terms, outputs]; indices outside mean the border."""
+
+RESAMPLE = "pconvgen.resample"
+BORDER = 4
+"""Elements outside that indices may tell apart, so that taps near the border look like the others."""
+
+
+def resample(data: Any, axes: Mapping[int, Taps]) -> Any:
+    """`data` with some axes resized: the operator that LowerResizes computes."""
+    shape = list(shape_of(data) or ())
+    arguments = [data, constant(np.array(list(axes), np.int64))]
+    for axis, (indices, weights) in axes.items():
+        arguments += [constant(np.clip(indices, -BORDER, shape[axis] - 1 + BORDER)), constant(weights)]
+        shape[axis] = indices.shape[1]
+    return packed_call(RESAMPLE, arguments, tuple(shape), dtype_of(data))
 
 
 @module_pass
 class LowerResizes:
-    """Relax pass that replaces resize2d of NCHW float32 tensors of a known size in "main" by generated kernels.
+    """Relax pass that replaces the resizing in "main" by generated kernels for its last two axes.
 
     Parameters
     ----------
@@ -45,99 +60,70 @@ class LowerResizes:
         self.lanes = ISAS[target.isa].widths[0].lanes
 
     def transform_module(self, module: Any, _context: Any) -> Any:
-        """A new module; other methods, coordinates and layouts stay for TVM's own legalisation."""
+        """A new module; other axes, and what has no kernel, become sums of elements that are taken one by one."""
         kernels = KernelCalls()
 
-        def rule(_var: Any, value: Any, _emit: Emit) -> Any:
-            result = _lowered(value, self.lanes, kernels)
-            return value if result is None else result
+        def rule(_var: Any, value: Any, emit: Emit) -> Any:
+            arguments = packed_arguments(value, RESAMPLE)
+            return value if arguments is None else _lowered(arguments, self.lanes, kernels, emit)
 
         return kernels.add_to(rewrite_main(module, rule))
 
 
-def _lowered(value: Any, lanes: int, kernels: KernelCalls) -> Any:
-    """The expression in its place; None for what has no template."""
-    if not is_op(value, "relax.image.resize2d") or value.attrs.layout != "NCHW" or dtype_of(value) != "float32":
+def _lowered(arguments: list[Any], lanes: int, kernels: KernelCalls, emit: Emit) -> Any:
+    data, numbers, *rest = arguments
+    taps: list[Any] = [constant_value(each) for each in rest]
+    axes: dict[int, Taps] = dict(zip(map(int, _array(numbers)), zip(taps[::2], taps[1::2], strict=True), strict=True))
+    rank = len(shape_of(data) or ())
+    plane = {axis: taps for axis, taps in axes.items() if axis >= rank - 2}
+    for axis in axes.keys() - plane.keys():
+        data = weighted_takes(data, axis, *axes[axis], emit)
+    if not plane:
+        return data
+    result = _planes(data, plane, lanes, kernels, emit)
+    if result is None:
+        for axis, each in plane.items():
+            data = weighted_takes(data, axis, *each, emit)
+        return data
+    return result
+
+
+def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCalls, emit: Emit) -> Any:
+    """The last two axes resized by a kernel; None where there is none."""
+    shape = shape_of(data) or ()
+    rank = len(shape)
+    # Rows that stay as they are, such as those of signals, are planes of one row.
+    height = shape[-2] if rank - 2 in axes else 1
+    size = (height, shape[-1])
+    planes = shape[:2] if rank == 4 and rank - 2 in axes else (1, math.prod(shape) // math.prod(size))
+    rows, columns = axes.get(rank - 2, _same(height)), axes.get(rank - 1, _same(shape[-1]))
+    terms = max(len(rows[0]), len(columns[0]))
+    rows, columns = _with_terms(rows, terms), _with_terms(columns, terms)
+    output = (rows[0].shape[1], columns[0].shape[1])
+    picks = tuple(tuple(map(int, each)) for each in columns[0])
+    kernel = ResizeKernel(planes, size, output, picks, lanes)
+    if dtype_of(data) != "float32" or not math.prod(planes) or not math.prod(output) or not kernel.feasible:
         return None
-    before, after = shape_of(value.args[0]), shape_of(value)
-    if before is None or after is None or not math.prod(after) or dtype_of(value.args[0]) != "float32":
-        return None
-    taps = [_taps(value.attrs, before[axis], after[axis]) for axis in (2, 3)]
-    if taps[0] is None or taps[1] is None:
-        return None
-    (rows, row_weight), (columns, column_weight) = taps[0], taps[1]
-    picks = tuple(tuple(map(int, each)) for each in columns)
-    kernel = ResizeKernel(before[:2], before[2:], after[2:], picks, lanes)
-    if not kernel.feasible:
-        return None
-    arguments = [constant(np.clip(rows, 0, before[2] - 1).astype(np.int32))]
-    if len(columns) > 1:
-        arguments += [constant(row_weight), constant(column_weight)]
-    return kernels.call(kernel, [value.args[0], *arguments], after)
+    arguments = [np.clip(rows[0], 0, height - 1).astype(np.int32), *([rows[1], columns[1]] if terms > 1 else [])]
+    if shape != (*planes, *size):
+        data = emit(reshape(data, (*planes, *size)))
+    result = kernels.call(kernel, [data, *map(constant, arguments)], (*planes, *output))
+    after = tuple(axes[axis][0].shape[1] if axis in axes else shape[axis] for axis in range(rank))
+    return result if after == (*planes, *output) else reshape(emit(result), after)
 
 
-def _taps(attrs: Any, before: int, after: int) -> Taps | None:
-    """What an axis reads."""
-    places = _places(str(attrs.coordinate_transformation_mode), before, after)
-    method = str(attrs.method)
-    if places is None or method not in _METHODS or int(attrs.cubic_exclude):
-        return None
-    if method == "nearest_neighbor":
-        asymmetric = str(attrs.coordinate_transformation_mode) == "asymmetric"
-        return _nearest(places, str(attrs.rounding_method), exact=asymmetric and after % before == 0)
-    return _METHODS[method](places, float(attrs.cubic_alpha))
+def _array(expr: Any) -> NDArray[Any]:
+    array = constant_value(expr)
+    assert array is not None
+    return array
 
 
-def _places(mode: str, before: int, after: int) -> Places | None:
-    """Where the outputs of an axis are in the input, in float32 as TVM's code has it."""
-    grid = np.arange(after, dtype=np.float32)
-    half, scale = np.float32(0.5), np.float32(before) / np.float32(after)
-    if mode == "half_pixel" or (mode == "pytorch_half_pixel" and after > 1):
-        return (grid + half) * scale - half
-    if mode == "pytorch_half_pixel":
-        return np.zeros(1, np.float32)
-    if mode == "asymmetric":
-        return grid * scale
-    if mode == "align_corners" and after > 1:
-        return grid * (np.float32(before - 1) / np.float32(after - 1))
-    return None
+def _same(size: int) -> Taps:
+    return np.arange(size)[None], np.ones((1, size), np.float32)
 
 
-def _nearest(places: Places, rounding: str, exact: bool) -> Taps | None:
-    # TVM rounds down a little less, so that floats below a whole number count as the number.
-    epsilon = np.float32(0 if exact else 1e-5)
-    rounded: dict[str, Callable[[], Places]] = {
-        "round": lambda: np.round(places),
-        "round_prefer_floor": lambda: np.ceil(places - np.float32(0.5)),
-        "round_prefer_ceil": lambda: np.floor(places + np.float32(0.5)),
-        "floor": lambda: np.floor(places + epsilon),
-        "ceil": lambda: np.ceil(places - epsilon),
-    }
-    if rounding not in rounded:
-        return None
-    return rounded[rounding]().astype(np.int64)[None], np.ones((1, len(places)), np.float32)
-
-
-def _linear(places: Places, _alpha: float) -> Taps:
-    low = np.floor(places)
-    share = places - low
-    return np.stack([low, low + 1]).astype(np.int64), np.stack([1 - share, share])
-
-
-def _cubic(places: Places, a: float) -> Taps:
-    low = np.floor(places)
-    t = (places - low).astype(np.float64)
-    weights = [
-        a * (t**3 - 2 * t**2 + t),
-        (a + 2) * t**3 - (3 + a) * t**2 + 1,
-        -(a + 2) * t**3 + (3 + 2 * a) * t**2 - a * t,
-        -a * t**3 + a * t**2,
-    ]
-    return np.stack([low - 1, low, low + 1, low + 2]).astype(np.int64), np.stack(weights).astype(np.float32)
-
-
-_METHODS: dict[str, Callable[[Places, float], Taps | None]] = {
-    "nearest_neighbor": lambda places, _: None,
-    "linear": _linear,
-    "cubic": _cubic,
-}
+def _with_terms(taps: Taps, terms: int) -> Taps:
+    """The same sums with more terms, of no weight."""
+    indices, weights = taps
+    more = terms - len(indices)
+    return np.concatenate([indices, *[indices[:1]] * more]), np.pad(weights, ((0, more), (0, 0)))

@@ -16,7 +16,7 @@ from pconvgen.frontend.torch.elementwise import channel_shuffle, relu6, scaled_s
 from pconvgen.frontend.torch.indexing import index, index_put, select
 from pconvgen.frontend.torch.norms import group_norm
 from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme
-from pconvgen.frontend.torch.resizing import upsample
+from pconvgen.frontend.torch.resizing import UPSAMPLING, upsample
 
 Converter = Callable[[Any, Any], Any]
 
@@ -34,11 +34,12 @@ CONVERTERS: dict[str, Converter] = {
     "relu6.default": relu6,  # one spelling of ReLU6: clip, as nn.ReLU6 is imported
     "channel_shuffle.default": channel_shuffle,  # lacking
     "native_channel_shuffle.default": channel_shuffle,  # lacking
-    # Wrong when it shrinks: rounds at pixel centres, torch floors.
-    "upsample_nearest2d.vec": partial(upsample, method="nearest_neighbor"),
-    # Both wrong when factors are given and are not whole.
-    "upsample_bilinear2d.vec": partial(upsample, method="linear"),
-    "upsample_bicubic2d.vec": partial(upsample, method="cubic"),
+    # Lacking, or reading other places where they shrink, where factors are not whole, or where a size is 1.
+    **{
+        f"{operator}{overload}": partial(upsample, method=method)
+        for operator, method in UPSAMPLING.items()
+        for overload in (".vec", ".default")
+    },
     # Both wrong: drop divisor_override.
     "avg_pool2d.default": partial(avg_pool, operator=relax.op.nn.avg_pool2d),
     "avg_pool3d.default": partial(avg_pool, operator=relax.op.nn.avg_pool3d),
@@ -59,7 +60,6 @@ CONVERTERS: dict[str, Converter] = {
 # What TVM imports although it must not.
 REFUSED = frozenset(
     {
-        "_upsample_bilinear2d_aa.default",  # without the antialiasing
         "exponential.default",  # as zeros
         "randn.default",  # as numbers that are drawn while compiling
         "randn_like.default",  # likewise
