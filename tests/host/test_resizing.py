@@ -152,7 +152,7 @@ def test_one_element_comes_out(tmp_path: Path) -> None:
             ("image", None, None, np.array([1, 2, 1, 1])),
             {"mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": rounding},
         )
-        for coordinates in COORDINATES
+        for coordinates in COORDINATES[:-1]
         for mode, rounding in (("linear", "floor"), ("cubic", "floor"), *(("nearest", each) for each in ROUNDINGS))
     }
     assert not differing(nodes, INPUTS, tmp_path / "m.onnx")
