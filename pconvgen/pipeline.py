@@ -7,6 +7,7 @@ from typing import Any
 from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.half import check_range
 from pconvgen.passes.lower import LowerLayers
+from pconvgen.passes.lower_norms import LowerNorms
 from pconvgen.passes.memory import PlanMemory
 from pconvgen.passes.resizes import LowerResizes
 from pconvgen.passes.rows import LowerRows
@@ -37,6 +38,8 @@ def phases(
         ("lower", LowerLayers(target, dense, precision, planner)),
         # Nearest, linear and cubic resizing.
         ("resizes", LowerResizes(target)),
+        # Layer norm, variances, and norms of anything but images.
+        ("norms", LowerNorms(target)),
         # Softmax, and permutations that move the last axis.
         ("rows", LowerRows(target)),
         # What is left goes through TVM's own legalisation and fusion.

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 import pconvgen
 
@@ -56,8 +56,13 @@ def write(nodes: Mapping[str, Node], inputs: Arrays, path: Path, opset: int) -> 
     ]
     graph = helper.make_graph(proto, "nodes", declared, [], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-    inferred = {value.name: value for value in onnx.shape_inference.infer_shapes(model).graph.value_info}
-    graph.output.extend(inferred.get(result.name, result) for result in results)
+    inferred = onnx.shape_inference.infer_shapes(model).graph.value_info
+    shaped = {value.name: value for value in inferred if value.type.tensor_type.HasField("shape")}
+    # Of functions onnx infers nothing; those of images keep their shape.
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, next(iter(inputs.values())).shape)
+    for result in results:
+        known = shaped.get(result.name, image)
+        graph.output.append(onnx.ValueInfoProto(name=result.name, type=known.type))
     model.graph.CopyFrom(graph)
     onnx.save(model, str(path))
 

@@ -28,7 +28,8 @@ from pconvgen.passes.choose import Layer, LayerPlan, Planner, layer_of, plan_lay
 from pconvgen.passes.foreign import foreign_layers
 from pconvgen.passes.half import in_precision
 from pconvgen.passes.layout import Chosen, choose_layouts
-from pconvgen.passes.operations import Convolution, Elementwise, Operation, Pooling
+from pconvgen.passes.norms import find_norms
+from pconvgen.passes.operations import Convolution, Elementwise, Normalisation, Operation, Pooling
 from pconvgen.passes.pointwise import find_pointwise
 from pconvgen.passes.pools import pool_of
 from pconvgen.passes.shrink import original_shapes
@@ -135,9 +136,11 @@ class _Network:
         self.absorbed = {var for layer in layers for var in layer.site.absorbed}
         pools = {binding.var: pool for binding in self.users.bindings if (pool := pool_of(binding.value)) is not None}
         claimed = {layer.site.result for layer in layers} | self.absorbed | set(pools)
+        norms = {norm.result: norm for norm in find_norms(self.users, claimed)}
         chains = {chain.result: chain for chain in find_pointwise(self.users, claimed)}
+        self.absorbed |= {var for norm in norms.values() for var in norm.absorbed}
         self.absorbed |= {var for chain in chains.values() for var in chain.absorbed}
-        made = {*convolutions, *chains, *(var for var, pool in pools.items() if not pool.whole)}
+        made = {*convolutions, *norms, *chains, *(var for var, pool in pools.items() if not pool.whole)}
         self.tensors = Tensors(self.users, made)
         self.operations: dict[Any, Operation] = {}
         for binding in self.users.bindings:
@@ -148,6 +151,9 @@ class _Network:
                 data = self._home(site.data) if formats.activations == formats.arithmetic else None
                 reads = (data,) if site.residual is None else (data, self._home(site.residual, contiguous=True))
                 self.operations[var] = Convolution(convolutions[var], target, reads, self.tensors[var])
+            elif var in norms:
+                reads = (self._home(norms[var].data, contiguous=True),)
+                self.operations[var] = Normalisation(norms[var], target, reads, self.tensors[var], precision)
             elif var in chains:
                 chain = chains[var]
                 added = () if chain.other is None else (self._home(chain.other, contiguous=True),)

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from pconvgen.passes.choose import Layer, LayerPlan, fastest, options
+from pconvgen.passes.norms import Norm
 from pconvgen.passes.pointwise import Pointwise
 from pconvgen.passes.pools import Pool
 from pconvgen.passes.tensors import Home
@@ -18,6 +19,7 @@ from pconvgen.schedules.cost import plane_cycles
 from pconvgen.schedules.default import layouts
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance
+from pconvgen.templates.normalise import NormKernel
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
 from pconvgen.templates.pointwise import PointwiseKernel
 from pconvgen.templates.pool import GlobalPoolKernel
@@ -306,6 +308,77 @@ class Elementwise:
         tensors.write(self.writes, kernel, args)
 
 
+@dataclass(frozen=True, eq=False)
+class Normalisation:
+    """Normalisation of images; sums are float32.
+
+    Attributes
+    ----------
+    norm: what is computed.
+    target: what code is generated for.
+    reads: home of the data; None for a tensor of another operator, which is read as it is.
+    writes: home of the result.
+    precision: of the network.
+    """
+
+    norm: Norm
+    target: Target
+    reads: tuple[Home | None]
+    writes: Home
+    precision: Precision = FLOAT32
+
+    @property
+    def result(self) -> Any:
+        """The variable that the kernel computes."""
+        return self.norm.result
+
+    @property
+    def batch(self) -> int:
+        """Images that are computed."""
+        return (shape_of(self.norm.data) or ())[0]
+
+    def proposals(self) -> Iterable[PlaneLayout]:
+        """Layouts of the data: rows as they are."""
+        return _rows(self.norm.data, self.reads[0], self._lanes)
+
+    def can_read(self, _number: int, source: PlaneLayout) -> bool:
+        """Whether the data may lie so."""
+        return source.main is not None
+
+    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
+        """Of storing the results."""
+        if target is None or not target.writable or not self.can_read(0, sources[0]):
+            return math.inf
+        n, c, *_ = shape_of(self.norm.data) or ()
+        return n * c * plane_cycles(target, self._lanes)
+
+    @property
+    def _lanes(self) -> int:
+        return isa_for(self.target.isa, "float32").widths[0].lanes
+
+    def emit(self, source: PlaneLayout, tensors: Tensors) -> None:
+        """Calls the kernel."""
+        norm, home = self.norm, self.reads[0]
+        n, c, *_ = shape_of(norm.data) or ()
+        in_place = home is not None and source == tensors.layout(home)
+        kernel = NormKernel(
+            batch=n,
+            channels=c,
+            groups=norm.groups,
+            joint=norm.joint,
+            source=source,
+            target=tensors.layout(self.writes),
+            slots=(_first(home) if in_place else 0, _first(self.writes)),
+            elements=False,
+            epsilon=norm.epsilon,
+            activation=norm.activation,
+            lanes=self._lanes,
+            dtype=self.precision.activations,
+        )
+        data = tensors.read(home, norm.data, source, self.precision.activations)
+        tensors.write(self.writes, kernel, [data, *(tensors.number(e, (c, 1)) for e in (norm.scale, norm.shift))])
+
+
 def _rows(data: Any, home: Home | None, lanes: int) -> list[PlaneLayout]:
     """Layouts of a tensor for readers of rows as they are; without a home it is NCHW and stays so."""
     _, *size = shape_of(data) or ()
@@ -317,4 +390,4 @@ def _first(home: Home | None) -> int:
     return 0 if home is None else home.first or 0
 
 
-Operation = Convolution | Pooling | Elementwise
+Operation = Convolution | Pooling | Elementwise | Normalisation

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -399,10 +400,14 @@ def eliminate_dead_code(module: Any) -> Any:
 
 
 class KernelCalls:
-    """Calls of TIR kernels in a Relax function; equal kernels become one function of the module."""
+    """Calls of TIR kernels in a Relax function; equal kernels become one function of the module.
 
-    def __init__(self) -> None:
+    Names that functions of `module` have are left to them.
+    """
+
+    def __init__(self, module: Any = None) -> None:
         self._functions: dict[Any, tuple[Any, Any]] = {}
+        self._taken = set() if module is None else {variable.name_hint for variable in module.get_global_vars()}
 
     def call(self, kernel: Any, args: list[Any], shape: tuple[int, ...], dtype: str = "float32") -> Any:
         """call_tir of `kernel` (hashable, with `build()`) whose output has `shape` and `dtype`."""
@@ -416,8 +421,9 @@ class KernelCalls:
     def _function(self, kernel: Any) -> Any:
         if kernel not in self._functions:
             function = kernel.build()
-            number = sum(type(other) is type(kernel) for other in self._functions)
-            name = f"{type(kernel).__name__.removesuffix('Kernel').lower()}_{number}"
+            names = (f"{type(kernel).__name__.removesuffix('Kernel').lower()}_{number}" for number in count())
+            name = next(name for name in names if name not in self._taken)
+            self._taken.add(name)
             variable = tvm.ir.GlobalVar(name)
             relax.expr._update_type(variable, function.ty)
             self._functions[kernel] = variable, function.without_attr("global_symbol")

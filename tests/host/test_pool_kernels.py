@@ -1,4 +1,4 @@
-"""The pool and interleave templates over random shapes, between inaccessible pages, against NumPy."""
+"""The pool, norm and interleave templates over random shapes, between inaccessible pages, against NumPy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import layouts
 from pconvgen.targets.host import cpu_flags
 from pconvgen.templates.interleave import InterleaveKernel
+from pconvgen.templates.normalise import NormKernel
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
 from pconvgen.tvm_compat import compile_module
-from pconvgen.workload import ConvWorkload
+from pconvgen.workload import Activation, ConvWorkload, X
 from tests.guarded import Guarded
 from tests.planes import in_planes
 from tests.references import windows
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.host
 
 CPUS = {8: ("haswell", {"avx2", "fma"}), 16: ("skylake-avx512", {"avx512f", "avx512vl"})}
 BATCH = 60
+HALVED = Activation("multiply", (X, 0.5))
 
 Case = tuple[Any, list[NDArray[np.float32]], NDArray[Any], NDArray[Any]]
 """A kernel, its inputs, its output, and NaN where nothing of that belongs."""
@@ -103,6 +105,29 @@ def random_global_pool(rng: np.random.Generator, lanes: int) -> Case:
     return kernel, [inputs], expected, np.ones_like(expected)
 
 
+def random_norm(rng: np.random.Generator, lanes: int) -> Case:
+    groups, elements, joint = int(rng.integers(1, 4)), bool(rng.random() < 0.3), bool(rng.random() < 0.3)
+    batch, channels = int(rng.integers(1, 3)), groups * int(rng.integers(1, 4))
+    size = (int(rng.integers(1, 20)), int(rng.integers(1, [5, 20, 150][rng.integers(3)])))
+    mean, deviation = float(rng.choice([0, 3, 1e4])), float(rng.choice([0.1, 1, 30]))
+    data = images(rng, batch, channels, *size) * np.float32(deviation) + np.float32(mean)
+    source, first = random_place(rng, batch, channels, size, lanes, main=True)
+    target, second = random_place(rng, batch, channels, size, lanes, main=False)
+    places = (source, target, (first, second))
+    norm = NormKernel(batch, channels, groups, joint, *places, elements, 1e-3, HALVED, lanes)
+    scale, shift = (rng.standard_normal(norm.factors).astype(np.float32) for _ in range(2))
+    grouped = data.astype(float).reshape(batch, groups, -1)
+    axes = (0, 2) if joint else (2,)
+    with np.errstate(invalid="ignore"):
+        centred = grouped - grouped.mean(axes, keepdims=True)
+        whole = (centred / np.sqrt((centred**2).mean(axes, keepdims=True) + 1e-3)).reshape(data.shape)
+    per_channel = (1, 1, *size) if elements else (1, channels, 1, 1)
+    expected = 0.5 * (whole * scale.reshape(per_channel) + shift.reshape(per_channel))
+    inputs = [in_planes(source, data, first + np.arange(channels)), scale, shift]
+    output, own = (in_planes(target, of, second + np.arange(channels)) for of in (expected, np.ones_like(expected)))
+    return norm, inputs, output, own
+
+
 def random_interleave(rng: np.random.Generator, lanes: int) -> Case:
     batch, groups, channels = (int(n) for n in rng.integers(1, 4, 3))
     stride = (int(rng.integers(1, 9)), int(rng.integers(1, 9))) if rng.random() < 0.3 else (2, 2)
@@ -126,14 +151,17 @@ def random_interleave(rng: np.random.Generator, lanes: int) -> Case:
 
 @pytest.mark.parametrize("lanes", CPUS)
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("make", [random_pool, random_global_pool, random_interleave])
-def test_random_shapes(make: Any, seed: int, lanes: int) -> None:
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [(random_pool, BATCH), (random_global_pool, BATCH), (random_norm, BATCH // 4), (random_interleave, BATCH)],
+)
+def test_random_shapes(make: Any, count: int, seed: int, lanes: int) -> None:
     cpu, needs = CPUS[lanes]
     with open("/proc/cpuinfo") as file:
         if not needs <= cpu_flags(file.read()):
             pytest.skip(f"this processor is no {cpu}")
     rng = np.random.default_rng([seed, lanes])
-    cases = [make(rng, lanes) for _ in range(BATCH)]
+    cases = [make(rng, lanes) for _ in range(count)]
     functions = {f"k{i}": case[0].build().with_attr("global_symbol", f"k{i}") for i, case in enumerate(cases)}
     library = compile_module(tvm.IRModule(functions), tvm.target.Target({"kind": "llvm", "mcpu": cpu}))
     for index, (kernel, inputs, expected, place) in enumerate(cases):

@@ -13,6 +13,13 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from pconvgen.frontend.onnx.norms import (
+    batch_normalization,
+    group_normalization,
+    instance_normalization,
+    layer_normalization,
+    mean_variance_normalization,
+)
 from pconvgen.frontend.onnx.pooling import lp_pool, pool
 from pconvgen.frontend.onnx.resize import resize
 from pconvgen.frontend.onnx.variadic import chain, mean
@@ -66,14 +73,19 @@ def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
 
 CONVERTERS: dict[str, Convert] = {
     "AveragePool": pool,  # auto_pad is wrong where the stride does not divide the size
+    "BatchNormalization": batch_normalization,  # wrong in training mode: by the running statistics
     "Clip": _clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
     "Dropout": _dropout,  # imported as a random dropout
+    "GroupNormalization": group_normalization,  # wrong where a group's mean is large; in float16 sums of it
     "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
     "Identity": _identity,  # no operator at all
+    "InstanceNormalization": instance_normalization,  # wrong where a plane's mean is large
+    "LayerNormalization": layer_normalization,  # wrong: zeros for the further results
     "LpPool": lp_pool,  # wrong with ceil_mode, and auto_pad as above
     "MaxPool": pool,  # auto_pad as above, and indices that are zeros
     "Max": partial(chain, operator=relax.op.maximum),  # imported as a stack and a reduction
     "Mean": mean,  # likewise
+    "MeanVarianceNormalization": mean_variance_normalization,  # wrong where the mean is large
     "Min": partial(chain, operator=relax.op.minimum),  # likewise
     "Pad": _pad,  # imported as an anonymous kernel
     "Resize": resize,  # reads other places than the model, or ignores an attribute

@@ -129,6 +129,7 @@ def _declared(value: Any, source: str) -> list[int | None]:
 
 def _check_nodes(graph: Any, source: str) -> None:
     known = _get_convert_map().keys() | {"Constant", "If"}
+    stored = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in known:
             operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
@@ -140,7 +141,9 @@ def _check_nodes(graph: Any, source: str) -> None:
             )
         if node.op_type == "BatchNormalization":
             training = any(entry.name == "training_mode" and entry.i for entry in node.attribute)
-            check_batch_statistics(training, node.name, source)
+            # One without statistics of its own takes those of the batch in either mode.
+            kept = not stored.isdisjoint(node.input[3:5])
+            check_batch_statistics(training and kept, node.name, source)
 
 
 def _name_layers(graph: Any) -> tuple[dict[str, str], dict[str, str]]:

@@ -14,7 +14,13 @@ from tvm import relax
 from pconvgen.frontend.torch.convolutions import conv_transpose, convolution, linear
 from pconvgen.frontend.torch.elementwise import channel_shuffle, relu6, scaled_sum
 from pconvgen.frontend.torch.indexing import index, index_put, select
-from pconvgen.frontend.torch.norms import group_norm
+from pconvgen.frontend.torch.norms import (
+    batch_norm_without_statistics,
+    deviation,
+    group_norm,
+    instance_norm,
+    layer_norm,
+)
 from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme
 from pconvgen.frontend.torch.resizing import UPSAMPLING, upsample
 
@@ -47,6 +53,20 @@ CONVERTERS: dict[str, Converter] = {
     "add.Tensor": partial(scaled_sum, operator=relax.op.add),
     "sub.Tensor": partial(scaled_sum, operator=relax.op.subtract),
     "group_norm.default": group_norm,  # refused without affine weights
+    "native_group_norm.default": group_norm,  # likewise; the further results are wrong
+    "layer_norm.default": layer_norm,  # refused without affine weights
+    "native_layer_norm.default": layer_norm,  # wrong: the result stands for the further results
+    "instance_norm.default": instance_norm,  # takes a running variance for epsilon, and never uses either
+    "_native_batch_norm_legit.no_stats": batch_norm_without_statistics,  # wrong: as native_layer_norm
+    "std.correction": deviation,  # wrong: drops the correction
+    "std.default": deviation,  # likewise
+    "std.dim": deviation,  # likewise
+    "std_mean.correction": deviation,  # lacking
+    "var.correction": deviation,  # wrong: divides by zero and less where PyTorch has NaN
+    "var.default": deviation,  # wrong: drops the correction
+    "var.dim": deviation,  # likewise
+    "var_mean.correction": deviation,  # lacking
+    "var_mean.dim": deviation,  # lacking
     "amax.default": partial(extreme, operator=relax.op.max),  # lacking
     "amin.default": partial(extreme, operator=relax.op.min),  # lacking
     "adaptive_max_pool1d.default": adaptive_max_pool,  # lacking

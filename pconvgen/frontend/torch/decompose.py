@@ -62,10 +62,6 @@ def _always(_args: dict[str, Any]) -> bool:
     return True
 
 
-def _without_affine(args: dict[str, Any]) -> bool:
-    return args["weight"] is None or args["bias"] is None
-
-
 def _with_scales(args: dict[str, Any]) -> bool:
     return args["scale"] != 1 or args["input_scale"] != 1
 
@@ -81,11 +77,8 @@ _MISREAD: dict[str, Callable[[dict[str, Any]], bool]] = {
     "celu.default": _always,  # divides exp(x) and not x by alpha
     "clamp_max.default": _always,  # looks for the bound in the wrong place and does not find it
     "elu.default": _with_scales,  # drops them
-    "instance_norm.default": _always,  # takes a running variance for epsilon, and never uses either
-    "layer_norm.default": _without_affine,  # refused
     "pixel_shuffle.default": _always,  # becomes a kernel that TVM does not have
     "rsub.Scalar": _always,  # an integer becomes an int32 tensor, and alpha is dropped
     "rsub.Tensor": _always,  # drops alpha
     "scaled_dot_product_attention.default": _unusual_attention,  # drops the scale, refuses ranks and masks
-    "std.correction": _always,  # drops the correction
 }

@@ -37,7 +37,14 @@ from pconvgen.tvm_compat import abandon
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 _WEIGHTED = ("conv", "linear.")
-_MODAL = ("batch_norm.default", "dropout.default", "dropout_.default", "feature_dropout.default")
+_MODAL = (
+    "batch_norm.default",
+    "_native_batch_norm_legit.default",
+    "_native_batch_norm_legit_functional.default",
+    "dropout.default",
+    "dropout_.default",
+    "feature_dropout.default",
+)
 
 
 def load_file(path: Path) -> Any:
@@ -231,7 +238,9 @@ def _check_mode(program: Any, targets: Mapping[str, str], source: str) -> None:
         if node.target.__name__ in _MODAL:
             args = arguments(node)
             training = args["training"] if "training" in args else args["train"]
-            check_batch_statistics(bool(training), _layer_of(node, targets), source)
+            # A batch norm that keeps no statistics takes those of the batch in either mode.
+            kept = args.get("running_mean", True) is not None
+            check_batch_statistics(bool(training and kept), _layer_of(node, targets), source)
 
 
 def _layer_of(node: Any, targets: Mapping[str, str]) -> str:

@@ -1,0 +1,145 @@
+"""Normalisation that is not of images, and variances, become calls of the template, or operators that do not cancel.
+
+before: y = layer_norm(x, scale, shift, axes=[-1])
+after:  y = call_tir(norm, (x, scale, shift))
+
+before: y = variance(x, axis=[1])
+after:  a = x - mean(x, axis=[1]); b = a - mean(a, axis=[1]); y = mean(b * b, axis=[1])
+
+Centring twice takes away what rounding left of a large mean. TVM takes the mean of the squares less the square of the
+mean, of which nothing is left where the mean is large beside the spread.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tvm.relax import op
+
+from pconvgen.passes.norms import norm_of
+from pconvgen.schedules import ISAS
+from pconvgen.targets.target import Target
+from pconvgen.templates.normalise import NormKernel
+from pconvgen.templates.planes import plain_layout
+from pconvgen.tvm_compat import (
+    Emit,
+    KernelCalls,
+    constant,
+    constant_value,
+    dtype_of,
+    is_op,
+    module_pass,
+    reshape,
+    rewrite_main,
+    shape_of,
+)
+
+
+@module_pass
+class LowerNorms:
+    """Relax pass that replaces normalisation, variances and standard deviations of float32 tensors in "main".
+
+    Parameters
+    ----------
+    target: what code is generated for.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.lanes = ISAS[target.isa].widths[0].lanes
+
+    def transform_module(self, module: Any, _context: Any) -> Any:
+        """A new module; what is not float32 stays for TVM's own legalisation."""
+        kernels = KernelCalls(module)
+
+        def rule(var: Any, value: Any, emit: Emit) -> Any:
+            if not is_op(value, *_RULES) or dtype_of(value) != "float32" or not math.prod(shape_of(value) or (0,)):
+                return value
+            return _RULES[value.op.name](_Norms(kernels, emit, self.lanes), var, value)
+
+        return kernels.add_to(rewrite_main(module, rule))
+
+
+class _Norms:
+    """Builds what takes the place of an operator."""
+
+    def __init__(self, kernels: KernelCalls, emit: Emit, lanes: int) -> None:
+        self.kernels, self.emit, self.lanes = kernels, emit, lanes
+
+    def pixels(self, var: Any, value: Any) -> Any:
+        """Over everything behind the channels."""
+        norm = norm_of(var, value)
+        if norm is None:
+            return self.composed(value)
+        n, c, *rest = shape_of(norm.data) or ()
+        layout = plain_layout(c, 1, math.prod(rest))
+        kernel = NormKernel(
+            n, c, norm.groups, norm.joint, layout, layout, (0, 0), False, norm.epsilon, None, self.lanes
+        )
+        return self._call(kernel, norm.data, norm.scale, norm.shift)
+
+    def rows(self, _var: Any, value: Any) -> Any:
+        """Over the last axes."""
+        data, scale, shift = value.args
+        shape = shape_of(data) or ()
+        axes = sorted(int(axis) % len(shape) for axis in value.attrs.axes)
+        if axes != list(range(len(shape) - len(axes), len(shape))):
+            return self.composed(value)
+        rows, size = math.prod(shape[: axes[0]]), math.prod(shape[axes[0] :])
+        layout = plain_layout(rows, 1, size)
+        epsilon = float(value.attrs.epsilon)
+        kernel = NormKernel(1, rows, rows, False, layout, layout, (0, 0), True, epsilon, None, self.lanes)
+        return self._call(kernel, data, scale, shift)
+
+    def _call(self, kernel: NormKernel, data: Any, scale: Any, shift: Any) -> Any:
+        shape, layout = shape_of(data) or (), kernel.source
+        inside = (kernel.batch, layout.channels, layout.height, layout.width)
+        args = [self._shaped(data, inside), self._shaped(scale, kernel.factors), self._shaped(shift, kernel.factors)]
+        call = self.kernels.call(kernel, args, inside)
+        return call if shape == inside else reshape(self.emit(call), shape)
+
+    def _shaped(self, expr: Any, shape: tuple[int, ...]) -> Any:
+        value = constant_value(expr)
+        if value is not None:
+            return constant(value.reshape(shape))
+        return expr if shape_of(expr) == shape else self.emit(reshape(expr, shape))
+
+    def composed(self, value: Any) -> Any:
+        """Over any axes."""
+        data, scale, shift = value.args
+        rank, attrs = len(shape_of(data) or ()), value.attrs
+        if is_op(value, "relax.nn.group_norm"):
+            return value
+        axes = [int(axis) % rank for axis in attrs.axes]
+        along = axes if is_op(value, "relax.nn.layer_norm") else [int(attrs.channel_axis) % rank]
+        sizes = tuple((shape_of(data) or ())[axis] if axis in along else 1 for axis in range(rank))
+        centred, variance = self._centred(data, axes, keepdims=True)
+        deviation = self.emit(op.sqrt(self.emit(op.add(variance, constant(np.float32(attrs.epsilon))))))
+        scaled = self.emit(op.multiply(self.emit(op.divide(centred, deviation)), self._shaped(scale, sizes)))
+        return op.add(scaled, self._shaped(shift, sizes))
+
+    def variance(self, _var: Any, value: Any) -> Any:
+        """Of the elements along some axes."""
+        data, attrs = value.args[0], value.attrs
+        rank = len(shape_of(data) or ())
+        axes = list(range(rank)) if attrs.axis is None else [int(axis) % rank for axis in attrs.axis]
+        _, variance = self._centred(data, axes, keepdims=bool(attrs.keepdims))
+        return op.sqrt(variance) if is_op(value, "relax.std") else variance
+
+    def _centred(self, data: Any, axes: Sequence[int], *, keepdims: bool) -> tuple[Any, Any]:
+        """The data without its mean, and the mean of its squares."""
+        axes = list(axes)
+        for _ in range(2):
+            data = self.emit(op.subtract(data, self.emit(op.mean(data, axes, True))))
+        return data, self.emit(op.mean(self.emit(op.multiply(data, data)), axes, keepdims))
+
+
+_RULES: dict[str, Callable[[_Norms, Any, Any], Any]] = {
+    "relax.nn.group_norm": _Norms.pixels,
+    "relax.nn.instance_norm": _Norms.pixels,
+    "relax.nn.layer_norm": _Norms.rows,
+    "relax.std": _Norms.variance,
+    "relax.variance": _Norms.variance,
+}

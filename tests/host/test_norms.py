@@ -1,0 +1,77 @@
+"""Normalisation does not cancel: means that are large beside the spread, planes of one number, one pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pconvgen
+from pconvgen.errors import PconvgenError
+from pconvgen.frontend import load_model
+from pconvgen.verify import TOLERANCE_STORED_HALF, verify
+from tests.normalising import MOMENTS, Norms, data, far_off
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture(scope="module")
+def norms() -> tuple[Norms, Any]:
+    model = Norms().eval()
+    return model, pconvgen.compile(model, example=(torch.from_numpy(data(0, 1)),))
+
+
+@pytest.mark.parametrize(("mean", "deviation"), MOMENTS)
+def test_errors_are_no_more_than_pytorchs(norms: tuple[Norms, Any], mean: float, deviation: float) -> None:
+    model, compiled = norms
+    x = data(mean, deviation)
+    assert not far_off(model, x, compiled.run(x))
+
+
+class Between(nn.Module):
+    """Norms between convolutions, which want their input in planes of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.SiLU()),
+            *(nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU()),
+            *(nn.Conv2d(8, 8, 5, padding=2), nn.InstanceNorm2d(8, affine=True), nn.LeakyReLU()),
+            nn.Conv2d(8, 8, 3, padding=1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("size", [(1, 3, 37, 41), (3, 3, 14, 14)])
+def test_norms_read_and_write_planes(size: tuple[int, ...]) -> None:
+    compiled = pconvgen.compile(Between().eval(), example=(torch.zeros(size),))
+    assert verify(compiled, seeds=(0,)).max_relative_error < 1e-5
+
+
+def test_float16_is_summed_in_float32() -> None:
+    """65504 is the largest float16: sums of squares would be infinite."""
+    model = load_model(Between().eval(), example=(torch.zeros(1, 3, 96, 96),))
+    x = np.random.default_rng(0).standard_normal((1, 3, 96, 96), np.float32) * 300
+    expected = next(iter(model.reference({model.inputs[0].name: x}).values()))
+    compiled = pconvgen.compile(model, dtype="float16", accumulate="float32")
+    found = next(iter(compiled.run(x).values()))
+    assert np.abs(found - expected).max() <= TOLERANCE_STORED_HALF * np.abs(expected).max()
+
+
+def test_a_batch_norm_in_training_mode_is_refused() -> None:
+    class Training(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.batch_norm(x, self.norm.running_mean, self.norm.running_var, training=True)
+
+    with pytest.raises(PconvgenError, match=r"exported in training mode.*model\.eval"):
+        pconvgen.compile(Training().eval(), example=(torch.zeros(2, 3, 4, 4),))
