@@ -21,7 +21,7 @@ from zoo import ZOO
 
 from pconvgen.frontend import Imported, load_model
 from pconvgen.passes.resizes import LowerResizes
-from pconvgen.targets import get_target
+from pconvgen.targets.presets import get_target
 
 pytestmark = pytest.mark.host
 TOLERANCE = 1e-4
