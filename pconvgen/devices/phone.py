@@ -1,8 +1,8 @@
 """A phone at this machine's USB port, or at adb's network port: `adb://SERIAL`.
 
-The first request pushes the bundle, where it is not on the phone already, starts its server and forwards a port to it.
-The server lives as long as the process that uses it: it ends with its standard input, so that one that is killed
-leaves nothing running on the phone.
+The first request pushes what the phone lacks of the bundle, starts its server and forwards a port to it. The server
+lives as long as the process that uses it: it ends with its standard input, so that one that is killed leaves nothing
+running on the phone.
 """
 
 from __future__ import annotations

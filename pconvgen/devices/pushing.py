@@ -85,12 +85,12 @@ class Lacking:
 
     def placing(self, folder: str) -> str:
         """The command for the phone's shell that puts in place what was pushed."""
-        # What is unpacked must not be written into files that a server is running; adb itself makes new ones.
-        old = [name for name in self.there if name not in self.wanted or (self.unpacks and name in self.files)]
-        steps = [f"cd {folder}", *([f"rm -f {' '.join(old)}"] if old else ())]
+        old = [PACKED, *(name for name in self.there if name not in self.wanted)]
+        unpack = []
         if self.unpacks:
-            steps += [f"gzip -dc {PACKED} | tar xf -", f"rm -f {PACKED}"]
-        return " && ".join([*steps, f"mv {NEW_LIST} {LIST}"])
+            # A server may be running what is there, and tar may write into it; adb makes new files.
+            unpack = [f"rm -f {' '.join(self.files)}", f"gzip -dc {PACKED} | tar xf -"]
+        return " && ".join([f"cd {folder}", *unpack, f"rm -f {' '.join(old)}", f"mv {NEW_LIST} {LIST}"])
 
 
 def _lines(wanted: Mapping[str, str]) -> list[str]:

@@ -110,7 +110,7 @@ class Adbd:
 
     Parameters
     ----------
-    services: by the first word of what is asked for, without "," and what follows.
+    services: by name, with ",v2" where that protocol is asked for.
     features: that it claims.
     state: "device" or "recovery", or "unauthorized" (it does not know the host's key, and nobody allows it), or
         "offline" (it takes connections and never answers).
@@ -141,12 +141,9 @@ class Adbd:
     def unplug(self) -> None:
         """Ends all connections, and takes no new ones."""
         assert self._listener is not None
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # it was unplugged before
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.drop()
-
-    def drop(self) -> None:
-        """Ends all connections; adb connects again by itself."""
         connections, self._connections = self._connections, []
         for connection in connections:
             connection.end()
