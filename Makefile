@@ -34,8 +34,12 @@ demo: setup system
 test: setup system mca
 	$(BIN)/python -m pytest -n 2 tests
 
-# Five times as many random workloads of each kernel template, and what takes minutes, such as tuning on a farm.
+# Five times as many random workloads of each kernel template, and what takes minutes, such as tuning on a farm and
+# networks of other people's packages.
+PACKAGES := tests/conformance/packages.txt
 test-long: setup system mca
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(PACKAGES) || \
+	  { echo "MISSING: some of $(PACKAGES)."; echo "SKIPPED for it: networks of packages."; }
 	$(BIN)/python -m pytest -n 2 --workloads 10000 --long tests
 
 lint: setup
