@@ -77,7 +77,7 @@ class Connected:
         """Takes it away, with all that runs there."""
         self.adbd.unplug()
         self.phone.kill()
-        wait_until(lambda: self.serial not in adb("devices") or "offline" in adb("devices"))
+        adb("disconnect", self.serial)  # it would try to connect again for a while, as it does not by USB
 
     def check_left_as_it_was(self) -> None:
         """Nothing is left but the bundle."""
@@ -115,7 +115,10 @@ def adb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache"))
         patch.setenv("HOME", str(home))
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(free_port()))
-        patch.setenv("ADB_LOCAL_TRANSPORT_MAX_PORT", "5553")  # it looks for no emulators
+        for name in ("ADB_SERVER_SOCKET", "ANDROID_ADB_SERVER_ADDRESS"):
+            patch.delenv(name, raising=False)
+        for name in ("ADB_USB", "ADB_EMU", "ADB_MDNS"):  # it looks for no phones by itself
+            patch.setenv(name, "0")
         adb("start-server")
         yield
         adb("kill-server")
@@ -139,8 +142,7 @@ def plug(adb_server: None, tmp_path: Path) -> Iterator[Plug]:
             process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL))
             stack.callback(process.kill)  # it waits for one that is offline
             stack.callback(adb, "disconnect", found.serial)
-            shown = {"offline": ("offline",), "unauthorized": ("unauthorized",)}.get(state, (state,))
-            wait_until(lambda: any(f"{found.serial}\t{name}" in adb("devices") for name in shown))
+            wait_until(lambda: f"{found.serial}\t{state}" in adb("devices"))
             return found
 
         yield connect
@@ -295,10 +297,9 @@ def test_a_phone_that_is_unplugged_and_comes_back(plug: Plug, model: Model, comp
     device, inputs = connected.device, compiled.manifest.random_inputs(0)
     check_right(device, model, compiled)
     connected.unplug()
-    lost = f"phone {connected.serial} was lost: (no phone is connected|the phone does not answer adb)"
-    with pytest.raises(DeviceLostError, match=lost):
+    with pytest.raises(DeviceLostError, match=f"phone {connected.serial} was lost: no phone is connected; connect one"):
         device.run(model, inputs)
-    with pytest.raises(PconvgenError, match=r"no phone is connected|does not answer adb"):
+    with pytest.raises(PconvgenError, match="no phone is connected"):
         device.run(model, inputs)
     connected.adbd.plug_in()
     adb("connect", connected.serial)
