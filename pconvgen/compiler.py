@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -182,6 +182,12 @@ def compile(
         paths = [None if path is None else Path(path) for path in (records, latency)]
         planner = experience(preset, *paths)
     lowered, decisions = lower(imported, preset, dense=dense, precision=formats, planner=planner)
+    decisions = tuple(
+        replace(decision, reason=f"{decision.reason}; int8 in the model, computed in float32")
+        if decision.name in imported.quantised
+        else decision
+        for decision in decisions
+    )
     outputs = tuple((spec.name, spec.shape, spec.dtype) for spec in imported.outputs)
     manifest = Manifest(
         target=preset.name,

@@ -9,6 +9,7 @@ import tvm
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.canonicalize import CanonicalizeOperators
+from pconvgen.frontend.ends import SAME_TYPES, Types, tell, with_types
 from pconvgen.frontend.fold_constants import FoldWeightConstants
 from pconvgen.frontend.spec import Imported, Tensors, TensorSpec, check_finite
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
@@ -36,6 +37,7 @@ def finish(
     layers: Mapping[str, str],
     reference: Callable[[Tensors], Tensors],
     source: str,
+    types: Types = SAME_TYPES,
 ) -> Imported:
     """Fold constants and batch norm of an imported module and describe its inputs and outputs.
 
@@ -54,6 +56,9 @@ def finish(
     present = {binding.var.name for binding in main_bindings(module) or []}
     names = {variable: layer for variable, layer in layers.items() if variable in present}
     module["main"] = module["main"].with_attr(LAYERS, names)
+    ends = [[types.inputs.get(name) for name in inputs], [types.outputs.get(name) for name in outputs]]
+    module = with_types(module, *ends)
+    tell(types, source)
     return Imported(
         module=module,
         inputs=tuple(_spec(name, var, source) for name, var in zip(inputs, module["main"].params, strict=True)),
@@ -61,6 +66,8 @@ def finish(
         layer_names=names,
         reference=reference,
         source=source,
+        arithmetic=types.arithmetic,
+        quantised=types.quantised,
     )
 
 

@@ -39,6 +39,8 @@ class Imported:
         Also kept as attribute "pconvgen.layers" of main. A layer that is applied twice has two variables.
     reference: runs the model in its own framework: input name -> array in, output name -> array out.
     source: the file, or the class of the module.
+    arithmetic: what the model itself computes in where that is coarser than float32: int8, float16 or bfloat16.
+    quantised: the layers whose weights are quantised in the model.
     """
 
     module: Any
@@ -47,6 +49,8 @@ class Imported:
     layer_names: Mapping[str, str]
     reference: Callable[[Tensors], Tensors]
     source: str
+    arithmetic: str = DTYPE
+    quantised: frozenset[str] = frozenset()
 
 
 def resolve_shapes(
@@ -111,8 +115,13 @@ def _resolve(name: str, declared: Sequence[int | None], requested: Sequence[int]
     return tuple(int(size) for size in requested)
 
 
+INPUT_DTYPES = ("bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
+"""Types of inputs that stay as they are; floats are computed in float32."""
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+
+
 def check_dtype(kind: str, name: str, dtype: str, source: str) -> None:
-    """Raise unless an input or a weight is float32."""
+    """Raise unless a weight is float32."""
     if dtype != DTYPE:
         raise PconvgenError(
             f"{kind} {name} has an unsupported dtype",
@@ -121,6 +130,29 @@ def check_dtype(kind: str, name: str, dtype: str, source: str) -> None:
             expected=DTYPE,
             remedy="convert the model to float32 before you export it, e.g. model.float()",
         )
+
+
+def check_input_dtype(name: str, dtype: str, source: str) -> None:
+    """Raise unless an input is of numbers that the compiler takes."""
+    if dtype not in INPUT_DTYPES + FLOATS:
+        raise PconvgenError(
+            f"input {name} has an unsupported dtype",
+            file=source,
+            found=dtype,
+            expected=", ".join(FLOATS + INPUT_DTYPES),
+            remedy="convert it in the model or before it, e.g. to float32",
+        )
+
+
+def at_the_ends(dtype: str) -> str:
+    """The type of an input or output that the model declares as `dtype`: the same, where NumPy and C have it."""
+    return DTYPE if dtype == "bfloat16" else dtype
+
+
+def as_float32(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Floats as float32; what is too large becomes the largest number rather than infinity, as in masks."""
+    limit = float(np.finfo(np.float32).max)
+    return np.where(np.isfinite(array), np.clip(array, -limit, limit), array).astype(np.float32)
 
 
 def check_finite(layer: str, name: str, value: NDArray[Any], source: str) -> None:

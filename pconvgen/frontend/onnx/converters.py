@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import get_type
 
 from pconvgen.frontend.onnx.norms import (
     batch_normalization,
@@ -44,6 +45,11 @@ def _clip(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any | None:
     return relax.op.clip(inputs[0], low, high)
 
 
+def _cast(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
+    data = inputs[0]
+    return data if isinstance(data, relax.Var) and dtype_of(data) == get_type(attrs["to"]) else None
+
+
 def _dropout(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
@@ -74,6 +80,7 @@ def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
 CONVERTERS: dict[str, Convert] = {
     "AveragePool": pool,  # auto_pad is wrong where the stride does not divide the size
     "BatchNormalization": batch_normalization,  # wrong in training mode: by the running statistics
+    "Cast": _cast,  # no operator at all where the type stays
     "Clip": _clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
     "Dropout": _dropout,  # imported as a random dropout
     "GroupNormalization": group_normalization,  # wrong where a group's mean is large; in float16 sums of it

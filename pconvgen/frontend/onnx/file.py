@@ -17,15 +17,19 @@ from onnx.reference import ReferenceEvaluator
 from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from pconvgen.errors import PconvgenError
+from pconvgen.frontend.ends import Types
 from pconvgen.frontend.finish import finish
+from pconvgen.frontend.onnx.floats import declared_types, dtype_name, narrow
 from pconvgen.frontend.onnx.graph import layer_of, name_nodes, values_of
 from pconvgen.frontend.onnx.importer import WEIGHTED, Importer
+from pconvgen.frontend.onnx.order import sort_nodes
+from pconvgen.frontend.onnx.quantised import as_floats, with_weights
 from pconvgen.frontend.onnx.shapes import fold_shapes
 from pconvgen.frontend.spec import (
     Imported,
     Tensors,
     check_batch_statistics,
-    check_dtype,
+    check_input_dtype,
     last_line,
     resolve_shapes,
     unique,
@@ -46,9 +50,13 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     declared = {value.name: _declared(value, source) for value in graph.input if value.name not in weights}
     shapes = resolve_shapes(declared, inputs, source)
     name_nodes(graph)
+    taken, given = declared_types(graph)
+    dequantised = as_floats(model, source)
     _check_nodes(graph, source)
     layers, variables = _name_layers(graph)
     fold_shapes(model, shapes)
+    quantised = {layers[variable] for variable in with_weights(graph, variables, dequantised or ())}
+    floats = narrow(graph)
     importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, source)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -66,7 +74,14 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
             remedy="export the model again with another exporter (dynamo=True or dynamo=False) or opset",
         ) from error
     outputs = [value.name for value in graph.output]
-    return finish(module, list(shapes), outputs, layers, _reference(path, outputs), source)
+    types = Types(
+        inputs=taken,
+        outputs=given,
+        floats=frozenset(floats),
+        quantised=frozenset(quantised),
+        integers=dequantised is not None,
+    )
+    return finish(module, list(shapes), outputs, layers, _reference(path, outputs), source, types)
 
 
 def load_file(path: Path) -> Any:
@@ -88,8 +103,12 @@ def load_file(path: Path) -> Any:
                     remedy="copy the external data file next to the model",
                 )
     try:
-        onnx.checker.check_model(str(path))
+        moved = sort_nodes(model.graph)
+        if not moved:
+            onnx.checker.check_model(str(path))
         external_data_helper.load_external_data_for_model(model, str(path.parent))
+        if moved:
+            onnx.checker.check_model(model)
         for tensor in model.graph.initializer:
             numpy_helper.to_array(tensor)
     except Exception as error:
@@ -122,8 +141,7 @@ def _check_opset(model: Any, source: str) -> int:
 
 def _declared(value: Any, source: str) -> list[int | None]:
     tensor = value.type.tensor_type
-    dtype = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
-    check_dtype("input", value.name, {"float": "float32", "double": "float64"}.get(dtype, dtype), source)
+    check_input_dtype(value.name, dtype_name(tensor.elem_type), source)
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
 
 
