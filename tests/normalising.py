@@ -14,6 +14,12 @@ MOMENTS = ((0, 1), (1000, 1), (1000, 0.1), (1e5, 10), (12.3, 0))
 """Means and deviations of data; the last is a plane of one number."""
 
 
+def by_hand(x: torch.Tensor, axes: int | tuple[int, ...]) -> torch.Tensor:
+    """Norms as many write them, and as exporters spell them out."""
+    centred = x - x.mean(axes, keepdim=True)
+    return centred / (centred.pow(2).mean(axes, keepdim=True) + 1e-6).sqrt()
+
+
 class Norms(nn.Module):
     """Of images, of rows, of volumes and of sequences; between layers, and the statistics themselves."""
 
@@ -38,7 +44,12 @@ class Norms(nn.Module):
         variances, means = torch.var_mean(x, (1, 2), keepdim=True)
         _, row_means, row_deviations = torch.native_layer_norm(x, [5, 7], None, None, 1e-5)
         _, group_means, _ = torch.native_group_norm(x, None, None, x.shape[0], 6, 35, 2, 1e-5)
+        long = x.reshape(2, 1, -1).repeat(1, 1, 9)
         return {
+            "by hand": by_hand(x, 1),
+            "planes by hand": by_hand(x, (2, 3)),
+            "long rows by hand": by_hand(long, -1),
+            "long columns by hand": by_hand(long.mT, 1),
             "batch": self.batch(x).relu(),
             "batch of rows": self.row_batch(rows),
             "instance": self.instance(x),
@@ -68,6 +79,23 @@ class Norms(nn.Module):
             "row deviations": row_deviations,
             "group means": group_means,
         }
+
+
+class Between(nn.Module):
+    """Norms between convolutions, which want their input in planes of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            *(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.SiLU()),
+            *(nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU()),
+            *(nn.Conv2d(8, 8, 5, padding=2), nn.InstanceNorm2d(8, affine=True), nn.LeakyReLU()),
+            nn.Conv2d(8, 8, 3, padding=1),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
 
 
 def data(mean: float, deviation: float, seed: int = 0) -> NDArray[np.float32]:

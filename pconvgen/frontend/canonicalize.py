@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, rewrite_main, shape_of
+from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, rewrite_main, shape_of, with_args
 
 
 @tvm.transform.module_pass(opt_level=0, name="CanonicalizeOperators")
@@ -16,18 +16,26 @@ class CanonicalizeOperators:
 
     before: s = sigmoid(x); y = multiply(x, s); z = mean(y, axis=[2, 3], keepdims=True)
     after:  y = nn.silu(x); z = nn.adaptive_avg_pool2d(y, output_size=[1, 1])
+
+    What a norm that is spelled out takes its mean off is centred twice: the second mean is what rounding left of the
+    first.
+
+    before: y = subtract(x, mean(x))
+    after:  a = subtract(x, mean(x)); y = subtract(a, mean(a))
     """
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module; a sigmoid that is not used any more is dropped."""
         values: dict[Any, Any] = {}
 
-        def rule(var: Any, value: Any, _emit: Emit) -> Any:
+        def rule(var: Any, value: Any, emit: Emit) -> Any:
             values[var] = value
             if is_op(value, "relax.multiply"):
                 return _silu(value, values)
             if is_op(value, "relax.full", "relax.full_like"):
                 return _infinite(value)
+            if is_op(value, "relax.subtract"):
+                return _centred(value, values, emit)
             return _global_average(value) if is_op(value, "relax.mean") else value
 
         return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, rule))
@@ -47,6 +55,21 @@ def _global_average(value: Any) -> Any:
     if axes == {2, 3} and value.attrs.keepdims:
         return tvm.relax.op.nn.adaptive_avg_pool2d(value.args[0], (1, 1))
     return value
+
+
+def _centred(value: Any, values: dict[Any, Any], emit: Emit) -> Any:
+    data, subtracted = value.args
+    average: Any = values.get(subtracted)
+    if not is_op(average, "relax.mean", "relax.nn.adaptive_avg_pool2d") or not average.args[0].same_as(data):
+        return value
+    before, after = shape_of(data) or (), shape_of(average) or ()
+    if after and (
+        len(after) != len(before) or any(new not in (1, old) for old, new in zip(before, after, strict=True))
+    ):
+        return value
+    centred = emit(value)
+    mean = with_args(average, [centred])
+    return tvm.relax.op.subtract(centred, emit(_global_average(mean) if is_op(mean, "relax.mean") else mean))
 
 
 def _infinite(value: Any) -> Any:

@@ -13,7 +13,7 @@ import pconvgen
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model
 from pconvgen.verify import TOLERANCE_STORED_HALF, verify
-from tests.normalising import MOMENTS, Norms, data, far_off
+from tests.normalising import MOMENTS, Between, Norms, data, far_off
 
 pytestmark = pytest.mark.host
 
@@ -29,23 +29,6 @@ def test_errors_are_no_more_than_pytorchs(norms: tuple[Norms, Any], mean: float,
     model, compiled = norms
     x = data(mean, deviation)
     assert not far_off(model, x, compiled.run(x))
-
-
-class Between(nn.Module):
-    """Norms between convolutions, which want their input in planes of their own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.layers = nn.Sequential(
-            *(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(4, 8), nn.SiLU()),
-            *(nn.Conv2d(8, 8, 3, 2, 1), nn.BatchNorm2d(8, track_running_stats=False), nn.ReLU()),
-            *(nn.Conv2d(8, 8, 5, padding=2), nn.InstanceNorm2d(8, affine=True), nn.LeakyReLU()),
-            nn.Conv2d(8, 8, 3, padding=1),
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)
 
 
 @pytest.mark.parametrize("size", [(1, 3, 37, 41), (3, 3, 14, 14)])

@@ -37,6 +37,7 @@ NORMS = {
     "layer of planes": Node("LayerNormalization", ("x", _numbers(5, 7), _numbers(5, 7)), {"axis": 2}, 3),
     "layer of images": Node("LayerNormalization", ("x", _numbers(6, 5, 7)), {"axis": 1}),
     "layer of rows": Node("LayerNormalization", ("rows", _numbers(35)), {"axis": -1}),
+    "root mean square": Node("RMSNormalization", ("x", _numbers(7)), {"epsilon": 0.1}),
     "mean and variance": Node("MeanVarianceNormalization", ("x",)),
     "mean and variance of planes": Node("MeanVarianceNormalization", ("x",), {"axes": [2, 3]}),
     "mean and variance of channels": Node("MeanVarianceNormalization", ("x",), {"axes": [1]}),
@@ -47,7 +48,7 @@ NORMS = {
 def test_norms(tmp_path: Path) -> None:
     x = _numbers(*SHAPE)
     inputs = {"x": x, "rows": x.reshape(2, 6, 35)}
-    assert not differing(NORMS, inputs, tmp_path / "m.onnx", 21)
+    assert not differing(NORMS, inputs, tmp_path / "m.onnx", 23)
 
 
 def test_scales_of_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
