@@ -32,10 +32,12 @@ class Verification:
 
     Attributes
     ----------
-    max_relative_error: over all outputs and seeds, max |error| / max |reference| of that output; NaN when a value is.
+    max_relative_error: over all outputs and seeds, max |error| / max |reference| of that output; NaN or infinite where
+        only one of them is.
     output: the output that has it.
     seed: the seed whose random input gives it.
     seeds: all that were tried.
+    judge: who computed the reference.
     tolerance: what counts as equal.
     overflow: an output with infinities or NaNs that the reference does not have; None when there is none.
     overflow_layer: the first layer whose results do not fit float16, with the largest, where those do not.
@@ -46,6 +48,7 @@ class Verification:
     output: str
     seed: int
     seeds: tuple[int, ...]
+    judge: str
     tolerance: float = TOLERANCE
     overflow: str | None = None
     overflow_layer: tuple[str, float] | None = None
@@ -53,7 +56,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether every value is close to the reference, and none is NaN."""
+        """Whether every value is close to the reference, and NaN and infinite where that is."""
         return self.max_relative_error <= self.tolerance
 
 
@@ -85,7 +88,8 @@ def verify(compiled: CompiledModel, seeds: Sequence[int] = (0, 1, 2)) -> Verific
     worst = max(errors, key=lambda row: np.inf if np.isnan(row[0]) else row[0])
     tolerance = max(tolerance_of(formats), TOLERANCES.get(compiled.imported.arithmetic, 0.0))
     same_top = float(np.mean(np.concatenate([part.reshape(-1) for part in same]))) if same else 1.0
-    return Verification(*worst, tuple(seeds), tolerance, overflow, layer, same_top)
+    judge = compiled.imported.judge.name
+    return Verification(*worst, tuple(seeds), judge, tolerance, overflow, layer, same_top)
 
 
 def tolerance_of(formats: Precision) -> float:
@@ -109,7 +113,7 @@ def check(result: Verification, source: str, formats: Precision = FLOAT32) -> No
         )
     if not result.passed:
         raise PconvgenError(
-            "the compiled model computes something else than the model",
+            f"the compiled model computes something else than the model in {result.judge}",
             file=source,
             found=f"relative error {result.max_relative_error:.1e} in output {result.output} with seed {result.seed}",
             expected=f"at most {result.tolerance:.0e}",
@@ -118,7 +122,9 @@ def check(result: Verification, source: str, formats: Precision = FLOAT32) -> No
 
 
 def relative_errors(actual: Tensors, reference: Tensors) -> dict[str, float]:
-    """Output name -> max |error| / max |reference|; NaN where either has a NaN.
+    """Output name -> max |error| / max |reference| of finite numbers.
+
+    NaN where only one of the two has a NaN, infinite where they do not have the same infinities.
 
     Raises
     ------
@@ -133,7 +139,13 @@ def relative_errors(actual: Tensors, reference: Tensors) -> dict[str, float]:
 def _relative_error(actual: NDArray[Any], reference: NDArray[Any]) -> float:
     if not actual.size:
         return 0.0
-    error = float(np.abs(actual.astype(np.float64) - reference).max())
+    found, expected = actual.astype(np.float64), reference.astype(np.float64)
+    if (np.isnan(found) != np.isnan(expected)).any():
+        return float("nan")
+    numbers = np.isfinite(found) & np.isfinite(expected)
+    if not ((found == expected) | np.isnan(found))[~numbers].all():
+        return float("inf")
+    error = np.abs(found[numbers] - expected[numbers]).max(initial=0.0)
     # An output that is zero everywhere has no scale; there any error is large.
-    scale = max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny))
-    return error / scale
+    scale = np.abs(expected[numbers]).max(initial=float(np.finfo(np.float32).tiny))
+    return float(error / scale)

@@ -58,8 +58,8 @@ def command(
         bool,
         typer.Option(
             "--verify",
-            help="Run the library on random inputs, for ARM under emulation, and compare with the model; when they"
-            " differ, nothing is written.",
+            help="Run the library on random inputs, for ARM under emulation, and compare with the model in PyTorch or"
+            " onnxruntime; when they differ, nothing is written.",
         ),
     ] = False,
 ) -> None:
@@ -139,7 +139,8 @@ def _verified(compiled: CompiledModel, source: str) -> str:
         result = verify(compiled)
     formats = compiled.manifest.precision
     check(result, source, formats)
-    text = f"verified: relative error {result.max_relative_error:.1e} with {len(result.seeds)} random inputs"
+    error, count = f"{result.max_relative_error:.1e}", len(result.seeds)
+    text = f"verified against {result.judge}: relative error {error} with {count} random inputs"
     if formats == FLOAT32:
         return text
     return f"{text}; {formats}: the largest channel is the model's at {result.same_top:.1%} of the positions"

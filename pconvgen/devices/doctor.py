@@ -53,6 +53,7 @@ def checks(target: Target | str | None = None) -> list[Check]:
     return [
         *_guarded("python", _python),
         *(check for name in PACKAGES for check in _guarded(name, partial(_package, name))),
+        *_guarded("onnxruntime", _onnxruntime),
         *_guarded("LLVM", _llvm),
         *_guarded("host", _host),
         *_guarded("linkers", lambda: _linkers(target)),
@@ -120,6 +121,14 @@ def _package(name: str) -> Check:
     if remedy:
         return Check(name, "failure", f"{version} does not work here", remedy)
     return Check(name, "ok", version)
+
+
+def _onnxruntime() -> Check:
+    try:
+        return Check("onnxruntime", "ok", metadata.version("onnxruntime"))
+    except metadata.PackageNotFoundError:
+        missing = "not installed: ONNX files are compiled, but not verified"
+        return Check("onnxruntime", "warning", missing, "pip install 'pconvgen[verify]'")
 
 
 def _llvm() -> Check:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
@@ -11,7 +11,7 @@ from pconvgen.errors import PconvgenError
 from pconvgen.frontend.canonicalize import CanonicalizeOperators
 from pconvgen.frontend.ends import SAME_TYPES, Types, tell, with_types
 from pconvgen.frontend.fold_constants import FoldWeightConstants
-from pconvgen.frontend.spec import Imported, Tensors, TensorSpec, check_finite
+from pconvgen.frontend.spec import Imported, Judge, TensorSpec, check_finite
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
 from pconvgen.tvm_compat import (
     LAYERS,
@@ -35,7 +35,7 @@ def finish(
     inputs: Sequence[str],
     outputs: Sequence[str],
     layers: Mapping[str, str],
-    reference: Callable[[Tensors], Tensors],
+    judge: Judge,
     source: str,
     types: Types = SAME_TYPES,
 ) -> Imported:
@@ -64,7 +64,7 @@ def finish(
         inputs=tuple(_spec(name, var, source) for name, var in zip(inputs, module["main"].params, strict=True)),
         outputs=tuple(_spec(name, var, source) for name, var in zip(outputs, main_results(module), strict=True)),
         layer_names=names,
-        reference=reference,
+        judge=judge,
         source=source,
         arithmetic=types.arithmetic,
         quantised=types.quantised,

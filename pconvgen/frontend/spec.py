@@ -27,6 +27,20 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, eq=False)
+class Judge:
+    """Who says what a model computes: the framework that it comes from.
+
+    Attributes
+    ----------
+    name: of the framework, with its version.
+    run: the model in it: input name -> array in, output name -> array out.
+    """
+
+    name: str
+    run: Callable[[Tensors], Tensors]
+
+
+@dataclass(frozen=True, eq=False)
 class Imported:
     """A model as the compiler takes it.
 
@@ -37,7 +51,7 @@ class Imported:
     inputs, outputs: in the order of main's parameters and results, named as the model names them.
     layer_names: name of the variable that a convolution or matmul is bound to -> name of the layer in the model.
         Also kept as attribute "pconvgen.layers" of main. A layer that is applied twice has two variables.
-    reference: runs the model in its own framework: input name -> array in, output name -> array out.
+    judge: runs the model in its own framework.
     source: the file, or the class of the module.
     arithmetic: what the model itself computes in where that is coarser than float32: int8, float16 or bfloat16.
     quantised: the layers whose weights are quantised in the model.
@@ -47,10 +61,14 @@ class Imported:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     layer_names: Mapping[str, str]
-    reference: Callable[[Tensors], Tensors]
+    judge: Judge
     source: str
     arithmetic: str = DTYPE
     quantised: frozenset[str] = frozenset()
+
+    def reference(self, values: Tensors) -> Tensors:
+        """What the judge computes: input name -> array in, output name -> array out. Raises what it raises."""
+        return self.judge.run(values)
 
 
 def resolve_shapes(

@@ -183,7 +183,16 @@ def is_op(expr: Any, *names: str) -> bool:
 
 def shape_of(expr: Any) -> tuple[int, ...] | None:
     """The static shape of a tensor expression; None when it is no tensor or a dimension is symbolic."""
-    shape = getattr(expr.ty, "shape", None)
+    return _static_shape(expr.ty)
+
+
+def shapes_of(expr: Any) -> list[tuple[int, ...] | None]:
+    """As `shape_of`, of each field of a tuple; of a tensor its own."""
+    return [_static_shape(kind) for kind in getattr(expr.ty, "fields", (expr.ty,))]
+
+
+def _static_shape(kind: Any) -> tuple[int, ...] | None:
+    shape = getattr(kind, "shape", None)
     if not isinstance(shape, relax.ShapeExpr):
         return None
     if not all(isinstance(size, tvm.tirx.IntImm) for size in shape.values):

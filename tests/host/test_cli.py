@@ -54,9 +54,8 @@ def test_float16_weights(models: Path, tmp_path: Path, invoke: Invoke) -> None:
     path = tmp_path / "half.so"
     code, out, err = invoke("compile", models / "small.pt2", "--weights", "float16", "-o", path, "--verify")
     assert (code, err) == (0, "")
-    assert re.search(
-        r"verified: relative error [1-9].*; float32, weights float16: the largest channel is .* 100.0%", out
-    )
+    formats = "float32, weights float16: the largest channel is .* 100.0%"
+    assert re.search(rf"verified against PyTorch .*: relative error [1-9].*; {formats}", out)
     assert str(read_manifest(path).precision) == "float32, weights float16"
 
 
@@ -81,7 +80,7 @@ def test_compile_and_explain(models: Path, tmp_path: Path, invoke: Invoke, monke
     assert (tmp_path / "small.so").read_bytes() == (models / "small.so").read_bytes()
     assert "total: 6 layers" in out
     assert "library " in out
-    assert "verified: relative error" in out
+    assert f"verified against PyTorch {torch.__version__}: relative error" in out
     assert out.splitlines()[-1] == "wrote small.so"
 
     explained = json.loads((tmp_path / "e.json").read_text())
@@ -180,7 +179,7 @@ def test_arm_under_emulation(models: Path, tmp_path: Path, invoke: Invoke) -> No
         "compile", models / "small.onnx", "--target", "cortex-a53", "-o", tmp_path / "m.so", "--verify"
     )
     assert (code, err) == (0, "")
-    assert "verified: relative error" in out
+    assert re.search(r"verified against onnxruntime \d.*: relative error", out)
     np.save(tmp_path / "x.npy", np.ones(SHAPE, "float32"))
     code, out, _ = invoke("run", tmp_path / "m.so", "--input", tmp_path / "x.npy")
     assert code == 0
@@ -246,6 +245,15 @@ def test_relative_errors() -> None:
     assert errors["zero"] == errors["none"] == 0
     assert relative_errors({"zero": np.full(1, 1e-6)}, {"zero": np.zeros(1)})["zero"] > 1
     assert relative_errors({"a": np.array([np.inf])}, {"a": np.ones(1)})["a"] == np.inf
+
+
+def test_what_is_not_finite_has_to_be_so_in_both() -> None:
+    reference = np.array([np.nan, np.inf, -np.inf, 2.0])
+    assert relative_errors({"a": reference.copy()}, {"a": reference})["a"] == 0
+    assert relative_errors({"a": np.array([np.nan, np.inf, -np.inf, 3.0])}, {"a": reference})["a"] == 0.5
+    assert np.isnan(relative_errors({"a": np.array([0, np.inf, -np.inf, 2.0])}, {"a": reference})["a"])
+    assert np.isnan(relative_errors({"a": np.array([np.nan, np.nan, -np.inf, 2.0])}, {"a": reference})["a"])
+    assert relative_errors({"a": np.array([np.nan, -np.inf, -np.inf, 2.0])}, {"a": reference})["a"] == np.inf
 
 
 def densities(path: Path) -> dict[str, float]:

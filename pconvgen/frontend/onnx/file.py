@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import external_data_helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
 from pconvgen.errors import PconvgenError
@@ -22,12 +20,12 @@ from pconvgen.frontend.finish import finish
 from pconvgen.frontend.onnx.floats import declared_types, dtype_name, narrow
 from pconvgen.frontend.onnx.graph import layer_of, name_nodes, values_of
 from pconvgen.frontend.onnx.importer import WEIGHTED, Importer
+from pconvgen.frontend.onnx.judge import judge
 from pconvgen.frontend.onnx.order import sort_nodes
 from pconvgen.frontend.onnx.quantised import as_floats, with_weights
-from pconvgen.frontend.onnx.shapes import fold_shapes
+from pconvgen.frontend.onnx.shapes import fold_shapes, known_shapes
 from pconvgen.frontend.spec import (
     Imported,
-    Tensors,
     check_batch_statistics,
     check_input_dtype,
     last_line,
@@ -57,7 +55,9 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     fold_shapes(model, shapes)
     quantised = {layers[variable] for variable in with_weights(graph, variables, dequantised or ())}
     floats = narrow(graph)
-    importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, source)
+    inferred = known_shapes(model, shapes)
+    expected = {node.name: [inferred.get(output) for output in node.output] for node in graph.node}
+    importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, expected, source)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -81,7 +81,28 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
         quantised=frozenset(quantised),
         integers=dequantised is not None,
     )
-    return finish(module, list(shapes), outputs, layers, _reference(path, outputs), source, types)
+    imported = finish(module, list(shapes), outputs, layers, judge(path, outputs), source, types)
+    _check_declared(graph, imported, inferred)
+    return imported
+
+
+def _check_declared(graph: Any, imported: Imported, inferred: Mapping[str, Sequence[int]]) -> None:
+    """Raise when an output has another shape than the file declares, where shape inference does not confirm it."""
+    for value, output in zip(graph.output, imported.outputs, strict=True):
+        shape = value.type.tensor_type.shape
+        sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in shape.dim]
+        if not value.type.tensor_type.HasField("shape") or list(output.shape) == inferred.get(value.name):
+            continue
+        if len(sizes) != len(output.shape) or any(
+            wanted not in (None, found) for wanted, found in zip(sizes, output.shape, strict=True)
+        ):
+            raise PconvgenError(
+                f"output {value.name} has another shape than the file declares",
+                file=imported.source,
+                found="x".join(map(str, output.shape)) or "a scalar",
+                expected="x".join("?" if size is None else str(size) for size in sizes) or "a scalar",
+                remedy="if the file is right, this is a fault in pconvgen: report it with the model",
+            )
 
 
 def load_file(path: Path) -> Any:
@@ -177,23 +198,3 @@ def _name_layers(graph: Any) -> tuple[dict[str, str], dict[str, str]]:
         layers[name] = layer
         variables[node.name] = name
     return layers, variables
-
-
-def _reference(path: Path, outputs: Sequence[str]) -> Any:
-    evaluator: list[Any] = []
-
-    def run(values: Tensors) -> Tensors:
-        if not evaluator:
-            evaluator.append(ReferenceEvaluator(onnx.load(str(path))))
-        try:
-            results = evaluator[0].run(list(outputs), dict(values))
-        except Exception as error:
-            raise PconvgenError(
-                "the reference evaluator of onnx cannot run this model",
-                file=path,
-                found=last_line(error),
-                remedy="compare with the framework that the model comes from",
-            ) from error
-        return {name: np.asarray(result) for name, result in zip(outputs, results, strict=True)}
-
-    return run

@@ -11,8 +11,9 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.onnx.converters import CONVERTERS
 from pconvgen.frontend.onnx.windows import explicit_output, explicit_padding
+from pconvgen.frontend.shapes import Shapes, check_shapes
 from pconvgen.frontend.spec import last_line
-from pconvgen.tvm_compat import dtype_of
+from pconvgen.tvm_compat import dtype_of, shapes_of
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is a weight."""
@@ -25,23 +26,36 @@ class Importer(ONNXGraphImporter):
     ----------
     shapes: input name -> static shape.
     variables: name of a node that has a weight -> name for the variable of its result before the bias.
+    expected: name of a node -> the shapes of its results, None where ONNX cannot infer it.
     source: for errors.
     """
 
-    def __init__(self, shapes: dict[str, list[int]], variables: Mapping[str, str], source: str) -> None:
+    def __init__(
+        self,
+        shapes: dict[str, list[int]],
+        variables: Mapping[str, str],
+        expected: Mapping[str, Shapes],
+        source: str,
+    ) -> None:
         super().__init__(shapes, {})
+        self._expected = expected
         self._variables = variables
         self._source = source
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
         node = attrs["tvm_custom"]["name"]
+        result = self.bb.normalize(self._converted(node, op_name, inputs, attrs, opset))
+        check_shapes(shapes_of(result), self._expected.get(node, ()), node, op_name, self._source)
+        return result
+
+    def _converted(self, node: str, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
         try:
             if op_name in WEIGHTED:
                 return self._weighted(op_name, inputs, attrs, opset, self._variables[node])
             convert = CONVERTERS.get(op_name)
             result = None if convert is None else convert(inputs, attrs, self.bb.emit)
             if result is not None:
-                return self.bb.normalize(result)
+                return result
             return super()._convert_operator(op_name, inputs, attrs, opset)
         except Exception as error:
             raise PconvgenError(

@@ -31,7 +31,7 @@ def fold_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
     }
     changed = True
     while changed:
-        known = _infer(model, shapes) if any(node.op_type == "Shape" for node in graph.node) else {}
+        known = known_shapes(model, shapes) if any(node.op_type == "Shape" for node in graph.node) else {}
         folded = []
         for node in graph.node:
             values = _evaluate(node, constants, known, model)
@@ -45,7 +45,7 @@ def fold_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
         changed = bool(folded)
 
 
-def _infer(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+def known_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
     """The static shapes of all values that shape inference knows; weights are left out of what it is given."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}

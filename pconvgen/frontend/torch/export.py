@@ -18,8 +18,10 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.frontend.finish import control_flow, finish
+from pconvgen.frontend.shapes import check_shapes
 from pconvgen.frontend.spec import (
     Imported,
+    Judge,
     Shape,
     Tensors,
     check_batch_statistics,
@@ -33,7 +35,7 @@ from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.converters import CONVERTERS, REFUSED
 from pconvgen.frontend.torch.convolutions import LAYER_META
 from pconvgen.frontend.torch.decompose import decompose
-from pconvgen.tvm_compat import abandon
+from pconvgen.tvm_compat import abandon, shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 _WEIGHTED = ("conv", "linear.")
@@ -179,7 +181,18 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
             found=last_line(error),
             remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch/converters.py",
         ) from error
-    return finish(module, list(shapes), names, layers, _reference(program, list(shapes), names), source)
+    _check_results(functional, importer.env, source)
+    return finish(module, list(shapes), names, layers, _judge(program, list(shapes), names), source)
+
+
+def _check_results(program: Any, expressions: Mapping[Any, Any], source: str) -> None:
+    """Raise when an operator has another shape than PyTorch gives its result."""
+    for node in _calls(program):
+        value = node.meta.get("val")
+        if node not in expressions or not isinstance(value, torch.Tensor) or not hasattr(expressions[node], "ty"):
+            continue
+        module, op = _module_of(node), node.target.__name__
+        check_shapes(shapes_of(expressions[node]), [list(value.shape)], module, op, source)
 
 
 def _declared_inputs(program: Any, source: str) -> dict[str, list[int | None]]:
@@ -254,6 +267,11 @@ def _layer_of(node: Any, targets: Mapping[str, str]) -> str:
     if parameters and all(name in targets for name in parameters):
         target = targets[parameters[0]]
         return _split(target)[0] or target
+    return _module_of(node)
+
+
+def _module_of(node: Any) -> str:
+    """The module that calls `node`, else the node's own name."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return (stack[-1][0] if stack else "") or node.name
 
@@ -281,8 +299,7 @@ def _check_operators(program: Any, known: Collection[str], source: str) -> None:
             message = f"operator {node.target} is not supported"
         else:
             continue
-        stack = list((node.meta.get("nn_module_stack") or {}).values())
-        layer = (stack[-1][0] if stack else "") or node.name
+        layer = _module_of(node)
         remedy = "replace it in the model, or add a row to pconvgen/frontend/torch/converters.py"
         raise PconvgenError(message, file=source, layer=layer, found=f"node {node.name}", remedy=remedy)
 
@@ -313,7 +330,7 @@ def _output_names(program: Any, source: str) -> list[str]:
     return names
 
 
-def _reference(program: Any, inputs: list[str], outputs: list[str]) -> Any:
+def _judge(program: Any, inputs: list[str], outputs: list[str]) -> Judge:
     module: list[Any] = []
 
     def run(values: Tensors) -> Tensors:
@@ -325,4 +342,4 @@ def _reference(program: Any, inputs: list[str], outputs: list[str]) -> Any:
             results = pytree.tree_leaves(module[0](*args, **kwargs))
         return {name: result.numpy() for name, result in zip(outputs, results, strict=True)}
 
-    return run
+    return Judge(f"PyTorch {torch.__version__}", run)
