@@ -22,8 +22,8 @@ from torch import nn
 
 import pconvgen
 from benchmarks.networks import resnet50
-from pconvgen.compiler import CompiledModel
 from pconvgen.devices import get_device
+from pconvgen.model import CompiledModel
 from pconvgen.pruning import Density, OneShotPruner
 from pconvgen.report.layers import layer_table, summary
 from pconvgen.sparsify import sparsify

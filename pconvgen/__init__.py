@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pconvgen import pruning as pruning
-    from pconvgen.compiler import CompiledModel as CompiledModel
     from pconvgen.compiler import compile as compile
     from pconvgen.frontend import load_model as load_model
+    from pconvgen.model import CompiledModel as CompiledModel
+    from pconvgen.model import load as load
 
-__all__ = ["CompiledModel", "compile", "load_model", "pruning"]
+__all__ = ["CompiledModel", "compile", "load", "load_model", "pruning"]
 
-_HOMES = {"CompiledModel": "pconvgen.compiler", "compile": "pconvgen.compiler", "load_model": "pconvgen.frontend"}
+_HOMES = {
+    "CompiledModel": "pconvgen.model",
+    "compile": "pconvgen.compiler",
+    "load": "pconvgen.model",
+    "load_model": "pconvgen.frontend",
+}
 
 
 def __getattr__(name: str) -> Any:

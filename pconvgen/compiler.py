@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from pconvgen.decision import Decision
-from pconvgen.devices import BenchResult, Device, Model, get_device
-from pconvgen.devices.device import named_outputs, ordered_inputs
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.errors import PconvgenError
 from pconvgen.experience import Experience, experience
-from pconvgen.files import replacing
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.spec import last_line
 from pconvgen.manifest import Manifest
+from pconvgen.model import CompiledModel
 from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.lower import decisions_of
 from pconvgen.passes.memory import memory_of
@@ -31,108 +25,28 @@ from pconvgen.targets.formats import check_formats
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import Executable, build, export_library, local_function
-
-Arrays = Mapping[str, NDArray[Any]]
+from pconvgen.tvm_compat import Executable, build, export_library
 
 
 @dataclass(frozen=True, eq=False)
-class CompiledModel:
-    """A model compiled for one target.
+class BuiltModel(CompiledModel):
+    """A model that was just compiled.
 
     Attributes
     ----------
-    imported: the model as the front end read it, with its reference.
-    target: what it was compiled for.
-    manifest: how to call it and what was decided; the library carries it.
+    imported: the model as the front end read it, with its judge.
     """
 
     imported: Imported
-    target: Target
-    manifest: Manifest
     _executable: Executable
 
     @property
-    def decisions(self) -> tuple[Decision, ...]:
-        """What was decided for each convolution and linear layer, in program order."""
-        return self.manifest.decisions
+    def source(self) -> Path:
+        """The model's file, or the class of the module."""
+        return Path(self.imported.source)
 
-    def explain(self) -> dict[str, Any]:
-        """The decisions as JSON values: {"target": ..., "layers": [...], "activations": {...}}."""
-        return self.manifest.explain()
-
-    def export(self, path: str | Path) -> Path:
-        """Writes the shared library, whole or not at all; equal models give equal bytes.
-
-        Raises PconvgenError when there is no linker or the path cannot be written.
-        """
-        path = Path(path)
-        with replacing(path) as temporary:
-            export_library(self._executable, str(temporary), library_linker(self.target))
-        return path
-
-    def run(
-        self, inputs: Arrays | NDArray[Any], *, threads: int | None = None, cores: Sequence[int] | None = None
-    ) -> dict[str, NDArray[Any]]:
-        """One inference: input name -> array (or the only input's array) in, output name -> array out.
-
-        With a number of threads or a set of cores it is a process of its own, because both are settled once for a
-        process. A library for ARM runs under emulation.
-
-        Raises
-        ------
-        UsageError: the device cannot give that many threads, or has no such cores.
-        PconvgenError: the inputs do not fit the model, or it needs an emulator that is not there.
-        """
-        named = self._named(inputs)
-        if not self.target.is_host or threads is not None or cores is not None:
-            with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
-                count = 1 if threads is None else threads
-                return self._device().run(self._exported(Path(folder)), named, threads=count, cores=cores)
-        model = self._model(Path(self.imported.source))
-        return named_outputs(model, self._main(ordered_inputs(model, named)))
-
-    def bench(
-        self,
-        inputs: Arrays | NDArray[Any] | None = None,
-        *,
-        threads: int = 1,
-        cores: Sequence[int] | None = None,
-    ) -> BenchResult:
-        """Measures inferences on this machine, or counts instructions under emulation for ARM. Raises what `run` does.
-
-        Parameters
-        ----------
-        inputs: as those of `run`; random ones when None.
-        threads: how many the model may use.
-        cores: numbers of the cores that it is kept to; all when None.
-        """
-        named = self.manifest.random_inputs(0) if inputs is None else self._named(inputs)
-        with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
-            return self._device().bench(self._exported(Path(folder)), named, threads=threads, cores=cores)
-
-    @cached_property
-    def _main(self) -> Any:
-        # From an exported library: running LLVM's module in place would change what a later export writes.
-        with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
-            return local_function(self.export(Path(folder) / "model.so"), "main")
-
-    def _named(self, inputs: Arrays | NDArray[Any]) -> Arrays:
-        if isinstance(inputs, Mapping):
-            return inputs
-        if len(self.manifest.inputs) != 1:
-            names = ", ".join(name for name, _, _ in self.manifest.inputs)
-            raise UsageError("the model has several inputs", found="one array", expected=f"a dict of {names}")
-        return {self.manifest.inputs[0][0]: inputs}
-
-    def _device(self) -> Device:
-        return get_device("local" if self.target.is_host else "emulated")
-
-    def _exported(self, folder: Path) -> Model:
-        return self._model(self.export(folder / "model.so"))
-
-    def _model(self, path: Path) -> Model:
-        return self.manifest.model(path)
+    def _write(self, path: Path) -> None:
+        export_library(self._executable, str(path), library_linker(self.target))
 
 
 def compile(
@@ -148,7 +62,7 @@ def compile(
     records: str | Path | None = None,
     latency: str | Path | None = None,
     planner: Planner | None = None,
-) -> CompiledModel:
+) -> BuiltModel:
     """Compiles a pruned model.
 
     Parameters
@@ -201,7 +115,7 @@ def compile(
     )
     with _tvm_errors("build", imported):
         executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})
-    return CompiledModel(imported, preset, manifest, executable)
+    return BuiltModel(preset, manifest, imported, executable)
 
 
 def lower(

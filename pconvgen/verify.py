@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.compiler import CompiledModel
+from pconvgen.compiler import BuiltModel
 from pconvgen.errors import PconvgenError
 from pconvgen.overflow import first_overflow
 from pconvgen.precision import FLOAT32, LARGEST_HALF, Precision
@@ -60,7 +60,7 @@ class Verification:
         return self.max_relative_error <= self.tolerance
 
 
-def verify(compiled: CompiledModel, seeds: Sequence[int] = (0, 1, 2)) -> Verification:
+def verify(compiled: BuiltModel, seeds: Sequence[int] = (0, 1, 2)) -> Verification:
     """Runs the compiled model and its reference on standard normal inputs, one for each seed.
 
     A model for ARM runs under emulation.

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from pconvgen.compiler import CompiledModel
 from pconvgen.frontend import Imported, load_model
+from pconvgen.model import CompiledModel
 from pconvgen.sparsify import sparsify
 from tests.zoo import ZOO
 

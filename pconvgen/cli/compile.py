@@ -13,7 +13,7 @@ from pconvgen.cli.options import InputShapes, Latency, Model, Records, check_out
 from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
-    from pconvgen.compiler import CompiledModel
+    from pconvgen.compiler import BuiltModel
 
 
 def command(
@@ -129,7 +129,7 @@ def command(
     out.print(f"wrote {output}" + (f" and {header}" if header else ""))
 
 
-def _verified(compiled: CompiledModel, source: str) -> str:
+def _verified(compiled: BuiltModel, source: str) -> str:
     """What verifying the model from `source` has found. Raises PconvgenError when it computes something else."""
     from pconvgen.precision import FLOAT32
     from pconvgen.report.console import progress

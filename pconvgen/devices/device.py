@@ -15,7 +15,7 @@ import numpy as np
 from pconvgen.devices.conversion import converted
 from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError
-from pconvgen.targets.elf import machine_of
+from pconvgen.targets.elf import check_whole, machine_of
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,8 @@ def check_library(model: Model, machine: str, remedy: str) -> None:
 
     Raises
     ------
-    PconvgenError: it does not exist, is no library, or is for another processor family; `remedy` says where to run it.
+    PconvgenError: it does not exist, is no library, is cut short, or is for another processor family; `remedy` says
+        where to run it.
     """
     if not model.path.is_file():
         raise PconvgenError("no such library", file=model.path, remedy="compile the model first")
@@ -238,3 +239,4 @@ def check_library(model: Model, machine: str, remedy: str) -> None:
         raise PconvgenError(
             "the library has code for another processor", file=model.path, found=found, expected=machine, remedy=remedy
         )
+    check_whole(model.path)

@@ -51,6 +51,25 @@ def machine_of(path: Path) -> str:
     return _MACHINES.get(number, f"ELF machine {number}")
 
 
+def check_whole(path: Path) -> None:
+    """Raises PconvgenError when a library is cut short, which whoever loads it would not survive.
+
+    Linkers write the table of sections last.
+    """
+    with path.open("rb") as file:
+        data = file.read(max(kind.header.size for kind in _CLASSES.values()))
+    header = _class_of(path, data).header.unpack_from(data)
+    size, expected = path.stat().st_size, header[6] + header[11] * header[12]
+    if size < expected:
+        raise PconvgenError(
+            "this library is cut short",
+            file=path,
+            found=f"{size} bytes",
+            expected=f"{expected} bytes",
+            remedy="copy the file again, or compile the model again",
+        )
+
+
 def _class_of(path: str | Path, data: bytes) -> _Class:
     kind = _CLASSES.get(data[4]) if data[:4] == b"\x7fELF" and data[5:6] == bytes([_LITTLE_ENDIAN]) else None
     if kind is None or len(data) < kind.header.size:

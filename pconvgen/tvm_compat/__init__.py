@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -549,15 +550,23 @@ def export_library(executable: Executable, path: str, linker: Callable[..., None
         executable.export_library(path, fcompile=linker)
 
 
-def local_function(library: Path, name: str) -> Callable[[list[NDArray[Any]]], list[NDArray[Any]]]:
-    """A function of a library for this machine, as one from arrays to arrays; the file may go once this returns.
+LibraryFunction = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]
+"""A function of a library, from arrays to arrays of the caller's own."""
 
-    Arrays are copied: kernels assume aligned memory, and TVM does not check that of an array it is handed.
+
+def local_function(library: Path, name: str) -> LibraryFunction:
+    """A function of a library for this machine; the file may go once this returns.
+
+    Arrays are copied: kernels assume aligned memory, and TVM does not check that of an array it is handed. Threads take
+    turns: a virtual machine keeps its registers and the activations' memory, and two calls at once end the process.
     """
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    turn = Lock()
 
     def call(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
-        result = machine[name](*(tvm.runtime.tensor(array) for array in arrays))
-        return [result.numpy()] if hasattr(result, "numpy") else [part.numpy() for part in result]
+        tensors = [tvm.runtime.tensor(array) for array in arrays]
+        with turn:
+            result = machine[name](*tensors)
+            return [result.numpy()] if hasattr(result, "numpy") else [part.numpy() for part in result]
 
     return call

@@ -47,12 +47,9 @@ def test_the_program_of_the_docs_computes_what_pytorch_does(made: Path, capfd: p
     assert "model.so and" in out
     (source,) = blocks("cpp")
     (made / "app.cc").write_text(source)
-    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-I.", "-Ibundle/include", "-Lbundle/lib", "-lpconvgen"]
-    flags += ["-Wl,-rpath-link,bundle/lib", "-Wl,-rpath,$ORIGIN/bundle/lib"]
-    subprocess.run([toolchain.cross_compiler(), "app.cc", *flags, "-o", "app"], cwd=made, check=True)
+    build(made, "app")
     image.tofile(made / "input.bin")
-    library = made / "android" / "lib"
-    command = [toolchain.emulator(), "-cpu", "max", str(library / bundle.LOADER), "--library-path", str(library)]
+    command = emulated(made)
     subprocess.run([*command, "./app", "model.so", "input.bin", "output.bin"], cwd=made, check=True)
     found = np.fromfile(made / "output.bin", np.float32)
     expected = model(torch.from_numpy(image)).detach().numpy().ravel()
@@ -62,6 +59,65 @@ def test_the_program_of_the_docs_computes_what_pytorch_does(made: Path, capfd: p
     )
     assert failed.returncode == 1
     assert "none.so" in failed.stderr
+
+
+THREADS = """
+#include <cstdio>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "model.h"
+
+int main() {
+  pconvgen_model* model = pconvgen_load("model.so");
+  if (!model) return std::fprintf(stderr, "%s\\n", pconvgen_error()), 1;
+  int wrong = 0;
+  std::vector<std::thread> threads;
+  std::vector<std::vector<float>> first(8, std::vector<float>(MODEL_OUTPUT_0_ELEMENTS));
+  std::vector<int> bad(8);
+  for (int thread = 0; thread < 8; ++thread) {
+    threads.emplace_back([&, thread] {
+      std::vector<float> input(MODEL_INPUT_0_ELEMENTS, thread - 3.5f), output(MODEL_OUTPUT_0_ELEMENTS);
+      for (int run = 0; run < 125; ++run) {
+        const void* inputs[] = {input.data()};
+        void* outputs[] = {run ? output.data() : first[thread].data()};
+        if (pconvgen_run(model, model_tensors, MODEL_INPUTS, MODEL_OUTPUTS, inputs, outputs)) ++bad[thread];
+        if (run) bad[thread] += std::memcmp(output.data(), first[thread].data(), output.size() * sizeof(float)) != 0;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  for (int count : bad) wrong += count;
+  for (int thread = 1; thread < 8; ++thread) wrong += first[thread] == first[0];
+  pconvgen_free(model);
+  return wrong ? std::fprintf(stderr, "%d of 1000 runs were wrong\\n", wrong), 1 : 0;
+}
+"""
+
+
+def test_eight_threads_share_a_model(made: Path) -> None:
+    """A thousand runs, each with the answer that its thread's input has."""
+    torch.export.save(torch.export.export(small(), (torch.zeros(SHAPE),)), made / "model.pt2")
+    compiled = pconvgen.compile(made / "model.pt2", "cortex-a76")
+    compiled.export(made / "model.so")
+    (made / "model.h").write_text(c_header(compiled.manifest, made / "model.so"))
+    (made / "threads.cc").write_text(THREADS)
+    build(made, "threads")
+    subprocess.run([*emulated(made), "./threads"], cwd=made, check=True)
+
+
+def emulated(made: Path) -> list[str | Path]:
+    """What a command begins with that runs a program of the folder."""
+    library = made / "android" / "lib"
+    return [toolchain.emulator(), "-cpu", "max", library / bundle.LOADER, "--library-path", library]
+
+
+def build(made: Path, program: str) -> None:
+    """Compiles `program`.cc for 64-bit ARM against the bundle."""
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-I.", "-Ibundle/include", "-Lbundle/lib", "-lpconvgen"]
+    flags += ["-Wl,-rpath-link,bundle/lib", "-Wl,-rpath,$ORIGIN/bundle/lib"]
+    subprocess.run([toolchain.cross_compiler(), f"{program}.cc", *flags, "-o", program], cwd=made, check=True)
 
 
 def cmake(source: Path, build: Path, *options: str) -> None:

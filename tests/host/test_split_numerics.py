@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import pconvgen
-from pconvgen.compiler import CompiledModel
+from pconvgen.model import CompiledModel
 from pconvgen.passes.choose import plan_layer
 from tests.mixtures import mixture
 from tests.networks import TOLERANCE, relative_error

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -13,6 +15,8 @@
 struct pconvgen_model {
   explicit pconvgen_model(const std::string& library) : model(library) {}
   pconvgen::Model model;
+  // A model has one memory for its activations: threads take turns.
+  std::mutex turn;
   // Where inputs are copied to, as kernels need them aligned.
   std::vector<pconvgen::ffi::Tensor> inputs;
 };
@@ -38,6 +42,7 @@ bool Fits(const ffi::Tensor& tensor, const pconvgen_tensor& described) {
 
 void Run(pconvgen_model* model, const pconvgen_tensor* described, int inputs_count, int outputs_count,
          const void* const* inputs, void* const* outputs) {
+  std::lock_guard<std::mutex> lock(model->turn);
   if (model->inputs.empty()) {
     for (int index = 0; index < inputs_count; ++index) model->inputs.push_back(Allocate(described[index]));
   }

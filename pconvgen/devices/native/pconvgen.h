@@ -28,13 +28,15 @@ typedef struct pconvgen_model pconvgen_model;
 PCONVGEN_API pconvgen_model *pconvgen_load(const char *library);
 
 /* One inference. `inputs` and `outputs` point to each tensor's elements, at any alignment, as `described` has them, inputs
- * before outputs. 0, or what went wrong: see `pconvgen_error`. One thread at a time may use a model. */
+ * before outputs. 0, or what went wrong: see `pconvgen_error`. Threads that use one model take turns; to run at the same
+ * time they load it once each. */
 PCONVGEN_API int pconvgen_run(pconvgen_model *model, const pconvgen_tensor *described, int inputs_count,
                  int outputs_count, const void *const *inputs, void *const *outputs);
 
 /* What went wrong last in this thread. */
 PCONVGEN_API const char *pconvgen_error(void);
 
+/* No thread may be using the model. */
 PCONVGEN_API void pconvgen_free(pconvgen_model *model);
 
 #ifdef __cplusplus
