@@ -93,7 +93,7 @@ def test_declared_shapes_count_where_onnx_infers_none(
     shape: list[Any], right: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], shape)
-    monkeypatch.setattr("pconvgen.frontend.onnx.file.known_shapes", lambda *_: {})
+    monkeypatch.setattr("pconvgen.frontend.onnx.file.trusted_shapes", lambda *_: {})
     if right:
         assert load_model(path).outputs[0].shape == SHAPE
         return

@@ -23,7 +23,7 @@ from pconvgen.frontend.onnx.importer import WEIGHTED, Importer
 from pconvgen.frontend.onnx.judge import judge
 from pconvgen.frontend.onnx.order import sort_nodes
 from pconvgen.frontend.onnx.quantised import as_floats, with_weights
-from pconvgen.frontend.onnx.shapes import fold_shapes, known_shapes
+from pconvgen.frontend.onnx.shapes import fold_shapes, trusted_shapes
 from pconvgen.frontend.spec import (
     Imported,
     check_batch_statistics,
@@ -55,7 +55,7 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     fold_shapes(model, shapes)
     quantised = {layers[variable] for variable in with_weights(graph, variables, dequantised or ())}
     floats = narrow(graph)
-    inferred = known_shapes(model, shapes)
+    inferred = trusted_shapes(model, shapes)
     expected = {node.name: [inferred.get(output) for output in node.output] for node in graph.node}
     importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, expected, source)
     try:
@@ -86,12 +86,13 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     return imported
 
 
-def _check_declared(graph: Any, imported: Imported, inferred: Mapping[str, Sequence[int]]) -> None:
-    """Raise when an output has another shape than the file declares, where shape inference does not confirm it."""
+def _check_declared(graph: Any, imported: Imported, inferred: Mapping[str, Sequence[int] | None]) -> None:
+    """Raise when an output has another shape than the file declares, unless inference confirms it or is in doubt."""
     for value, output in zip(graph.output, imported.outputs, strict=True):
         shape = value.type.tensor_type.shape
         sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in shape.dim]
-        if not value.type.tensor_type.HasField("shape") or list(output.shape) == inferred.get(value.name):
+        confirmed = inferred.get(value.name, []) in (None, list(output.shape))
+        if confirmed or not value.type.tensor_type.HasField("shape"):
             continue
         if len(sizes) != len(output.shape) or any(
             wanted not in (None, found) for wanted, found in zip(sizes, output.shape, strict=True)

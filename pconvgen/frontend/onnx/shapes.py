@@ -75,6 +75,20 @@ def known_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, l
     return known | {name: list(tensor.dims) for name, tensor in weights.items()}
 
 
+def trusted_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int] | None]:
+    """As `known_shapes`; None where ONNX infers otherwise than onnxruntime computes, and behind that."""
+    trusted: dict[str, list[int] | None] = {**known_shapes(model, shapes)}
+    for node in model.graph.node:
+        if _misinferred(node) or any(trusted.get(name, []) is None for name in node.input):
+            trusted.update(dict.fromkeys(node.output))
+    return trusted
+
+
+def _misinferred(node: Any) -> bool:
+    """Whether a pool rounds up: onnxruntime leaves out windows that begin in the padding, ONNX counts some of them."""
+    return node.op_type.endswith("Pool") and any(entry.name == "ceil_mode" and entry.i for entry in node.attribute)
+
+
 def _evaluate(
     node: Any, constants: Mapping[str, NDArray[Any]], known: Mapping[str, list[int]], model: Any
 ) -> dict[str, NDArray[Any]] | None:
