@@ -56,6 +56,7 @@ def compile(
     inputs: Mapping[str, Sequence[int]] | None = None,
     example: Sequence[Any] | None = None,
     dense: bool = False,
+    exact_nan: bool = False,
     dtype: str = "float32",
     accumulate: str | None = None,
     weights: str | None = None,
@@ -73,6 +74,8 @@ def compile(
     inputs: input name -> shape, for dynamic dimensions and for modules.
     example: for a module, its example inputs in place of `inputs`.
     dense: ignore the zeros in the weights, to compare with.
+    exact_nan: leave out Winograd, so that NaN and infinities reach no outputs but those whose windows hold them. What
+        is multiplied by a pruned weight is still left out, whatever it is, unless `dense` is set as well.
     dtype: of activations, float32 or float16; the model's inputs and outputs are float32 in either.
     accumulate: of sums; without it, `dtype`.
     weights: of weights in the library; without it, `dtype`.
@@ -95,7 +98,7 @@ def compile(
     if planner is None:
         paths = [None if path is None else Path(path) for path in (records, latency)]
         planner = experience(preset, *paths)
-    lowered, decisions = lower(imported, preset, dense=dense, precision=formats, planner=planner)
+    lowered, decisions = lower(imported, preset, dense=dense, exact_nan=exact_nan, precision=formats, planner=planner)
     decisions = tuple(
         replace(decision, reason=f"{decision.reason}; int8 in the model, computed in float32")
         if decision.name in imported.quantised
@@ -123,6 +126,7 @@ def lower(
     target: Target,
     *,
     dense: bool = False,
+    exact_nan: bool = False,
     precision: Precision = FLOAT32,
     planner: Planner = plan_layer,
 ) -> tuple[Any, tuple[Decision, ...]]:
@@ -131,7 +135,7 @@ def lower(
     Raises PconvgenError when TVM cannot lower an operator, or a weight does not fit its format.
     """
     with _tvm_errors("lower", imported):
-        lowered = run(imported.module, target, dense=dense, precision=precision, planner=planner)
+        lowered = run(imported.module, target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner)
     return lowered, decisions_of(lowered)
 
 

@@ -13,6 +13,7 @@ from pconvgen.passes.resizes import LowerResizes
 from pconvgen.passes.rows import LowerRows
 from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
+from pconvgen.passes.special_numbers import KeepSpecialNumbers
 from pconvgen.passes.transposed import RewriteTransposed
 from pconvgen.precision import FLOAT32, Precision
 from pconvgen.targets.presets import llvm_target
@@ -23,7 +24,12 @@ Phase = tuple[str, Any]
 
 
 def phases(
-    target: Target, *, dense: bool = False, precision: Precision = FLOAT32, planner: Planner = plan_layer
+    target: Target,
+    *,
+    dense: bool = False,
+    exact_nan: bool = False,
+    precision: Precision = FLOAT32,
+    planner: Planner = plan_layer,
 ) -> list[Phase]:
     """Named passes, in order; each is a TVM pass that works in anybody's own pipeline.
 
@@ -34,8 +40,10 @@ def phases(
         *([] if dense else [("shrink", RemoveDeadChannels())]),
         # Transposed convolutions become ordinary ones, whose outputs are interleaved.
         ("transposed", RewriteTransposed(target)),
+        # What TVM gets wrong where numbers are NaN or infinite.
+        ("special numbers", KeepSpecialNumbers()),
         # Convolution with bias, residual and activation, and pooling, become calls of generated kernels.
-        ("lower", LowerLayers(target, dense, precision, planner)),
+        ("lower", LowerLayers(target, dense, precision, planner, exact_nan=exact_nan)),
         # Nearest, linear and cubic resizing.
         ("resizes", LowerResizes(target)),
         # Layer norm, variances, and norms of anything but images.
@@ -57,6 +65,7 @@ def run(
     target: Target,
     *,
     dense: bool = False,
+    exact_nan: bool = False,
     precision: Precision = FLOAT32,
     planner: Planner = plan_layer,
 ) -> Any:
@@ -64,7 +73,7 @@ def run(
 
     Raises PconvgenError when a weight or a bias is too large for its format.
     """
-    for name, phase in phases(target, dense=dense, precision=precision, planner=planner):
+    for name, phase in phases(target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner):
         if name == "lower":
             check_range(module, precision)
         module = phase(module)

@@ -25,6 +25,13 @@ def command(
     target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
     inputs: InputShapes = None,
     dense: Annotated[bool, typer.Option("--dense", help="Ignore the zeros in the weights, to compare with.")] = False,
+    exact_nan: Annotated[
+        bool,
+        typer.Option(
+            "--exact-nan",
+            help="Leave out Winograd, which spreads NaN and infinities of an input over a tile of outputs.",
+        ),
+    ] = False,
     dtype: Annotated[
         str,
         typer.Option(
@@ -100,8 +107,8 @@ def command(
         imported = load_model(model, shapes)
     with progress(f"compiling for {target}"):
         compiled = compile(
-            imported, target, dense=dense, dtype=dtype, accumulate=accumulate, weights=weights, records=records,
-            latency=latency,
+            imported, target, dense=dense, exact_nan=exact_nan, dtype=dtype, accumulate=accumulate,
+            weights=weights, records=records, latency=latency,
         )  # fmt: skip
     verified = ""
     with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:

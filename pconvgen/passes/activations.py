@@ -111,6 +111,8 @@ def _simplified(name: str, *operands: Activation | float) -> Activation | None:
             return _simplified(name, *operands[::-1])
         case "divide", (x, float(number)) if 1e-30 < abs(number) < 1e30:
             return _simplified("multiply", x, 1 / number)
+        case "multiply", (_, float(number)) if number == 0:
+            return None  # TVM would take it for zero, which it is not where x is NaN or infinite
         case "divide", (_, float()):
             return None  # TVM does not build code that divides by zero
         case "multiply", (x, Activation("sigmoid", (y,))) | (Activation("sigmoid", (y,)), x) if x == y:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -76,12 +77,20 @@ class LowerLayers:
     dense: ignore the zeros in the weights, to compare with.
     precision: in which formats kernels store tensors and compute.
     planner: what chooses encodings and schedules once layouts are known.
+    exact_nan: leave out Winograd, which spreads NaN and infinities over tiles.
     """
 
     def __init__(
-        self, target: Target, dense: bool = False, precision: Precision = FLOAT32, planner: Planner = plan_layer
+        self,
+        target: Target,
+        dense: bool = False,
+        precision: Precision = FLOAT32,
+        planner: Planner = plan_layer,
+        *,
+        exact_nan: bool = False,
     ) -> None:
         self.target, self.dense, self.precision, self.planner = target, dense, precision, planner
+        self.exact_nan = exact_nan
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
@@ -101,11 +110,12 @@ class LowerLayers:
         names, originals, transposed = layer_names(module), original_shapes(module), transposed_layers(module)
         layers = []
         for site in (in_precision(site, self.precision) for site in find_sites(module)):
-            layer = transposed.get(site.var.name)
-            present = None if layer is None else layer.mask(site.weight, site.workload.groups)
+            rewritten = transposed.get(site.var.name)
+            present = None if rewritten is None else rewritten.mask(site.weight, site.workload.groups)
             original = originals.get(site.var.name)
             name = names.get(site.var.name, site.var.name)
-            layers.append(layer_of(site, name, dense=self.dense, original=original, present=present))
+            layer = layer_of(site, name, dense=self.dense, original=original, present=present)
+            layers.append(replace(layer, winograd=False) if self.exact_nan else layer)
         return layers
 
 

@@ -28,6 +28,7 @@ from pconvgen.tvm_compat.schedules import (
     blocks_of,
     coefficients,
     dataflow_views,
+    from_infinity,
     in_conditions,
     is_scheduled,
     map_functions,
@@ -87,7 +88,7 @@ def scheduled(function: PrimFunc, lanes: int) -> PrimFunc:
             if done is not None:
                 schedule = done
                 break
-    return marked_scheduled(schedule)
+    return from_infinity(marked_scheduled(schedule))
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,6 +85,32 @@ def replace_calls(function: PrimFunc, name: str, expression: Callable[..., Any])
     return structural_map(function, (tvm.ir.Call, replaced))
 
 
+def from_infinity(function: PrimFunc) -> PrimFunc:
+    """`function` with maxima and minima that begin with an infinity; TVM's begin with the largest finite number.
+
+    before: out[i] = -3.4e38; for j: out[i] = max(out[i], x[i, j])        # -3.4e38 when all are -inf
+    after:  out[i] = -inf;    for j: out[i] = max(out[i], x[i, j])
+    """
+    reduced: list[Any] = []
+
+    def find(store: Any) -> None:
+        if isinstance(store.value, tvm.tirx.Max | tvm.tirx.Min):
+            operands = (store.value.a, store.value.b)
+            if any(store.buffer.same_as(getattr(each, "source", None)) for each in operands):
+                reduced.append(store.buffer)
+
+    def replaced(store: Any) -> Any:
+        value, kind = store.value, str(store.buffer.dtype)
+        begins = isinstance(value, tvm.tirx.FloatImm) and abs(float(value.value)) == np.finfo(kind).max
+        if not begins or not any(store.buffer.same_as(buffer) for buffer in reduced):
+            return store
+        infinity = tvm.tirx.FloatImm(kind, np.copysign(np.inf, float(value.value)))
+        return tvm.tirx.BufferStore(store.buffer, infinity, store.indices)
+
+    structural_walk(function, (tvm.tirx.BufferStore, find))
+    return structural_map(function, (tvm.tirx.BufferStore, replaced))
+
+
 def in_conditions(block: Any, axes: list[Any]) -> list[bool]:
     """For each of `axes`, whether a condition inside of a block depends on it."""
     conditions: list[Any] = []

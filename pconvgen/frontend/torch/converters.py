@@ -21,7 +21,7 @@ from pconvgen.frontend.torch.norms import (
     instance_norm,
     layer_norm,
 )
-from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme
+from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme, extreme_of
 from pconvgen.frontend.torch.resizing import UPSAMPLING, upsample
 
 Converter = Callable[[Any, Any], Any]
@@ -69,6 +69,8 @@ CONVERTERS: dict[str, Converter] = {
     "var_mean.dim": deviation,  # lacking
     "amax.default": partial(extreme, operator=relax.op.max),  # lacking
     "amin.default": partial(extreme, operator=relax.op.min),  # lacking
+    "max.dim": partial(extreme_of, operators=(relax.op.max, relax.op.argmax)),  # wrong: sorts, which NaN disorders
+    "min.dim": partial(extreme_of, operators=(relax.op.min, relax.op.argmin)),  # lacking
     "adaptive_max_pool1d.default": adaptive_max_pool,  # lacking
     "adaptive_max_pool2d.default": adaptive_max_pool,  # lacking
     # Reads outside of the tensor where an index is negative, and combines indices that are to be read together.

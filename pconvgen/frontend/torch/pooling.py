@@ -32,6 +32,14 @@ def extreme(node: Any, importer: Any, operator: Callable[..., Any]) -> Any:
     return importer.block_builder.emit(call)
 
 
+def extreme_of(node: Any, importer: Any, operators: tuple[Callable[..., Any], Callable[..., Any]]) -> Any:
+    """max and min along one axis, as (values, indices)."""
+    args, emit = arguments(node), importer.block_builder.emit
+    data, (value, index) = importer.env[args["self"]], operators
+    values = emit(value(data, args["dim"], keepdims=args["keepdim"]))
+    return emit(relax.Tuple([values, emit(index(data, args["dim"], keepdims=args["keepdim"]))]))
+
+
 def adaptive_max_pool(node: Any, importer: Any) -> Any:
     """The largest element of each window, as the first of (values, indices)."""
     data, emit = importer.env[node.args[0]], importer.block_builder.emit
