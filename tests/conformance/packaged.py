@@ -12,7 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from unittest.mock import MagicMock
 
+import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from torch import nn
 
 from benchmarks.networks import randomize
@@ -41,6 +44,7 @@ class Packaged:
     build: makes it, of the package's folder: a file of ONNX (judge: onnxruntime), or a module in evaluation mode.
     inputs: shapes, by the names that the file has, or in the order that forward() takes.
     structure: to which it is pruned for one of its two tests.
+    reads: whether it is shown an image of letters; from noise it would compute nothing but tiny numbers.
     refused: what the compiler says, a pattern, where it does not take the network.
     arm: whether it is small enough to run under emulation.
     """
@@ -50,8 +54,20 @@ class Packaged:
     build: Callable[[Path], Source]
     inputs: Mapping[str, tuple[int, ...]]
     structure: str = "pattern"
+    reads: bool = field(default=False, kw_only=True)
     refused: str = field(default="", kw_only=True)
     arm: bool = field(default=False, kw_only=True)
+
+
+def letters(shape: tuple[int, ...]) -> np.ndarray:
+    """Black on white, between -1 and 1, as networks that read take it."""
+    _, _, height, width = shape
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    figure.text(0.5, 0.5, "Text 42", ha="center", va="center", size=min(height / 2, width / 6))
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(np.float32) / 127.5 - 1
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
 
 
 def _file(path: str) -> Callable[[Path], Source]:
@@ -144,9 +160,14 @@ _RAPID = "rapidocr-onnxruntime"
 NETWORKS = {
     row.name: row
     for row in (
-        Packaged("ocr detector", _RAPID, _file("models/ch_PP-OCRv4_det_infer.onnx"), _image(96)),
+        Packaged("ocr detector", _RAPID, _file("models/ch_PP-OCRv4_det_infer.onnx"), _image(96), reads=True),
         Packaged(
-            "ocr recogniser", _RAPID, _file("models/ch_PP-OCRv4_rec_infer.onnx"), {"x": (1, 3, 48, 96)}, "simd_block"
+            "ocr recogniser",
+            _RAPID,
+            _file("models/ch_PP-OCRv4_rec_infer.onnx"),
+            {"x": (1, 3, 48, 96)},
+            "simd_block",
+            reads=True,
         ),
         Packaged(
             "ocr classifier",
@@ -154,6 +175,7 @@ NETWORKS = {
             _file("models/ch_ppocr_mobile_v2.0_cls_infer.onnx"),
             {"x": (1, 3, 48, 96)},
             "unstructured",
+            reads=True,
             arm=True,
         ),
         Packaged("captcha detector", "ddddocr", _file("common_det.onnx"), _image(416, name="images"), "simd_block"),
