@@ -23,6 +23,7 @@ from pconvgen.frontend.onnx.norms import (
 )
 from pconvgen.frontend.onnx.pooling import lp_pool, pool
 from pconvgen.frontend.onnx.resize import resize
+from pconvgen.frontend.onnx.sampling import affine_grid, grid_sample, roi_align
 from pconvgen.frontend.onnx.variadic import chain, mean
 from pconvgen.tvm_compat import Emit, constant_value, dtype_of
 
@@ -78,6 +79,9 @@ def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
 
 
 CONVERTERS: dict[str, Convert] = {
+    "AffineGrid": affine_grid,  # inexact at the corners
+    "GridSample": grid_sample,  # takes newer names of modes for others
+    "RoiAlign": roi_align,  # takes half a pixel off before scaling
     "AveragePool": pool,  # auto_pad is wrong where the stride does not divide the size
     "BatchNormalization": batch_normalization,  # wrong in training mode: by the running statistics
     "Cast": _cast,  # no operator at all where the type stays

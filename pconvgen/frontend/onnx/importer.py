@@ -44,6 +44,7 @@ class Importer(ONNXGraphImporter):
 
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
         node = attrs["tvm_custom"]["name"]
+        attrs["tvm_custom"]["opset"] = opset
         result = self.bb.normalize(self._converted(node, op_name, inputs, attrs, opset))
         check_shapes(shapes_of(result), self._expected.get(node, ()), node, op_name, self._source)
         return result

@@ -23,6 +23,7 @@ from pconvgen.frontend.torch.norms import (
 )
 from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme, extreme_of
 from pconvgen.frontend.torch.resizing import UPSAMPLING, upsample
+from pconvgen.frontend.torch.sampling import affine_grid, grid_sample, roi_align
 
 Converter = Callable[[Any, Any], Any]
 
@@ -40,6 +41,11 @@ CONVERTERS: dict[str, Converter] = {
     "relu6.default": relu6,  # one spelling of ReLU6: clip, as nn.ReLU6 is imported
     "channel_shuffle.default": channel_shuffle,  # lacking
     "native_channel_shuffle.default": channel_shuffle,  # lacking
+    "grid_sampler.default": grid_sample,  # takes the grid's axes in another order
+    "grid_sampler_2d.default": grid_sample,  # likewise
+    "grid_sampler_3d.default": grid_sample,  # lacking
+    "affine_grid_generator.default": affine_grid,  # refused without align_corners
+    "roi_align.default": roi_align,  # takes half a pixel off before scaling
     # Lacking, or reading other places where they shrink, where factors are not whole, or where a size is 1.
     **{
         f"{operator}{overload}": partial(upsample, method=method)
