@@ -66,7 +66,8 @@ def _fold(_var: Any, value: Any, _emit: Emit) -> Any:
     arrays = [constant_value(arg) for arg in value.args]
     if function is None or any(array is None for array in arrays):
         return value
-    return constant(np.asarray(function(*arrays)).astype(dtype_of(value)))
+    with np.errstate(all="ignore"):  # infinities are numbers, as where the model computes this itself
+        return constant(np.asarray(function(*arrays)).astype(dtype_of(value)))
 
 
 def _move(value: Any, array: Array, shape: tuple[int, ...]) -> Array:

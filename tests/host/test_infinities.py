@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import pconvgen
+from pconvgen.verify import verify
 
 pytestmark = pytest.mark.host
 
@@ -61,11 +62,12 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_torch() -> None:
     torch.manual_seed(0)
     model, x = Masked().eval(), torch.randn(1, 8, 9, 11)
-    results = pconvgen.compile(model, example=(x,)).run(x.numpy())
+    compiled = pconvgen.compile(model, example=(x,))
+    results = compiled.run(x.numpy())
+    assert verify(compiled, seeds=(0,)).passed
     with torch.no_grad():
         for name, found, expected in zip(FUNCTIONS, results.values(), model(x), strict=True):
             np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
