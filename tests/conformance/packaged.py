@@ -223,7 +223,7 @@ NETWORKS = {
                 ("condensenet", "condensenet74_c8_g8", 64, "unstructured"),
                 ("dicenet", "dicenet_wd5", 64, "pattern"),
                 ("bisenet", "bisenet_resnet18_celebamaskhq", 64, "pattern"),
-                ("sinet", "sinet_cityscapes", 64, "unstructured"),
+                ("sinet", "sinet_cityscapes", 128, "unstructured"),
                 ("centernet", "centernet_resnet18_coco", 64, "pattern"),
             )
         ),

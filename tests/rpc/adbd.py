@@ -18,7 +18,7 @@ from itertools import count
 
 VERSION, CHECKED_VERSION = 0x01000001, 0x01000000
 """From the first on nobody looks at the checksums any more."""
-MOST = {VERSION: 1 << 18, CHECKED_VERSION: 4096}
+MOST = 1 << 18
 """Bytes of a payload."""
 HEADER = struct.Struct("<4s5I")
 TOKEN, PUBLIC_KEY = 1, 3
@@ -171,7 +171,7 @@ class _Connection:
         self._streams: dict[int, Stream] = {}
         self._numbers = count(1)
         self._lock = threading.Lock()
-        self._version, self._most = phone.version, MOST[phone.version]
+        self._version, self._most = phone.version, MOST
 
     def end(self) -> None:
         with suppress(OSError):
@@ -197,7 +197,7 @@ class _Connection:
         """Tells what this is."""
         kind = "recovery" if self._phone.state == "recovery" else "device"
         banner = f"{kind}::ro.product.name=test;ro.product.model=Test;features={','.join(self._phone.features)}"
-        self._send(packed("CNXN", self._phone.version, MOST[self._phone.version], banner.encode()))
+        self._send(packed("CNXN", self._phone.version, MOST, banner.encode()))
 
     def _send(self, message: bytes) -> None:
         with self._lock:
@@ -205,7 +205,7 @@ class _Connection:
 
     def _take(self, command: str, first: int, second: int, payload: bytes) -> None:
         if command == "CNXN" and self._phone.state != "offline":
-            self._version, self._most = min(first, self._phone.version), min(second, MOST[self._phone.version])
+            self._version, self._most = min(first, self._phone.version), min(second, MOST)
             if self._phone.state == "unauthorized":
                 self._send(packed("AUTH", TOKEN, 0, secrets.token_bytes(20)))
             else:

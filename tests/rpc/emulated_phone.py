@@ -65,10 +65,10 @@ exec /bin/sh "$@" """)  # fmt: skip
         return {"PATH": str(self.programs)}
 
     def start(self, command: str, before: tuple[str, ...] = (), **streams: int) -> subprocess.Popen[bytes]:
-        """Starts a shell with a command, in a group of its own."""
+        """Starts a shell with a command, in a group of its own; what comes before the shell makes one itself."""
         process = subprocess.Popen(
             [*before, "/bin/sh", "-c", self.here(command)],
-            env=self.environment, cwd="/", start_new_session=True, **streams,  # type: ignore[call-overload]
+            env=self.environment, cwd="/", start_new_session=not before, **streams,  # type: ignore[call-overload]
         )  # fmt: skip
         self.started.append(process)
         return process
