@@ -22,6 +22,7 @@ from pconvgen.frontend.onnx.norms import (
     mean_variance_normalization,
 )
 from pconvgen.frontend.onnx.pooling import lp_pool, pool
+from pconvgen.frontend.onnx.powers import celu, lp_normalization, power_of, without_axes
 from pconvgen.frontend.onnx.resize import resize
 from pconvgen.frontend.onnx.sampling import affine_grid, grid_sample, roi_align
 from pconvgen.frontend.onnx.variadic import chain, mean
@@ -41,6 +42,9 @@ def _clip(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any | None:
     low, high = _bound(inputs[1], -np.inf), _bound(inputs[2], np.inf)
     if low is None or high is None or np.isnan(low) or np.isnan(high):
         return None
+    if low > high:
+        floor, ceiling = (relax.const(bound, dtype_of(inputs[0])) for bound in (low, high))
+        return relax.op.minimum(relax.op.maximum(inputs[0], floor), ceiling)
     if (low, high) == (0, np.inf):
         return relax.op.nn.relu(inputs[0])
     return relax.op.clip(inputs[0], low, high)
@@ -52,6 +56,9 @@ def _cast(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
 
 
 def _dropout(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
+    training = False if inputs[2] is None else constant_value(inputs[2])
+    if training is None or training:
+        raise NotImplementedError("training_mode, which draws random numbers; export the model in evaluation mode")
     return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
 
@@ -80,18 +87,19 @@ def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
 
 CONVERTERS: dict[str, Convert] = {
     "AffineGrid": affine_grid,  # inexact at the corners
-    "GridSample": grid_sample,  # takes newer names of modes for others
-    "RoiAlign": roi_align,  # takes half a pixel off before scaling
     "AveragePool": pool,  # auto_pad is wrong where the stride does not divide the size
     "BatchNormalization": batch_normalization,  # wrong in training mode: by the running statistics
     "Cast": _cast,  # no operator at all where the type stays
+    "Celu": celu,  # lacking
     "Clip": _clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
     "Dropout": _dropout,  # imported as a random dropout
+    "GridSample": grid_sample,  # takes newer names of modes for others
     "GroupNormalization": group_normalization,  # wrong where a group's mean is large; in float16 sums of it
     "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
     "Identity": _identity,  # no operator at all
     "InstanceNormalization": instance_normalization,  # wrong where a plane's mean is large
     "LayerNormalization": layer_normalization,  # wrong: zeros for the further results
+    "LpNormalization": lp_normalization,  # lacking
     "LpPool": lp_pool,  # wrong with ceil_mode, and auto_pad as above
     "MaxPool": pool,  # auto_pad as above, and indices that are zeros
     "Max": partial(chain, operator=relax.op.maximum),  # imported as a stack and a reduction
@@ -99,6 +107,12 @@ CONVERTERS: dict[str, Convert] = {
     "MeanVarianceNormalization": mean_variance_normalization,  # wrong where the mean is large
     "Min": partial(chain, operator=relax.op.minimum),  # likewise
     "Pad": _pad,  # imported as an anonymous kernel
+    "Pow": power_of,  # refused where the exponent has another type
+    "ReduceL1": without_axes,  # nothing is computed of each element where there are no axes
+    "ReduceL2": without_axes,  # likewise
+    "ReduceLogSum": without_axes,  # likewise
+    "ReduceSumSquare": without_axes,  # likewise
     "Resize": resize,  # reads other places than the model, or ignores an attribute
+    "RoiAlign": roi_align,  # takes half a pixel off before scaling
     "Sum": partial(chain, operator=relax.op.add),  # imported as a stack and a reduction
 }

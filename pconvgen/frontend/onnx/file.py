@@ -17,6 +17,7 @@ from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.ends import Types
 from pconvgen.frontend.finish import finish
+from pconvgen.frontend.onnx.converters import CONVERTERS
 from pconvgen.frontend.onnx.floats import declared_types, dtype_name, narrow
 from pconvgen.frontend.onnx.graph import layer_of, name_nodes, values_of
 from pconvgen.frontend.onnx.importer import WEIGHTED, Importer
@@ -168,7 +169,7 @@ def _declared(value: Any, source: str) -> list[int | None]:
 
 
 def _check_nodes(graph: Any, source: str) -> None:
-    known = _get_convert_map().keys() | {"Constant", "If"}
+    known = _get_convert_map().keys() | CONVERTERS.keys() | {"Constant", "If"}
     stored = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in known:

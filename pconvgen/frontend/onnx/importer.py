@@ -42,9 +42,12 @@ class Importer(ONNXGraphImporter):
         self._variables = variables
         self._source = source
 
+    def _check_for_unsupported_ops(self, graph: Any) -> None:
+        """Nothing: TVM does not know of our converters."""
+
     def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
         node = attrs["tvm_custom"]["name"]
-        attrs["tvm_custom"]["opset"] = opset
+        attrs["tvm_custom"] |= {"operator": op_name, "opset": opset}
         result = self.bb.normalize(self._converted(node, op_name, inputs, attrs, opset))
         check_shapes(shapes_of(result), self._expected.get(node, ()), node, op_name, self._source)
         return result

@@ -1,12 +1,13 @@
-"""Powers of tensors by a number."""
+"""Powers, and what is computed from them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from tvm import relax
 
-from pconvgen.tvm_compat import Emit, dtype_of
+from pconvgen.tvm_compat import Emit, constant_value, dtype_of, shape_of
 
 
 def power(data: Any, exponent: float, emit: Emit) -> Any:
@@ -20,3 +21,50 @@ def power(data: Any, exponent: float, emit: Emit) -> Any:
         square = relax.op.multiply(data, data)
         return square if exponent == 2 else relax.op.multiply(square, data)
     return relax.op.power(data, relax.const(exponent, dtype_of(data)))
+
+
+def power_of(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any:
+    """Pow: the result has the type of the base, whatever that of the exponent is."""
+    base, exponent = inputs[0], constant_value(inputs[1])
+    dtype = dtype_of(base)
+    if exponent is not None and exponent.size == 1 and exponent.ndim <= len(shape_of(base) or ()):
+        number = float(exponent.reshape(()))
+        if number in (1, 2, 3):
+            return power(base, number, emit)
+    if not dtype.startswith("float"):
+        raise NotImplementedError(f"powers of {dtype}, but to 1, 2 and 3")
+    other = inputs[1] if dtype_of(inputs[1]) == dtype else relax.op.astype(inputs[1], dtype)
+    return relax.op.power(base, other)
+
+
+def lp_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+    """Vectors along an axis divided by their p-norm; those of zeros stay zeros."""
+    data, p, axis = inputs[0], attrs.get("p", 2), attrs.get("axis", -1)
+    powers = relax.op.abs(data) if p == 1 else relax.op.multiply(data, data)
+    norm = emit(power(emit(relax.op.sum(emit(powers), axis=axis, keepdims=True)), 1 / p, emit))
+    zero, one = (relax.const(number, dtype_of(data)) for number in (0, 1))
+    return relax.op.divide(data, relax.op.where(emit(relax.op.equal(norm, zero)), one, norm))
+
+
+def celu(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+    """max(0, x) + min(0, alpha * (exp(x / alpha) - 1))"""
+    data = inputs[0]
+    alpha, zero, one = (relax.const(np.float32(each), dtype_of(data)) for each in (attrs.get("alpha", 1.0), 0, 1))
+    below = emit(relax.op.minimum(data, zero))
+    bent = relax.op.multiply(alpha, relax.op.subtract(relax.op.exp(relax.op.divide(below, alpha)), one))
+    return relax.op.add(relax.op.nn.relu(data), bent)
+
+
+def without_axes(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any | None:
+    """A reduction of no axes: what is computed of each element; None for any other."""
+    if not attrs.get("noop_with_empty_axes", 0) or inputs[1] is not None:
+        return None
+    return _EACH[attrs["tvm_custom"]["operator"]](inputs[0], emit)
+
+
+_EACH = {
+    "ReduceL1": lambda data, _: relax.op.abs(data),
+    "ReduceL2": lambda data, _: relax.op.abs(data),
+    "ReduceLogSum": lambda data, _: relax.op.log(data),
+    "ReduceSumSquare": lambda data, emit: power(data, 2, emit),
+}
