@@ -82,7 +82,7 @@ def _pytorchcv(module: str, factory: str, size: int) -> Callable[[Path], Source]
     """
 
     def build(_: Path) -> nn.Module:
-        model = getattr(importlib.import_module(f"pytorchcv.models.{module}"), factory)()
+        model = getattr(importlib.import_module(f"pytorchcv.models.{module}"), factory)(in_size=(size, size))
         features = getattr(model, "features", None)
         if isinstance(getattr(features, "final_pool", None), nn.AvgPool2d):
             features.final_pool = nn.AdaptiveAvgPool2d(1)
@@ -217,7 +217,7 @@ NETWORKS = {
                 ("igcv3", "igcv3_wd4", 64, "unstructured"),
                 ("ghostnet", "ghostnet", 64, "filter"),
                 ("peleenet", "peleenet", 64, "pattern"),
-                ("cbamresnet", "cbamresnet18", 64, "pattern"),
+                ("cbamresnet", "cbam_resnet18", 64, "pattern"),
                 ("octresnet", "octresnet10_ad2", 64, "pattern"),
                 ("dla", "dla34", 64, "block_punched"),
                 ("condensenet", "condensenet74_c8_g8", 64, "unstructured"),
