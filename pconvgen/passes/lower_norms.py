@@ -27,6 +27,7 @@ from pconvgen.templates.planes import plain_layout
 from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
+    astype,
     constant,
     constant_value,
     dtype_of,
@@ -35,12 +36,13 @@ from pconvgen.tvm_compat import (
     reshape,
     rewrite_main,
     shape_of,
+    with_args,
 )
 
 
 @module_pass
 class LowerNorms:
-    """Relax pass that replaces normalisation, variances and standard deviations of float32 tensors in "main".
+    """Relax pass that replaces normalisation, variances and standard deviations in "main".
 
     Parameters
     ----------
@@ -51,13 +53,19 @@ class LowerNorms:
         self.lanes = ISAS[target.isa].widths[0].lanes
 
     def transform_module(self, module: Any, _context: Any) -> Any:
-        """A new module; what is not float32 stays for TVM's own legalisation."""
+        """A new module; other floats are converted to float32 and back."""
         kernels = KernelCalls(module)
 
         def rule(var: Any, value: Any, emit: Emit) -> Any:
-            if not is_op(value, *_RULES) or dtype_of(value) != "float32" or not math.prod(shape_of(value) or (0,)):
+            if not is_op(value, *_RULES) or not math.prod(shape_of(value.args[0]) or ()):
                 return value
-            return _RULES[value.op.name](_Norms(kernels, emit, self.lanes), var, value)
+            lowered, dtype = _RULES[value.op.name], dtype_of(value)
+            norms = _Norms(kernels, emit, self.lanes)
+            if dtype == "float32":
+                return lowered(norms, var, value)
+            # Sums are float32.
+            single = with_args(value, [emit(astype(arg, "float32")) for arg in value.args])
+            return astype(emit(lowered(norms, var, single)), dtype)
 
         return kernels.add_to(rewrite_main(module, rule))
 

@@ -47,6 +47,24 @@ def test_float16_is_summed_in_float32() -> None:
     assert np.abs(found - expected).max() <= TOLERANCE_STORED_HALF * np.abs(expected).max()
 
 
+class Half(nn.Module):
+    """Norms of what was converted to float16."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        half, norms = x.half(), nn.functional
+        results = (
+            *(norms.group_norm(half, 4), norms.instance_norm(half), norms.layer_norm(half, [11])),
+            *(half.var((2, 3)), half.std(1), half - half.mean(1, keepdim=True)),
+        )
+        return tuple(result.float() for result in results)
+
+
+def test_norms_of_float16_inside() -> None:
+    torch.manual_seed(0)
+    compiled = pconvgen.compile(Half().eval(), example=(torch.randn(1, 8, 9, 11),))
+    assert verify(compiled, seeds=(0,)).max_relative_error < 2e-3
+
+
 def test_a_batch_norm_in_training_mode_is_refused() -> None:
     class Training(nn.Module):
         def __init__(self) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from tvm import relax
 from tvm.relax import op
 
 from pconvgen.frontend.torch.calls import arguments, expression
-from pconvgen.tvm_compat import constant, shape_of
+from pconvgen.tvm_compat import astype, constant, dtype_of, shape_of
 
 
 def group_norm(node: Any, importer: Any) -> Any:
@@ -22,7 +23,7 @@ def group_norm(node: Any, importer: Any) -> Any:
     result = importer.block_builder.emit(
         op.nn.group_norm(
             data,
-            *_affine(importer, args, [shape[1]]),
+            *_affine(importer, args, data, [shape[1]]),
             num_groups=groups,
             channel_axis=1,
             axes=list(range(2, len(shape))),
@@ -41,7 +42,7 @@ def layer_norm(node: Any, importer: Any) -> Any:
     data, sizes = importer.env[args["input"]], list(args["normalized_shape"])
     axes = list(range(-len(sizes), 0))
     result = importer.block_builder.emit(
-        op.nn.layer_norm(data, *_affine(importer, args, sizes), axes=axes, epsilon=args["eps"])
+        op.nn.layer_norm(data, *_affine(importer, args, data, sizes), axes=axes, epsilon=args["eps"])
     )
     if node.target.__name__ == "layer_norm.default":
         return result
@@ -53,7 +54,7 @@ def instance_norm(node: Any, importer: Any) -> Any:
     args = arguments(node)
     data = importer.env[args["input"]]
     shape = shape_of(data) or ()
-    affine = _affine(importer, args, [shape[1]])
+    affine = _affine(importer, args, data, [shape[1]])
     if args["use_input_stats"]:
         return importer.block_builder.emit(_instance_norm(data, affine, range(2, len(shape)), args["eps"]))
     running = [importer.env[args[name]] for name in ("running_mean", "running_var")]
@@ -69,7 +70,7 @@ def batch_norm_without_statistics(node: Any, importer: Any) -> Any:
     data = importer.env[args["input"]]
     shape = shape_of(data) or ()
     axes = [0, *range(2, len(shape))]
-    affine = _affine(importer, args, [shape[1]])
+    affine = _affine(importer, args, data, [shape[1]])
     result = importer.block_builder.emit(_instance_norm(data, affine, axes, args["eps"]))
     return (result, *_statistics(importer, data, axes, args["eps"], keepdims=False))
 
@@ -88,7 +89,7 @@ def deviation(node: Any, importer: Any) -> Any:
     with np.errstate(divide="ignore", invalid="ignore"):
         factor = np.float32(count) / np.float32(max(0, count - (1 if correction is None else correction)))
     if factor != 1:
-        value = emit(op.multiply(value, constant(np.float32(factor))))
+        value = emit(op.multiply(value, relax.const(float(factor), dtype_of(value))))
     name = node.target.__name__
     if name.startswith("std"):
         value = emit(op.sqrt(value))
@@ -99,17 +100,19 @@ def _instance_norm(data: Any, affine: Sequence[Any], axes: Sequence[int], epsilo
     return op.nn.instance_norm(data, *affine, channel_axis=1, axes=list(axes), epsilon=epsilon)
 
 
-def _affine(importer: Any, args: dict[str, Any], shape: list[int]) -> list[Any]:
-    """Scale and shift, ones and zeros where the layer has none."""
-    weight, bias = (expression(importer, args[name]) for name in ("weight", "bias"))
-    return [
-        constant(np.ones(shape, np.float32)) if weight is None else weight,
-        constant(np.zeros(shape, np.float32)) if bias is None else bias,
-    ]
+def _affine(importer: Any, args: dict[str, Any], data: Any, shape: list[int]) -> list[Any]:
+    """Scale and shift in the data's type, ones and zeros where the layer has none."""
+    given = [expression(importer, args[name]) for name in ("weight", "bias")]
+    plain = (constant(np.full(shape, value, np.float32)) for value in (1, 0))
+    values = [default if value is None else value for value, default in zip(given, plain, strict=True)]
+    same = [dtype_of(value) == dtype_of(data) for value in values]
+    emit = importer.block_builder.emit
+    return [value if fits else emit(astype(value, dtype_of(data))) for value, fits in zip(values, same, strict=True)]
 
 
 def _statistics(importer: Any, data: Any, axes: list[int], epsilon: float, *, keepdims: bool) -> tuple[Any, Any]:
     """Means and inverse standard deviations; nothing is left of them where nobody reads them."""
     emit = importer.block_builder.emit
-    variance = emit(op.add(emit(op.variance(data, axes, keepdims)), constant(np.float32(epsilon))))
+    variance = emit(op.variance(data, axes, keepdims))
+    variance = emit(op.add(variance, relax.const(epsilon, dtype_of(variance))))
     return emit(op.mean(data, axes, keepdims)), emit(op.rsqrt(variance))
