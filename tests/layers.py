@@ -18,6 +18,9 @@ TOLERANCE = 1e-5
 STORED_HALF, COMPUTED_HALF = 1e-3, 1.5e-2
 """The same where results are rounded to float16 (which has 11 bits), and where every sum is."""
 
+NAN_SHARE = 0.3
+"""Layers with NaN in their data."""
+
 
 def tolerance(formats: Precision) -> float:
     """Largest error, relative to the largest sum, in these formats."""
@@ -96,7 +99,9 @@ class Layer:
 
     Attributes
     ----------
-    expected: the outputs.
+    expected: the outputs, as if NaN in the data were zeros.
+    nan: which of them are NaN: those with NaN in their window at a weight that is kept.
+    maybe: which of them may be, as that happens at a pruned weight.
     largest: the largest sum of products, which may be clipped in the outputs, or output: rounding errors are relative
         to it.
     """
@@ -107,20 +112,36 @@ class Layer:
     bias: NDArray[np.floating]
     residual: NDArray[np.floating]
     expected: NDArray[np.float64]
+    nan: NDArray[np.bool_]
+    maybe: NDArray[np.bool_]
     largest: float
 
 
-def random_layer(rng: np.random.Generator, w: ConvWorkload, weight: NDArray[np.float32]) -> Layer:
-    """A layer with random data, in the formats of the workload; what is expected is computed exactly from that."""
+def random_layer(
+    rng: np.random.Generator, w: ConvWorkload, weight: NDArray[np.float32], *, spreads: bool = False
+) -> Layer:
+    """A layer with random data, in the formats of the workload; what is expected is computed exactly from that.
+
+    There is NaN in the data now and then; a kernel that `spreads` it may give it to other outputs of the image.
+    """
     formats = w.precision
     out_shape = (w.batch, w.out_channels, w.out_height, w.out_width)
     data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(formats.activations)
     bias = rng.standard_normal(w.out_channels).astype(formats.arithmetic)
     residual = rng.standard_normal(out_shape).astype(formats.activations)
-    sums = convolution(w, weight, data)
+    sums, missing = convolution(w, weight, data), np.zeros(data.shape, bool)
+    nan, maybe = (np.zeros(out_shape, bool) for _ in range(2))
+    if rng.random() < NAN_SHARE:
+        missing.flat[rng.integers(missing.size, size=2)] = True
+        sums = convolution(w, weight, np.where(missing, data.dtype.type(0), data))
+        ones = missing.astype(np.float32)
+        nan, maybe = (convolution(w, kept.astype(np.float32), ones) > 0 for kept in (weight != 0, weight == weight))
+        if spreads:
+            maybe |= missing.any(axis=(1, 2, 3), keepdims=True)
     expected = finished(w.epilogue, sums, bias, residual)
     largest = max(1.0, float(np.abs(sums).max()), float(np.abs(expected).max()))
-    return Layer(w, weight, data, bias, residual, expected, largest)
+    data = np.where(missing, data.dtype.type(np.nan), data)
+    return Layer(w, weight, data, bias, residual, expected, nan, maybe, largest)
 
 
 def convolution(w: ConvWorkload, weight: NDArray[np.float32], data: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -149,7 +170,9 @@ def finished(epilogue: Epilogue, out: NDArray[np.float64], bias: Any, residual: 
 
 
 def error(layer: Layer, output: NDArray[np.floating]) -> float:
-    """Largest error relative to the largest sum; infinite when something is not finite."""
-    if not np.isfinite(output).all():
+    """Largest error relative to the largest sum; infinite when something is not finite that ought to be, or is."""
+    output = output.reshape(layer.expected.shape)
+    nan = np.isnan(output)
+    if (nan & ~layer.maybe).any() or (layer.nan & ~nan).any() or np.isinf(output).any():
         return float("inf")
-    return float(np.abs(output.reshape(layer.expected.shape) - layer.expected).max() / layer.largest)
+    return float(np.abs(output - layer.expected)[~nan].max(initial=0) / layer.largest)

@@ -122,11 +122,13 @@ def _checked(
     first: tuple[int, int],
     seed: int,
     text: str,
+    *,
+    spreads: bool = False,
 ) -> Case:
-    """A convolution between layouts; `slots` and `first` as in `convolution`."""
+    """A convolution between layouts; `slots` and `first` as in `convolution`, `spreads` as in `random_layer`."""
 
     def check(functions: Functions, at: At) -> str | None:
-        layer = random_layer(np.random.default_rng(seed), w, weight)
+        layer = random_layer(np.random.default_rng(seed), w, weight, spreads=spreads)
         target, residual = places.target, places.residual
         buffers = [in_planes(places.source, layer.data.astype(w.precision.arithmetic), slots)]
         buffers += instance.constants
@@ -202,7 +204,8 @@ def _winograd(rng: np.random.Generator, isa: Isa, _formats: Precision) -> Case:
     weight = rng.standard_normal(w.weight_shape).astype(np.float32)
     (dense,) = STRUCTURES["dense"].detect(weight)
     instance = convolution(w, encode(weight, dense), schedule, isa, places, slots=slots, first=first)
-    return _checked(w, weight, instance, places, slots, first, int(rng.integers(1 << 32)), f"{w} {schedule} {places}")
+    seed, text = int(rng.integers(1 << 32)), f"{w} {schedule} {places}"
+    return _checked(w, weight, instance, places, slots, first, seed, text, spreads=True)
 
 
 def _winograd_workload(rng: np.random.Generator) -> ConvWorkload:

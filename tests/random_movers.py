@@ -1,4 +1,4 @@
-"""Random kernels of what has no weights: resizing, softmax, transposing, and what NumPy gives."""
+"""Random kernels of what has no weights: pools, resizing, softmax, transposing, and what NumPy gives."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.schedules import ISAS
+from pconvgen.templates.planes import plain_layout
+from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
 from pconvgen.templates.resize import ResizeKernel
 from pconvgen.templates.softmax import SoftmaxKernel
 from pconvgen.templates.transpose import TransposeKernel
 from tests.guarded import Guarded
+from tests.references import windows
 
 Array = NDArray[Any]
 Mover = tuple[Any, list[Array], Array]
@@ -28,8 +31,18 @@ def check_mover(inputs: Sequence[Array], expected: Array, function: Callable[...
     function(*(buffer.array for buffer in buffers), output.array)
     if not output.intact:
         return "wrote behind the end of a buffer"
-    wrong = np.abs(output.array - expected).max() / max(1.0, np.abs(expected).max())
+    finite = np.isfinite(expected)
+    if not np.array_equal(output.array[~finite], expected[~finite], equal_nan=True):
+        return "NaN or an infinity is elsewhere"
+    found, numbers = output.array[finite], expected[finite]
+    wrong = np.abs(found - numbers).max(initial=0) / max(1.0, np.abs(numbers).max(initial=0))
     return None if wrong <= TOLERANCE else f"error {wrong}"
+
+
+def with_special_numbers(rng: np.random.Generator, data: Array) -> Array:
+    """`data`, now and then with NaN and infinities."""
+    special = rng.choice([np.nan, np.inf, -np.inf], data.shape).astype(data.dtype)
+    return np.where(rng.random(data.shape) < rng.choice([0, 0.02, 0.2]), special, data)
 
 
 def resize(rng: np.random.Generator, isa: str) -> Mover:
@@ -46,7 +59,7 @@ def resize(rng: np.random.Generator, isa: str) -> Mover:
         kernel = ResizeKernel(planes, size, output, picks, ISAS[isa].widths[0].lanes)
         if kernel.feasible:
             break
-    data = rng.standard_normal((*planes, *size)).astype(np.float32)
+    data = with_special_numbers(rng, rng.standard_normal((*planes, *size)).astype(np.float32))
     rows = rng.integers(0, size[0], (terms, output[0])).astype(np.int32)
     inputs = [data, rows]
     row_weight, column_weight = np.ones((terms, output[0]), np.float32), np.ones((terms, output[1]), np.float32)
@@ -55,8 +68,11 @@ def resize(rng: np.random.Generator, isa: str) -> Mover:
         column_weight = rng.standard_normal(column_weight.shape).astype(np.float32)
         inputs += [row_weight, column_weight]
     inside = np.clip(columns, 0, size[1] - 1)
-    high = sum(data[:, :, row] * weight[:, None].astype(float) for row, weight in zip(rows, row_weight, strict=True))
-    wide = sum(high[..., column] * weight for column, weight in zip(inside, column_weight, strict=True))
+    with np.errstate(invalid="ignore"):
+        high = sum(
+            data[:, :, row] * weight[:, None].astype(float) for row, weight in zip(rows, row_weight, strict=True)
+        )
+        wide = sum(high[..., column] * weight for column, weight in zip(inside, column_weight, strict=True))
     return kernel, inputs, wide
 
 
@@ -65,12 +81,13 @@ def softmax(rng: np.random.Generator, isa: str) -> Mover:
     shape = tuple(int(size) for size in rng.integers(1, 12, rng.integers(2, 5)))
     axis = int(rng.integers(len(shape)))
     shape = (*shape[:-1], _size(rng))
-    data = (rng.standard_normal(shape) * rng.choice([0.1, 1, 30])).astype(np.float32)
+    data = with_special_numbers(rng, (rng.standard_normal(shape) * rng.choice([0.1, 1, 30])).astype(np.float32))
     if shape[axis] > 1:
         infinite = rng.random(shape) < 0.1
         np.put_along_axis(infinite, np.zeros([1 if a == axis else s for a, s in enumerate(shape)], int), False, axis)
         data[infinite] = -np.inf
-    powers = np.exp(data.astype(float) - data.max(axis=axis, keepdims=True))
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(data.astype(float) - data.max(axis=axis, keepdims=True))
     kernel = SoftmaxKernel(shape, axis, ISAS[isa].widths[0].lanes)
     return kernel, [data], powers / powers.sum(axis=axis, keepdims=True)
 
@@ -84,8 +101,28 @@ def transpose(rng: np.random.Generator, isa: str) -> Mover:
         kernel = TransposeKernel(shape, axes, ISAS[isa].widths[0].lanes)
         if kernel.moves_last:
             break
-    data = rng.standard_normal(shape).astype(np.float32)
+    data = with_special_numbers(rng, rng.standard_normal(shape).astype(np.float32))
     return kernel, [data], np.ascontiguousarray(data.transpose(axes))
+
+
+def pool(rng: np.random.Generator, isa: str) -> Mover:
+    """The largest elements of windows of any kernel, stride, dilation and padding, or of whole planes."""
+    batch, channels = int(rng.integers(1, 3)), int(rng.integers(1, 5))
+    size, lanes = (_size(rng), _size(rng)), ISAS[isa].widths[0].lanes
+    data = with_special_numbers(rng, rng.standard_normal((batch, channels, *size)).astype(np.float32))
+    if rng.random() < 0.3:
+        kernel: Any = GlobalPoolKernel("max", batch, channels, plain_layout(channels, *size), 0, lanes)
+        return kernel, [data], data.max(axis=(2, 3)).reshape(-1)
+    window, stride, rate = (tuple(int(n) for n in rng.integers(1, most, 2)) for most in (6, 4, 3))
+    padding = int(rng.integers(0, window[0])), int(rng.integers(0, window[1]))
+    rows, columns = (
+        max(1, (n + 2 * p - (k - 1) * r - 1) // s + 1)
+        for n, p, k, r, s in zip(size, padding, window, rate, stride, strict=True)
+    )
+    places = plain_layout(channels, *size), plain_layout(channels, rows, columns)
+    kernel = PoolKernel("max", batch, channels, *places, (0, 0), window, stride, rate, padding, lanes)
+    found = windows(data.reshape(-1, *size), -np.inf, window, stride, rate, padding, (rows, columns)).max(axis=-1)
+    return kernel, [data], found.reshape(batch, channels, rows, columns)
 
 
 def _size(rng: np.random.Generator) -> int:
@@ -93,6 +130,7 @@ def _size(rng: np.random.Generator) -> int:
 
 
 MOVERS: dict[str, Callable[[np.random.Generator, str], Mover]] = {
+    "pool": pool,
     "resize": resize,
     "softmax": softmax,
     "transpose": transpose,
