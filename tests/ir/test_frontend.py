@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 import tvm
@@ -14,6 +15,7 @@ from torch import nn
 from tvm import relax
 from zoo import ZOO, ZooEntry
 
+from pconvgen.errors import UsageError
 from pconvgen.frontend import Imported, TensorSpec, load_model
 from pconvgen.tvm_compat import constant_value, is_op, layer_names, main_bindings
 
@@ -171,7 +173,7 @@ def test_dynamic_batch(tmp_path: Path) -> None:
     pt2 = export_pt2(
         Shapes().eval(), example, tmp_path / "m.pt2", dynamic_shapes={"left": {0: batch}, "right": {0: batch}}
     )
-    onnx = export_onnx(
+    onnx_path = export_onnx(
         Shapes().eval(),
         example,
         tmp_path / "m.onnx",
@@ -179,11 +181,29 @@ def test_dynamic_batch(tmp_path: Path) -> None:
         output_names=["scores", "features"],
         dynamic_axes={"left": {0: "n"}, "right": {0: "n"}},
     )
-    for path in (pt2, onnx):
+    for path in (pt2, onnx_path):
         imported = load_model(path, shapes)
         assert imported.inputs[0].shape == (1, 4, 6, 6)
         assert [spec.shape for spec in imported.outputs] == [(1, 2), (1, 4, 6, 6)]
         assert sorted(imported.layer_names.values())[0] == "conv"
+
+
+@pytest.mark.parametrize("written", [-1, 0])
+def test_an_open_batch_may_be_written_as_a_number(written: int, tmp_path: Path) -> None:
+    def open_batch(name: str) -> onnx.ValueInfoProto:
+        value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 4, 4])
+        value.type.tensor_type.shape.dim[0].dim_value = written
+        return value
+
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])], "open", [open_batch("x")], [open_batch("y")]
+    )
+    opsets = [onnx.helper.make_opsetid("", 13)]
+    path = tmp_path / "open.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
+    assert load_model(path, {"x": (2, 3, 4, 4)}).outputs[0].shape == (2, 3, 4, 4)
+    with pytest.raises(UsageError, match=r"input x has dynamic dimensions \(found \?x3x4x4"):
+        load_model(path)
 
 
 def test_module_is_left_alone() -> None:

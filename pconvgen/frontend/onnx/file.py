@@ -163,9 +163,10 @@ def _check_opset(model: Any, source: str) -> int:
 
 
 def _declared(value: Any, source: str) -> list[int | None]:
+    """An input's sizes, None for what is open; some converters write that as -1 or 0."""
     tensor = value.type.tensor_type
     check_input_dtype(value.name, dtype_name(tensor.elem_type), source)
-    return [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
 
 
 def _check_nodes(graph: Any, source: str) -> None:
