@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pconvgen.blame import attempt
 from pconvgen.decision import Decision
-from pconvgen.errors import PconvgenError
 from pconvgen.experience import Experience, experience
 from pconvgen.frontend import Imported, load_model
-from pconvgen.frontend.spec import last_line
 from pconvgen.manifest import Manifest
 from pconvgen.model import CompiledModel
 from pconvgen.passes.choose import Planner, plan_layer
@@ -116,8 +114,13 @@ def compile(
         memory=memory_of(lowered),
         timing=planner.timing if isinstance(planner, Experience) else "",
     )
-    with _tvm_errors("build", imported):
-        executable = build(lowered, llvm_target(preset), {"manifest": manifest.to_bytes()})
+    constants = {"manifest": manifest.to_bytes()}
+
+    def again(module: Any) -> Executable:
+        passed = run(module, preset, dense=dense, exact_nan=exact_nan, precision=formats, planner=planner)
+        return build(passed, llvm_target(preset), constants)
+
+    executable = attempt("build", imported, lambda: build(lowered, llvm_target(preset), constants), again)
     return BuiltModel(preset, manifest, imported, executable)
 
 
@@ -134,22 +137,9 @@ def lower(
 
     Raises PconvgenError when TVM cannot lower an operator, or a weight does not fit its format.
     """
-    with _tvm_errors("lower", imported):
-        lowered = run(imported.module, target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner)
+
+    def passed(module: Any) -> Any:
+        return run(module, target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner)
+
+    lowered = attempt("lower", imported, lambda: passed(imported.module), passed)
     return lowered, decisions_of(lowered)
-
-
-@contextmanager
-def _tvm_errors(action: str, imported: Imported) -> Iterator[None]:
-    """TVM raises many kinds of errors; what a user can do about them is the same."""
-    try:
-        yield
-    except PconvgenError:
-        raise
-    except Exception as error:
-        raise PconvgenError(
-            f"TVM cannot {action} this model",
-            file=imported.source,
-            found=last_line(error),
-            remedy="replace the operator it names, or report it with the model",
-        ) from error

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+REPORT = "report it with the model, the command, pconvgen's and TVM's versions, and the traceback that --debug shows"
+"""What somebody can do about a mistake of ours."""
+
 
 class PconvgenError(Exception):
     """A failure with its remedy. The command line prints it as one line and exits with `exit_code`.
@@ -43,6 +46,10 @@ class PconvgenError(Exception):
         if self.remedy:
             text += f"; {self.remedy}"
         return " ".join(text.split())
+
+
+class CompilerBugError(PconvgenError):
+    """A mistake of ours: no change of the request is known to help, and a report does."""
 
 
 class UsageError(PconvgenError):

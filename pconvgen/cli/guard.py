@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from pconvgen.errors import PconvgenError, PconvgenWarning
+from pconvgen.errors import REPORT, CompilerBugError, PconvgenError, PconvgenWarning
 
 USAGE = 2
 INTERRUPTED = 130
@@ -75,7 +75,10 @@ def _described(error: BaseException) -> tuple[str, int]:
         if error.errno == errno.ENOSPC:
             return f"error: {where}the disk is full; free some space", 1
         return f"error: {where}{os.strerror(error.errno)}; check the path and its permissions", 1
-    return _one_line(f"internal error: {type(error).__name__}: {error}; run again with --debug"), 1
+    if isinstance(error, MemoryError):
+        return "error: this machine has not enough memory for it; close other programs, or use a smaller model", 1
+    found = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return f"error: {CompilerBugError('this is a bug in pconvgen', found=found, remedy=REPORT)}", 1
 
 
 def _show(message: Warning | str, *_: Any) -> None:

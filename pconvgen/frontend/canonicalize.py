@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 import tvm
 
-from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, rewrite_main, shape_of, with_args
+from pconvgen.tvm_compat import (
+    Emit,
+    constant,
+    constant_value,
+    dtype_of,
+    is_op,
+    module_pass,
+    rewrite_main,
+    shape_of,
+    with_args,
+)
 
 
-@tvm.transform.module_pass(opt_level=0, name="CanonicalizeOperators")
+@module_pass
 class CanonicalizeOperators:
     """SiLU and global average pooling are one operator each; TVM lowers tensors of infinities only as broadcasts.
 

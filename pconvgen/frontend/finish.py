@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import tvm
 
@@ -11,6 +11,7 @@ from pconvgen.errors import PconvgenError
 from pconvgen.frontend.canonicalize import CanonicalizeOperators
 from pconvgen.frontend.ends import SAME_TYPES, Types, tell, with_types
 from pconvgen.frontend.fold_constants import FoldWeightConstants
+from pconvgen.frontend.origins import Origins
 from pconvgen.frontend.spec import Imported, Judge, TensorSpec, check_finite
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
 from pconvgen.tvm_compat import (
@@ -23,6 +24,8 @@ from pconvgen.tvm_compat import (
     main_results,
     shape_of,
 )
+
+T = TypeVar("T")
 
 _WEIGHTED = (
     *(f"relax.nn.conv{rank}d{suffix}" for rank in (1, 2, 3) for suffix in ("", "_transpose")),
@@ -38,6 +41,7 @@ def finish(
     judge: Judge,
     source: str,
     types: Types = SAME_TYPES,
+    origins: Origins | None = None,
 ) -> Imported:
     """Fold constants and batch norm of an imported module and describe its inputs and outputs.
 
@@ -47,7 +51,7 @@ def finish(
     """
     if main_bindings(module) is None:
         raise control_flow(source)
-    layers = _follow_outputs(module, layers)
+    layers, origins = _follow_outputs(module, layers), Origins(_follow_outputs(module, origins or {}))
     module["main"] = module["main"].with_attr(LAYERS, layers)
     module = tvm.transform.Sequential([tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants()])(module)
     _check_variances(module, source)
@@ -68,6 +72,7 @@ def finish(
         source=source,
         arithmetic=types.arithmetic,
         quantised=types.quantised,
+        origins=origins,
     )
 
 
@@ -81,14 +86,14 @@ def control_flow(source: str) -> PconvgenError:
     )
 
 
-def _follow_outputs(module: Any, layers: Mapping[str, str]) -> dict[str, str]:
-    """`layers` with the names that CanonicalizeBindings leaves: in `gv = conv1` the output's variable survives."""
+def _follow_outputs(module: Any, known: Mapping[str, T]) -> dict[str, T]:
+    """`known` of variables, by the names that CanonicalizeBindings leaves: of `gv = conv1` it is the output's."""
     renamed = {
         binding.value.name: binding.var.name
         for binding in main_bindings(module) or []
         if isinstance(binding.value, tvm.relax.Var) and not isinstance(binding.var, tvm.relax.DataflowVar)
     }
-    return {renamed.get(variable, variable): layer for variable, layer in layers.items()}
+    return {renamed.get(variable, variable): value for variable, value in known.items()}
 
 
 def _check_variances(module: Any, source: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, rewrite_main, shape_of
+from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, module_pass, rewrite_main, shape_of
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ _ELEMENTWISE: dict[str, Callable[..., Array]] = {
 _RESHAPING = ("relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.flatten")
 
 
-@tvm.transform.module_pass(opt_level=0, name="FoldWeightConstants")
+@module_pass
 class FoldWeightConstants:
     """Evaluate with NumPy what depends on constants only.
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.frontend.origins import Origins
 
 Tensors = dict[str, NDArray[Any]]
 Shape = tuple[int, ...]
@@ -55,6 +56,7 @@ class Imported:
     source: the file, or the class of the module.
     arithmetic: what the model itself computes in where that is coarser than float32: int8, float16 or bfloat16.
     quantised: the layers whose weights are quantised in the model.
+    origins: the nodes of the model that variables come from, for messages.
     """
 
     module: Any
@@ -65,6 +67,7 @@ class Imported:
     source: str
     arithmetic: str = DTYPE
     quantised: frozenset[str] = frozenset()
+    origins: Origins = field(default_factory=Origins)
 
     def reference(self, values: Tensors) -> Tensors:
         """What the judge computes: input name -> array in, output name -> array out. Raises what it raises."""

@@ -16,6 +16,7 @@ from pconvgen.tvm_compat import (
     is_op,
     main_bindings,
     main_results,
+    module_pass,
     rewrite_main,
     shape_of,
 )
@@ -27,7 +28,7 @@ _TRANSPOSED = ("relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.
 _MATMUL = "relax.matmul"
 
 
-@tvm.transform.module_pass(opt_level=0, name="FoldBatchNorm")
+@module_pass
 class FoldBatchNorm:
     """Batch norm of inference becomes part of the weight and of one bias; zeros of the weight stay zeros.
 

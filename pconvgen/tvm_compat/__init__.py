@@ -24,6 +24,8 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
 from pconvgen.precision import LARGEST_HALF
+from pconvgen.tvm_compat.passes import apply as apply
+from pconvgen.tvm_compat.passes import module_pass as module_pass
 from pconvgen.tvm_compat.pipeline import CPU_PIPELINE, FLAT
 
 OPAQUE = 8
@@ -249,14 +251,27 @@ def main_results(module: Any) -> list[Any]:
 
 def returning(module: Any, variables: list[Any]) -> Any:
     """`module` with a "main" that returns a tuple of variables of its dataflow block."""
+    return _returning(module, main_bindings(module) or [], variables)
+
+
+def _returning(module: Any, bindings: list[Any], variables: list[Any]) -> Any:
     function, builder = module["main"], relax.BlockBuilder()
     outputs = [relax.Var(f"{variable.name}_result", variable.ty) for variable in variables]
     copies = [relax.VarBinding(output, variable) for output, variable in zip(outputs, variables, strict=True)]
-    block = relax.DataflowBlock([*(main_bindings(module) or []), *copies])
+    block = relax.DataflowBlock([*bindings, *copies])
     body = builder.normalize(relax.SeqExpr([block], relax.Tuple(outputs)))
     return with_functions(
         module, {"main": relax.Function(function.params, body, body.ty, function.is_pure, function.attrs)}
     )
+
+
+def beginning(module: Any, count: int) -> Any | None:
+    """`module` with the first `count` bindings of "main", which returns the tensors that none of them uses; None if
+    there is no such tensor."""
+    bindings = [one for one in (main_bindings(module) or [])[:count] if not isinstance(one.value, relax.Tuple)]
+    used = {var for binding in bindings for var in variables_of(binding.value)}
+    ends = [one.var for one in bindings if one.var not in used and shape_of(one.var) is not None]
+    return _returning(module, bindings, ends) if ends else None
 
 
 Emit = Callable[..., Any]
@@ -317,10 +332,6 @@ def substitute(expr: Any, replaced: dict[Any, Any]) -> Any:
         same = all(new.same_as(old) for new, old in zip(args, expr.args, strict=True))
         return expr if same else with_args(expr, args)
     return expr
-
-
-module_pass = tvm.transform.module_pass(opt_level=0)
-"""Decorator that makes a class with `transform_module(module, context)` a TVM pass."""
 
 
 def variables_of(expr: Any) -> list[Any]:

@@ -18,11 +18,13 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 from tvm_ffi import structural_map, structural_walk
 
+from pconvgen.tvm_compat.passes import module_pass
+
 MOST_REPEATED = 64
 """Nodes of an expression that is written several times; of larger ones x86 gets the dozen instructions of LLVM's."""
 
 
-@tvm.transform.module_pass(opt_level=0)
+@module_pass
 class HandOnNan:
     """TVM pass that gives extrema of floats the operations of each function's target that hand on NaN."""
 

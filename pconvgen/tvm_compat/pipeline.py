@@ -12,6 +12,7 @@ from tvm import s_tir, tirx
 from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 
 from pconvgen.tvm_compat.extrema import HandOnNan
+from pconvgen.tvm_compat.passes import module_pass
 
 CPU_PIPELINE = "pconvgen"
 FLAT = "pconvgen.flat"
@@ -54,7 +55,7 @@ def _cpu_pipeline() -> Any:
     of_blocks = [*to_loops, hoist, *unroll, renormalize, *simplify]
     of_flat = [*to_loops, *unroll, *simplify]
 
-    @tvm.transform.module_pass(opt_level=0)
+    @module_pass
     def lower(module: Any, _: Any) -> Any:
         flat = {var: function for var, function in module.functions.items() if function.attrs.get(FLAT)}
         rest = {var: function for var, function in module.functions.items() if var not in flat}

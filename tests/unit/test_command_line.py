@@ -17,7 +17,7 @@ from pconvgen.arena import ActivationMemory
 from pconvgen.cli.options import parse_shapes
 from pconvgen.cli.run import _summary, read_arrays, write_arrays
 from pconvgen.decision import Decision
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.errors import REPORT, PconvgenError, UsageError
 from pconvgen.frontend.weights import WeightedLayer
 from pconvgen.manifest import Manifest
 from pconvgen.report.layers import layer_table, summary
@@ -114,8 +114,18 @@ def test_wrong_usage_is_one_line(args: list[str], message: str, invoke: Invoke) 
     [
         (PconvgenError("it broke", file="m.onnx", remedy="mend\nit"), 1, "error: m.onnx: it broke; mend it"),
         (UsageError("no such thing"), 2, "error: no such thing"),
-        (KeyError("a\nb"), 1, r"internal error: KeyError: 'a\nb'; run again with --debug"),
-        (RuntimeError("line\n  line"), 1, "internal error: RuntimeError: line line; run again with --debug"),
+        (KeyError("a\nb"), 1, rf"error: this is a bug in pconvgen (found KeyError: 'a\nb'); {REPORT}"),
+        (
+            RuntimeError("line\n  line"),
+            1,
+            f"error: this is a bug in pconvgen (found RuntimeError: line line); {REPORT}",
+        ),
+        (AssertionError(), 1, f"error: this is a bug in pconvgen (found AssertionError); {REPORT}"),
+        (
+            MemoryError(),
+            1,
+            "error: this machine has not enough memory for it; close other programs, or use a smaller model",
+        ),
         (PermissionError(13, "", "m.onnx"), 1, "error: m.onnx: Permission denied; check the path and its permissions"),
         (OSError(28, ""), 1, "error: the disk is full; free some space"),
         (KeyboardInterrupt(), 130, "interrupted"),

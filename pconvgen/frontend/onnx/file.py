@@ -82,7 +82,7 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
         quantised=frozenset(quantised),
         integers=dequantised is not None,
     )
-    imported = finish(module, list(shapes), outputs, layers, judge(path, outputs), source, types)
+    imported = finish(module, list(shapes), outputs, layers, judge(path, outputs), source, types, importer.origins)
     _check_declared(graph, imported, inferred)
     return imported
 

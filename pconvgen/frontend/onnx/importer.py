@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.onnx.converters import CONVERTERS
 from pconvgen.frontend.onnx.windows import explicit_output, explicit_padding
+from pconvgen.frontend.origins import Origin, Origins
 from pconvgen.frontend.shapes import Shapes, check_shapes
 from pconvgen.frontend.spec import last_line
 from pconvgen.tvm_compat import dtype_of, shapes_of
@@ -41,6 +43,7 @@ class Importer(ONNXGraphImporter):
         self._expected = expected
         self._variables = variables
         self._source = source
+        self.origins = Origins()
 
     def _check_for_unsupported_ops(self, graph: Any) -> None:
         """Nothing: TVM does not know of our converters."""
@@ -50,6 +53,9 @@ class Importer(ONNXGraphImporter):
         attrs["tvm_custom"] |= {"operator": op_name, "opset": opset}
         result = self.bb.normalize(self._converted(node, op_name, inputs, attrs, opset))
         check_shapes(shapes_of(result), self._expected.get(node, ()), node, op_name, self._source)
+        if isinstance(result, tvm.ir.Call):
+            result = self.bb.emit(result)
+        self.origins.note(result, Origin(node, op_name))
         return result
 
     def _converted(self, node: str, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:

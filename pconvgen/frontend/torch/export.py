@@ -18,6 +18,7 @@ from tvm.relax.frontend.torch.exported_program_translator import ExportedProgram
 
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.frontend.finish import control_flow, finish
+from pconvgen.frontend.origins import Origins
 from pconvgen.frontend.shapes import check_shapes
 from pconvgen.frontend.spec import (
     Imported,
@@ -35,6 +36,7 @@ from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.converters import CONVERTERS, REFUSED
 from pconvgen.frontend.torch.convolutions import LAYER_META
 from pconvgen.frontend.torch.decompose import decompose
+from pconvgen.frontend.torch.origins import noting
 from pconvgen.tvm_compat import abandon, shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
@@ -160,7 +162,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     _check_weights(program, source)
     _check_mode(program, targets, source)
     names = _output_names(program, source)
-    importer = ExportedProgramImporter()
+    importer, origins = ExportedProgramImporter(), Origins()
     known = (importer.convert_map.keys() | CONVERTERS.keys()) - REFUSED
     functional = decompose(program, known)
     layers = _name_layers(functional, targets)
@@ -171,7 +173,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
             keep_params_as_input=False,
             unwrap_unit_return_tuple=True,
             no_bind_return_tuple=False,
-            custom_convert_map=CONVERTERS,
+            custom_convert_map=noting(importer.convert_map, CONVERTERS, origins),
         )
     except Exception as error:
         abandon(importer.block_builder)
@@ -182,7 +184,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
             remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch/converters.py",
         ) from error
     _check_results(functional, importer.env, source)
-    return finish(module, list(shapes), names, layers, _judge(program, list(shapes), names), source)
+    return finish(module, list(shapes), names, layers, _judge(program, list(shapes), names), source, origins=origins)
 
 
 def _check_results(program: Any, expressions: Mapping[Any, Any], source: str) -> None:

@@ -1,0 +1,32 @@
+"""Converters that note which node of the network their result comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pconvgen.frontend.origins import Origin, Origins
+
+Converter = Callable[[Any, Any], Any]
+
+
+def origin_of(node: Any) -> Origin:
+    """The module that calls an operator, or the node's name outside of modules; and the operator."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return Origin((stack[-1][0] if stack else "") or node.name, node.target.__name__.partition(".")[0])
+
+
+def noting(convert_map: Mapping[str, Callable[[Any], Any]], own: Mapping[str, Converter], origins: Origins) -> Any:
+    """TVM's converters, with `own` in their places, as a `custom_convert_map` that notes in `origins` what comes from
+    where."""
+
+    def noted(convert: Converter) -> Converter:
+        def converted(node: Any, importer: Any) -> Any:
+            result = convert(node, importer)
+            origins.note(result, origin_of(node))
+            return result
+
+        return converted
+
+    theirs = {name: (lambda node, _, convert=convert: convert(node)) for name, convert in convert_map.items()}
+    return {name: noted(convert) for name, convert in {**theirs, **own}.items()}

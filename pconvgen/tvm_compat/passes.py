@@ -1,0 +1,56 @@
+"""Passes written in Python: TVM hands on a copy of what they raise, of a type and with a text of its own."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import tvm
+
+T = TypeVar("T")
+
+_RAISED = threading.local()
+
+
+def module_pass(transform: Any) -> Any:
+    """Decorator that makes a class with `transform_module(module, context)`, or such a function, a TVM pass.
+
+    Within `apply`, what it raises arrives as it was raised.
+    """
+    if not inspect.isclass(transform):
+        return tvm.transform.module_pass(_remembering(transform), opt_level=0)
+    transform.transform_module = _remembering(transform.transform_module)  # type: ignore[attr-defined]
+    return tvm.transform.module_pass(transform, opt_level=0)
+
+
+def apply(function: Callable[..., T], *args: Any) -> T:
+    """What a pass, or a function that runs passes, returns. Errors out of Python passes arrive as they were raised."""
+    _RAISED.error = None
+    try:
+        return function(*args)
+    except Exception as error:
+        raised = _RAISED.error
+        if raised is None or raised is error:
+            raise
+        raise raised from None
+    finally:
+        _RAISED.error = None
+
+
+def _remembering(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def remembering(*args: Any) -> Any:
+        try:
+            result = method(*args)
+        except Exception as error:
+            # A pass may run others: the innermost knows best.
+            if getattr(_RAISED, "error", None) is None:
+                _RAISED.error = error
+            raise
+        _RAISED.error = None
+        return result
+
+    return remembering
