@@ -92,6 +92,8 @@ def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCall
     """The last two axes resized by a kernel; None where there is none."""
     shape = shape_of(data) or ()
     rank = len(shape)
+    if dtype_of(data) != "float32" or not math.prod(shape) or any(not taps[0].size for taps in axes.values()):
+        return None
     # Rows that stay as they are, such as those of signals, are planes of one row.
     height = shape[-2] if rank - 2 in axes else 1
     size = (height, shape[-1])
@@ -102,7 +104,7 @@ def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCall
     output = (rows[0].shape[1], columns[0].shape[1])
     picks = tuple(tuple(map(int, each)) for each in columns[0])
     kernel = ResizeKernel(planes, size, output, picks, lanes)
-    if dtype_of(data) != "float32" or not math.prod(planes) or not math.prod(output) or not kernel.feasible:
+    if not kernel.feasible:
         return None
     arguments = [np.clip(rows[0], 0, height - 1).astype(np.int32), *([rows[1], columns[1]] if terms > 1 else [])]
     if shape != (*planes, *size):
