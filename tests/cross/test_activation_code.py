@@ -56,6 +56,19 @@ def test_whole_vectors_and_no_calls(case: str, activation: str, isa: str) -> Non
     assert not found(SCALAR_DIVISION, code)
 
 
+CHOOSING = r"^\t(fcm\w+|bsl|bi[ft]|vcmp\w+|vblend\w+)\t"
+"""Comparisons of floats in vectors, and choices by them."""
+
+
+@pytest.mark.parametrize("isa", TARGETS)
+@pytest.mark.parametrize("case", ["rows", "linear"])
+@pytest.mark.parametrize("activation", ["relu", "clip", "leaky relu"])
+def test_handing_nan_on_costs_activations_nothing(activation: str, case: str, isa: str) -> None:
+    code = code_of(*CASES[case], activation, isa)
+    assert found(r"^\t(fmax|fmaxnm|vmaxps)\t", code)
+    assert not found(CHOOSING, code)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_loop_over_entries_keeps_its_registers(case: str) -> None:
     """A tile's vectors may go to memory for the activation, once, but not where they are accumulated."""

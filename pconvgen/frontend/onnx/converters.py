@@ -81,6 +81,19 @@ def _pad(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     return relax.op.nn.pad(inputs[0], widths, "constant", fill)
 
 
+def _thresholded_relu(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+    data = inputs[0]
+    threshold, zero = (relax.const(number, dtype_of(data)) for number in (attrs.get("alpha", 1.0), 0.0))
+    return relax.op.where(emit(relax.op.greater(data, threshold)), data, zero)
+
+
+def _sign(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any | None:
+    data = inputs[0]
+    if not dtype_of(data).startswith("float"):
+        return None
+    return relax.op.where(emit(relax.op.isnan(data)), data, emit(relax.op.sign(data)))
+
+
 def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
     return inputs[0]
 
@@ -114,5 +127,7 @@ CONVERTERS: dict[str, Convert] = {
     "ReduceSumSquare": without_axes,  # likewise
     "Resize": resize,  # reads other places than the model, or ignores an attribute
     "RoiAlign": roi_align,  # takes half a pixel off before scaling
+    "Sign": _sign,  # zero for NaN
     "Sum": partial(chain, operator=relax.op.add),  # imported as a stack and a reduction
+    "ThresholdedRelu": _thresholded_relu,  # a product with 0 or 1: NaN for minus infinity
 }
