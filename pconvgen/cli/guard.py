@@ -8,11 +8,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from pconvgen.cli.quiet import quiet
 from pconvgen.errors import REPORT, CompilerBugError, PconvgenError, PconvgenWarning
 
 USAGE = 2
@@ -40,7 +42,7 @@ class Commands(TyperGroup):
 
     def _code(self, words: list[str], debug: bool, options: dict[str, Any]) -> int:
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), nullcontext() if debug else quiet():
                 if not debug:
                     warnings.simplefilter("ignore")
                     warnings.simplefilter("always", PconvgenWarning)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pconvgen.cli.quiet import hand_on
 from pconvgen.errors import UsageError
 
 app = typer.Typer(help="Share devices over TVM's RPC.", no_args_is_help=True)
@@ -63,6 +64,7 @@ def server(
     command = bundle.emulated_command(folder, f"{work}.counts") if emulated else [str(folder / bundle.START)]
     command += ["--key", key, "--host", host, "--port", str(port), "--folder", work]
     # It takes the place of this process, so that signals are its own; it removes its folder when it ends.
+    hand_on()
     os.execv(command[0], [*command, *(["--tracker", tracker] if tracker else [])])
 
 

@@ -160,6 +160,31 @@ def test_closed_pipe_is_quiet() -> None:
         assert (done.returncode, done.stderr) == (1, "")
 
 
+def test_only_our_own_messages_are_on_standard_error() -> None:
+    code = (
+        "import os, sys, warnings, typer; from pconvgen import cli; from pconvgen.errors import *\n"
+        "def noisy(how: str):\n"
+        "    os.write(2, b'[16:03:01] Warning: of C++\\n')\n"
+        "    os.system('echo of a child >&2')\n"
+        "    print('progress', file=sys.stderr)\n"
+        "    warnings.warn('look', PconvgenWarning)\n"
+        "    if how == 'fails': raise PconvgenError('it broke')\n"
+        "    if how == 'execs':\n"
+        "        cli.rpc.hand_on()\n"
+        "        os.execv('/bin/sh', ['sh', '-c', 'echo another program >&2'])\n"
+        "cli.app.command('noisy')(noisy)\n"
+        "try: cli.main(['noisy', *sys.argv[1:]])\n"
+        "finally: os.write(2, b'end\\n')"
+    )
+    ours, end = "progress\nwarning: look\n", "end\n"
+    assert python(code, "works").stderr == ours + end
+    assert python(code, "fails").stderr == ours + "error: it broke\n" + end
+    assert python(code, "execs").stderr == ours + "another program\n"
+    loud = python(code, "works", "--debug").stderr
+    assert "of C++" in loud
+    assert "of a child" in loud
+
+
 def test_shapes_parse() -> None:
     assert parse_shapes(None) is None
     assert parse_shapes(["x=1,3,8,8", "a=b=4x2"]) == {"x": (1, 3, 8, 8), "a=b": (4, 2)}
