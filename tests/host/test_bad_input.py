@@ -162,10 +162,10 @@ MODELS: dict[str, tuple[Callable[[Path, Path], Path], int, tuple[str, ...]]] = {
         2,
         ("m.onnx: input x has dynamic dimensions", "give its shape: --input x=N,4"),
     ),
-    "integers": (
-        lambda models, folder: pt2_model(folder / "m.pt2", nn.Embedding(4, 4), torch.zeros(1, dtype=torch.int64)),
+    "complex numbers": (
+        lambda models, folder: pt2_model(folder / "m.pt2", nn.Flatten(), torch.zeros(1, dtype=torch.complex64)),
         1,
-        ("m.pt2: input", "int64", "float32"),
+        ("m.pt2: input", "complex64", "float32"),
     ),
 }
 

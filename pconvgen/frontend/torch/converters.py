@@ -14,6 +14,7 @@ from tvm import relax
 from pconvgen.frontend.torch.convolutions import conv_transpose, convolution, linear
 from pconvgen.frontend.torch.elementwise import channel_shuffle, relu6, scaled_sum
 from pconvgen.frontend.torch.indexing import index, index_put, select
+from pconvgen.frontend.torch.integers import clamp, divide, multiply
 from pconvgen.frontend.torch.norms import (
     batch_norm_without_statistics,
     deviation,
@@ -73,6 +74,10 @@ CONVERTERS: dict[str, Converter] = {
     "var.dim": deviation,  # likewise
     "var_mean.correction": deviation,  # lacking
     "var_mean.dim": deviation,  # lacking
+    "clamp.default": clamp,  # crashes: integers between infinite bounds
+    "div.Tensor_mode": divide,  # refused where the integers are not int32
+    "div.Scalar_mode": divide,  # likewise
+    "mul.Tensor": multiply,  # crashes: booleans
     "amax.default": partial(extreme, operator=relax.op.max),  # lacking
     "amin.default": partial(extreme, operator=relax.op.min),  # lacking
     "max.dim": partial(extreme_of, operators=(relax.op.max, relax.op.argmax)),  # wrong: sorts, which NaN disorders

@@ -24,7 +24,7 @@ def channel_shuffle(node: Any, importer: Any) -> Any:
 
 
 def scaled_sum(node: Any, importer: Any, operator: Callable[[Any, Any], Any]) -> Any:
-    """add or sub: left + alpha * right."""
+    """add or sub: left + alpha * right; of booleans, either."""
     args, emit = arguments(node), importer.block_builder.emit
     dtype = str(node.meta["val"].dtype).removeprefix("torch.")
 
@@ -35,6 +35,8 @@ def scaled_sum(node: Any, importer: Any, operator: Callable[[Any, Any], Any]) ->
         return expr if str(expr.ty.dtype) == dtype else emit(relax.op.astype(expr, dtype))
 
     left, right = operand(args["self"]), operand(args["other"])
+    if dtype == "bool":
+        return emit(relax.op.logical_or(left, right))
     if args["alpha"] != 1:
         right = emit(relax.op.multiply(right, relax.const(args["alpha"], dtype)))
     return emit(operator(left, right))

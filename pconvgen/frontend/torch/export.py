@@ -17,16 +17,20 @@ from torch.utils import _pytree as pytree
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.frontend.ends import Types
 from pconvgen.frontend.finish import control_flow, finish
 from pconvgen.frontend.origins import Origins
 from pconvgen.frontend.shapes import check_shapes
 from pconvgen.frontend.spec import (
+    FLOATS,
     Imported,
     Judge,
     Shape,
     Tensors,
+    at_the_ends,
     check_batch_statistics,
     check_dtype,
+    check_input_dtype,
     last_line,
     resolve_shapes,
     unique,
@@ -36,7 +40,9 @@ from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.converters import CONVERTERS, REFUSED
 from pconvgen.frontend.torch.convolutions import LAYER_META
 from pconvgen.frontend.torch.decompose import decompose
+from pconvgen.frontend.torch.floats import in_float32, name_of, other_floats
 from pconvgen.frontend.torch.origins import noting
+from pconvgen.frontend.torch.promotion import promote
 from pconvgen.tvm_compat import abandon, shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
@@ -116,7 +122,9 @@ def export_module(
                 remedy=f"give inputs={{{names[0] if names else 'x'!r}: (1, 3, 224, 224)}} or example=(tensor,)",
             )
         shapes = resolve_shapes({name: [None] * len(inputs.get(name, ())) for name in names}, inputs, source)
-        kwargs = {name: torch.randn(shape) for name, shape in shapes.items() if name in inputs}
+        floats = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
+        dtype = next(floats, torch.float32)
+        kwargs = {name: torch.randn(shape, dtype=dtype) for name, shape in shapes.items() if name in inputs}
     with _evaluating(model):
         program = _export(model, tuple(example or ()), kwargs, source)
     for tensors in (program.state_dict, program.constants):
@@ -156,17 +164,25 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     """Import an ExportedProgram; dynamic dimensions of its inputs get the sizes in `inputs`."""
     declared = _declared_inputs(program, source)
     shapes = resolve_shapes(declared, inputs, source)
+    types = _input_types(program)
     if any(None in shape for shape in declared.values()):
-        program = _specialise(program, shapes, source)
-    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+        program = _specialise(program.module(), shapes, types, program.call_spec.in_spec, source)
     _check_weights(program, source)
-    _check_mode(program, targets, source)
     names = _output_names(program, source)
+    given = dict(zip(names, _output_types(program), strict=True))
+    judge = _judge(program, types, names)
+    others = other_floats(program, types)
+    if others:
+        narrow = {name: torch.float32 if dtype in others else dtype for name, dtype in types.items()}
+        program = _specialise(in_float32(program, others), shapes, narrow, program.call_spec.in_spec, source)
+    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
+    _check_mode(program, targets, source)
     importer, origins = ExportedProgramImporter(), Origins()
     known = (importer.convert_map.keys() | CONVERTERS.keys()) - REFUSED
     functional = decompose(program, known)
     layers = _name_layers(functional, targets)
     _check_operators(functional, known, source)
+    promote(functional)
     try:
         module = importer.from_exported_program(
             functional,
@@ -184,7 +200,12 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
             remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch/converters.py",
         ) from error
     _check_results(functional, importer.env, source)
-    return finish(module, list(shapes), names, layers, _judge(program, list(shapes), names), source, origins=origins)
+    ends = Types(
+        inputs={name: at_the_ends(name_of(dtype)) for name, dtype in types.items()},
+        outputs={name: at_the_ends(name_of(dtype)) for name, dtype in given.items()},
+        floats=frozenset(map(name_of, others)),
+    )
+    return finish(module, list(shapes), names, layers, judge, source, ends, origins=origins)
 
 
 def _check_results(program: Any, expressions: Mapping[Any, Any], source: str) -> None:
@@ -209,19 +230,36 @@ def _declared_inputs(program: Any, source: str) -> dict[str, list[int | None]]:
                 f"input {name} is not a tensor",
                 file=source,
                 found=getattr(spec.arg, "value", None),
-                expected="a float32 tensor",
+                expected="a tensor",
                 remedy="make it an attribute of the model, then export again",
             )
-        check_dtype("input", name, str(values[name].dtype).removeprefix("torch."), source)
+        check_input_dtype(name, name_of(values[name].dtype), source)
         declared[name] = [size if isinstance(size, int) else None for size in values[name].shape]
     return declared
 
 
-def _specialise(program: Any, shapes: Mapping[str, Shape], source: str) -> Any:
-    """The same program for static shapes."""
-    flat = [torch.randn(shape) for shape in shapes.values()]
-    args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
-    return _export(program.module(), args, kwargs, source)
+def _input_types(program: Any) -> dict[str, torch.dtype]:
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    return {name: values[name].dtype for name in program.graph_signature.user_inputs}
+
+
+def _output_types(program: Any) -> list[torch.dtype]:
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    return [values[name].dtype for name in program.graph_signature.user_outputs]
+
+
+def _specialise(
+    module: Any, shapes: Mapping[str, Shape], types: Mapping[str, torch.dtype], in_spec: Any, source: str
+) -> Any:
+    """The program of an exported module for static shapes and these types of its inputs."""
+    flat = [
+        torch.randn(shape, dtype=types[name])
+        if types[name].is_floating_point
+        else torch.zeros(shape, dtype=types[name])
+        for name, shape in shapes.items()
+    ]
+    args, kwargs = pytree.tree_unflatten(flat, in_spec)
+    return _export(module, args, kwargs, source)
 
 
 def _check_weights(program: Any, source: str) -> None:
@@ -233,8 +271,8 @@ def _check_weights(program: Any, source: str) -> None:
                 found="a tensor on the device meta",
                 remedy="load the weights before you export the model",
             )
-        if tensor.is_floating_point():
-            check_dtype("weight", name, str(tensor.dtype).removeprefix("torch."), source)
+        if tensor.is_floating_point() and name_of(tensor.dtype) not in FLOATS:
+            check_dtype("weight", name, name_of(tensor.dtype), source)
 
 
 def _split(target: str) -> tuple[str, str, str]:
@@ -332,16 +370,18 @@ def _output_names(program: Any, source: str) -> list[str]:
     return names
 
 
-def _judge(program: Any, inputs: list[str], outputs: list[str]) -> Judge:
+def _judge(program: Any, inputs: Mapping[str, torch.dtype], outputs: list[str]) -> Judge:
     module: list[Any] = []
 
     def run(values: Tensors) -> Tensors:
         if not module:
             module.append(program.module())
-        flat = [torch.from_numpy(values[name].copy()) for name in inputs]
+        flat = [torch.from_numpy(values[name].copy()).to(dtype) for name, dtype in inputs.items()]
         args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
         with torch.no_grad():
             results = pytree.tree_leaves(module[0](*args, **kwargs))
+        # NumPy has no bfloat16.
+        results = [result.float() if result.dtype == torch.bfloat16 else result for result in results]
         return {name: result.numpy() for name, result in zip(outputs, results, strict=True)}
 
     return Judge(f"PyTorch {torch.__version__}", run)

@@ -1,4 +1,4 @@
-"""Converters that note which node of the network their result comes from."""
+"""Converters that note which node of the network their result comes from, and whose results have PyTorch's types."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pconvgen.frontend.origins import Origin, Origins
+from pconvgen.frontend.torch.promotion import typed
 
 Converter = Callable[[Any, Any], Any]
 
@@ -29,4 +30,4 @@ def noting(convert_map: Mapping[str, Callable[[Any], Any]], own: Mapping[str, Co
         return converted
 
     theirs = {name: (lambda node, _, convert=convert: convert(node)) for name, convert in convert_map.items()}
-    return {name: noted(convert) for name, convert in {**theirs, **own}.items()}
+    return {name: noted(typed(convert)) for name, convert in {**theirs, **own}.items()}
