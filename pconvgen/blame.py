@@ -1,20 +1,18 @@
-"""Which layer of the user's model made a step of the compiler fail, and whose fault it is."""
+"""Which layer of the user's model made a step of the compiler fail."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
-from pconvgen.errors import REPORT, CompilerBugError, PconvgenError
+from pconvgen.bugs import bug, ours
+from pconvgen.errors import REPORT, PconvgenError
 from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import last_line
 from pconvgen.tvm_compat import apply, beginning, main_bindings, op_name, tuple_item
 
 T = TypeVar("T")
 
-_HERE = str(Path(__file__).parent)
 _PATIENCE = 600
 """Most operators of a model of which parts are compiled again to find the one that fails."""
 
@@ -46,26 +44,6 @@ def attempt(action: str, imported: Imported, step: Callable[[], T], again: Calla
             found=last_line(error),
             remedy=f"compute it with other operators in the model, or {REPORT}",
         ) from error
-
-
-def bug(error: BaseException, *, file: object = None, layer: str | None = None, operator: str = "") -> CompilerBugError:
-    """The error to show for one that only a mistake of ours explains."""
-    found = f"{type(error).__name__}: {last_line(error)}" if str(error) else type(error).__name__
-    return CompilerBugError(
-        "this is a bug in pconvgen" + (f", in compiling this {operator}" if operator else ""),
-        file=file,
-        layer=layer,
-        found=found,
-        remedy=REPORT,
-    )
-
-
-def ours(error: BaseException) -> bool:
-    """Whether an error was raised in this package rather than in TVM, which it called."""
-    frames = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-    last = max((number for number, name in enumerate(frames) if name.startswith(_HERE)), default=-1)
-    called = frames[last + 1 :]
-    return last >= 0 and not any("tvm" in name for name in called)
 
 
 def culprit(imported: Imported, step: Callable[[Any], Any], kind: type[Exception]) -> tuple[str | None, str]:

@@ -200,7 +200,7 @@ def _stubs(objects: Iterable[str | Path], folder: Path, target: Target, linker: 
             "the model calls functions that no library on the device has",
             found=", ".join(sorted(unknown)),
             expected="functions of libm, libc or TVM's runtime",
-            remedy="lower the operators that call them to kernels of your own",
+            remedy="compute it with other operators in the model",
         )
     return stubs
 

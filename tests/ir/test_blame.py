@@ -16,6 +16,7 @@ from pconvgen import compiler
 from pconvgen.blame import attempt, culprit
 from pconvgen.errors import REPORT, CompilerBugError, PconvgenError
 from pconvgen.frontend import Imported, load_model
+from pconvgen.frontend.torch.converters import CONVERTERS
 from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat import apply, main_bindings, module_pass, op_name
@@ -70,7 +71,7 @@ def test_our_own_mistakes_are_told_as_such(imported: Imported, error: Exception)
     with pytest.raises(CompilerBugError) as raised:
         compiler.lower(imported, get_target("host"), planner=failing("head", error))
     text = str(raised.value)
-    assert text.startswith("Branches: layer head: this is a bug in pconvgen, in compiling this conv2d (found ")
+    assert text.startswith("Branches: layer head: this is a bug in pconvgen, met by this conv2d (found ")
     assert type(error).__name__ in text
     assert text.endswith(REPORT)
     assert raised.value.__cause__ is error
@@ -145,3 +146,26 @@ def test_the_innermost_pass_is_heard() -> None:
     # What was caught is forgotten.
     with pytest.raises(ValueError, match="later"):
         apply(lambda module: int("later" if careful(module) else ""), tvm.IRModule({}))
+
+
+def test_converters_refuse_and_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(error: Exception) -> Any:
+        def convert(_node: Any, _importer: Any) -> Any:
+            return helpless(error)
+
+        return convert
+
+    # What our code calls is ours, what it calls in TVM is not.
+    namespace = {"__name__": "pconvgen.somewhere"}
+    exec("def helpless(error): raise error", namespace)
+    helpless: Any = namespace["helpless"]
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softplus())
+    for error, text in (
+        (NotImplementedError("such a thing"), "layer 1: TVM cannot import this softplus (found such a thing)"),
+        (IndexError("7"), "layer 1: this is a bug in pconvgen, met by this softplus (found IndexError: 7); report it"),
+        (PconvgenError("no", layer="mine"), "layer mine: no"),
+    ):
+        monkeypatch.setitem(CONVERTERS, "softplus.default", raising(error))
+        with pytest.raises(PconvgenError) as raised:
+            load_model(network.eval(), {"input": (1, 3, 8, 8)})
+        assert text in str(raised.value)

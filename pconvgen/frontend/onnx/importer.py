@@ -9,12 +9,11 @@ import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
-from pconvgen.errors import PconvgenError
 from pconvgen.frontend.onnx.converters import CONVERTERS
 from pconvgen.frontend.onnx.windows import explicit_output, explicit_padding
 from pconvgen.frontend.origins import Origin, Origins
+from pconvgen.frontend.refusals import not_imported
 from pconvgen.frontend.shapes import Shapes, check_shapes
-from pconvgen.frontend.spec import last_line
 from pconvgen.tvm_compat import dtype_of, shapes_of
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -68,13 +67,8 @@ class Importer(ONNXGraphImporter):
                 return result
             return super()._convert_operator(op_name, inputs, attrs, opset)
         except Exception as error:
-            raise PconvgenError(
-                f"TVM cannot import this {op_name}",
-                file=self._source,
-                layer=node,
-                found=last_line(error),
-                remedy="replace the operator in the model, or export it with another exporter or opset",
-            ) from error
+            remedy = "replace the operator in the model, or export it with another exporter or opset"
+            raise not_imported(error, Origin(node, op_name), self._source, remedy) from error
 
     def _weighted(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int, name: str) -> Any:
         """The operator without its bias, bound to `name`; then the bias."""

@@ -189,8 +189,11 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
             keep_params_as_input=False,
             unwrap_unit_return_tuple=True,
             no_bind_return_tuple=False,
-            custom_convert_map=noting(importer.convert_map, CONVERTERS, origins),
+            custom_convert_map=noting(importer.convert_map, CONVERTERS, origins, source),
         )
+    except PconvgenError:
+        abandon(importer.block_builder)
+        raise
     except Exception as error:
         abandon(importer.block_builder)
         raise PconvgenError(

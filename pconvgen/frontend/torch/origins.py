@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pconvgen.frontend.origins import Origin, Origins
+from pconvgen.frontend.refusals import not_imported
 from pconvgen.frontend.torch.promotion import typed
 
+
 Converter = Callable[[Any, Any], Any]
+REMEDY = "replace the operator in the model, or compile a part of the network without it"
 
 
 def origin_of(node: Any) -> Origin:
@@ -17,14 +20,20 @@ def origin_of(node: Any) -> Origin:
     return Origin((stack[-1][0] if stack else "") or node.name, node.target.__name__.partition(".")[0])
 
 
-def noting(convert_map: Mapping[str, Callable[[Any], Any]], own: Mapping[str, Converter], origins: Origins) -> Any:
+def noting(
+    convert_map: Mapping[str, Callable[[Any], Any]], own: Mapping[str, Converter], origins: Origins, source: str
+) -> Any:
     """TVM's converters, with `own` in their places, as a `custom_convert_map` that notes in `origins` what comes from
-    where."""
+    where. Converters raise PconvgenError with the node that cannot be imported, of `source`."""
 
     def noted(convert: Converter) -> Converter:
         def converted(node: Any, importer: Any) -> Any:
-            result = convert(node, importer)
-            origins.note(result, origin_of(node))
+            origin = origin_of(node)
+            try:
+                result = convert(node, importer)
+            except Exception as error:
+                raise not_imported(error, origin, source, REMEDY) from error
+            origins.note(result, origin)
             return result
 
         return converted
