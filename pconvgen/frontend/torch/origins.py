@@ -9,7 +9,6 @@ from pconvgen.frontend.origins import Origin, Origins
 from pconvgen.frontend.refusals import not_imported
 from pconvgen.frontend.torch.promotion import typed
 
-
 Converter = Callable[[Any, Any], Any]
 REMEDY = "replace the operator in the model, or compile a part of the network without it"
 
