@@ -14,6 +14,7 @@ from torch import nn
 import pconvgen
 from pconvgen.errors import PconvgenWarning
 from pconvgen.frontend import load_model
+from pconvgen.frontend.torch.quantised import register
 from pconvgen.verify import verify
 
 SHAPE = (1, 3, 8, 8)
@@ -172,3 +173,40 @@ def test_a_module_in_float16_needs_only_the_shapes_of_its_inputs() -> None:
     with pytest.warns(PconvgenWarning, match="float16"):
         imported = load_model(classifier().half(), {"input": SHAPE})
     assert imported.inputs[0].dtype == "float16"
+
+
+class Quantised(nn.Module):
+    """As PT2E leaves a convolution: activations rounded around it, its weight in bytes with scales of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weight = torch.randint(-128, 128, (8, 3, 3, 3), dtype=torch.int8)
+        self.register_buffer("weight", torch.where(weight.abs() < 90, torch.zeros_like(weight), weight))
+        self.register_buffer("scales", torch.rand(8) / 100 + 0.001)
+        self.register_buffer("zeros", torch.zeros(8, dtype=torch.int64))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        ops, limits = torch.ops.quantized_decomposed, (-128, 127, torch.int8)
+        x = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, 0.03, 3, *limits), 0.03, 3, *limits)
+        weight = ops.dequantize_per_channel(self.weight, self.scales, self.zeros, 0, *limits)
+        y = torch.conv2d(x, weight, None, 1, 1)
+        return y, ops.quantize_per_channel(y, self.scales * 10, self.zeros + 5, 1, *limits)
+
+
+def test_programs_of_pt2e_keep_their_zeros_and_their_numbers(tmp_path: Path) -> None:
+    register()
+    torch.manual_seed(0)
+    model, x = Quantised(), torch.randn(SHAPE)
+    torch.export.save(torch.export.export(model, (x,)), tmp_path / "m.pt2")
+    with pytest.warns(PconvgenWarning, match="in integers, computed in float32"):
+        compiled = pconvgen.compile(tmp_path / "m.pt2")
+    (decision,) = compiled.decisions
+    assert decision.structure != "dense"
+    assert decision.density < 0.4
+    assert decision.reason.endswith("int8 in the model, computed in float32")
+    found = list(compiled.run(x).values())
+    for y, reference in zip(found, model(x), strict=True):
+        assert y.dtype == str(reference.dtype)[6:]
+    np.testing.assert_allclose(found[0], model(x)[0], 1e-5, 1e-5)
+    # Sums in another order may fall on the other side of a half.
+    assert np.abs(found[1].astype(int) - model(x)[1].numpy()).max() <= 1

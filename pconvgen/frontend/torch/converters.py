@@ -23,6 +23,7 @@ from pconvgen.frontend.torch.norms import (
     layer_norm,
 )
 from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme, extreme_of
+from pconvgen.frontend.torch.quantised import dequantize, quantize
 from pconvgen.frontend.torch.resizing import UPSAMPLING, upsample
 from pconvgen.frontend.torch.sampling import affine_grid, grid_sample, roi_align
 
@@ -78,6 +79,11 @@ CONVERTERS: dict[str, Converter] = {
     "div.Tensor_mode": divide,  # refused where the integers are not int32
     "div.Scalar_mode": divide,  # likewise
     "mul.Tensor": multiply,  # crashes: booleans
+    # All lacking; see `quantised`.
+    "quantize_per_tensor.default": quantize,
+    "quantize_per_channel.default": quantize,
+    "dequantize_per_tensor.default": dequantize,
+    "dequantize_per_channel.default": dequantize,
     "amax.default": partial(extreme, operator=relax.op.max),  # lacking
     "amin.default": partial(extreme, operator=relax.op.min),  # lacking
     "max.dim": partial(extreme_of, operators=(relax.op.max, relax.op.argmax)),  # wrong: sorts, which NaN disorders

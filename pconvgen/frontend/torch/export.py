@@ -43,6 +43,7 @@ from pconvgen.frontend.torch.decompose import decompose
 from pconvgen.frontend.torch.floats import in_float32, name_of, other_floats
 from pconvgen.frontend.torch.origins import noting
 from pconvgen.frontend.torch.promotion import promote
+from pconvgen.frontend.torch.quantised import quantised_layers, register
 from pconvgen.tvm_compat import abandon, shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
@@ -60,6 +61,7 @@ _MODAL = (
 def load_file(path: Path) -> Any:
     """The ExportedProgram in a .pt2 file. Raises PconvgenError when it is something else or damaged."""
     _check_archive(path)
+    register()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -182,6 +184,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     functional = decompose(program, known)
     layers = _name_layers(functional, targets)
     _check_operators(functional, known, source)
+    quantised = quantised_layers(functional)
     promote(functional)
     try:
         module = importer.from_exported_program(
@@ -207,6 +210,8 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
         inputs={name: at_the_ends(name_of(dtype)) for name, dtype in types.items()},
         outputs={name: at_the_ends(name_of(dtype)) for name, dtype in given.items()},
         floats=frozenset(map(name_of, others)),
+        quantised=frozenset(layers[variable] for variable in quantised or ()),
+        integers=quantised is not None,
     )
     return finish(module, list(shapes), names, layers, judge, source, ends, origins=origins)
 
