@@ -32,6 +32,14 @@ _WEIGHTED = (
     "relax.matmul",
 )
 
+_NUMBERS = (
+    "float32",
+    "float64",
+    "float16",
+    "bool",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+)
+
 
 def finish(
     module: Any,
@@ -133,5 +141,13 @@ def _spec(name: str, expr: Any, source: str) -> TensorSpec:
             found=str(expr.ty),
             expected="a static shape",
             remedy="export the model with static shapes",
+        )
+    if dtype_of(expr) not in _NUMBERS:
+        raise PconvgenError(
+            f"{name} is of a type that programs do not have",
+            file=source,
+            found=dtype_of(expr),
+            expected="one of " + ", ".join(_NUMBERS),
+            remedy="convert it in the model, e.g. to float32 or int8",
         )
     return TensorSpec(name, shape, dtype_of(expr))

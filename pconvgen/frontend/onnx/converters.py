@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import numpy as np
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import get_type
 
+from pconvgen.frontend.onnx.elementwise import bound, clip, dropout, is_inf, modulo
 from pconvgen.frontend.onnx.norms import (
     batch_normalization,
     group_normalization,
@@ -26,40 +26,14 @@ from pconvgen.frontend.onnx.powers import celu, lp_normalization, power_of, with
 from pconvgen.frontend.onnx.resize import resize
 from pconvgen.frontend.onnx.sampling import affine_grid, grid_sample, roi_align
 from pconvgen.frontend.onnx.variadic import chain, mean
-from pconvgen.tvm_compat import Emit, constant_value, dtype_of
+from pconvgen.tvm_compat import Emit, constant_value, dtype_of, shape_of
 
 Convert = Callable[[Any, dict[str, Any], Emit], Any]
-
-
-def _bound(value: Any, missing: float) -> float | None:
-    if value is None:
-        return missing
-    array = constant_value(value)
-    return None if array is None else float(array)
-
-
-def _clip(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any | None:
-    low, high = _bound(inputs[1], -np.inf), _bound(inputs[2], np.inf)
-    if low is None or high is None or np.isnan(low) or np.isnan(high):
-        return None
-    if low > high:
-        floor, ceiling = (relax.const(bound, dtype_of(inputs[0])) for bound in (low, high))
-        return relax.op.minimum(relax.op.maximum(inputs[0], floor), ceiling)
-    if (low, high) == (0, np.inf):
-        return relax.op.nn.relu(inputs[0])
-    return relax.op.clip(inputs[0], low, high)
 
 
 def _cast(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     data = inputs[0]
     return data if isinstance(data, relax.Var) and dtype_of(data) == get_type(attrs["to"]) else None
-
-
-def _dropout(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
-    training = False if inputs[2] is None else constant_value(inputs[2])
-    if training is None or training:
-        raise NotImplementedError("training_mode, which draws random numbers; export the model in evaluation mode")
-    return inputs[0] if attrs["tvm_custom"]["num_outputs"] == 1 else None
 
 
 def _hard_sigmoid(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
@@ -73,7 +47,7 @@ def _hard_sigmoid(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None
 def _pad(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     if attrs.get("mode", b"constant") != b"constant" or inputs[1] is None or inputs[3] is not None:
         return None
-    pads, fill = constant_value(inputs[1]), _bound(inputs[2], 0.0)
+    pads, fill = constant_value(inputs[1]), bound(inputs[2], 0.0)
     if pads is None or fill is None or pads.min() < 0:
         return None
     rank = len(pads) // 2
@@ -94,6 +68,25 @@ def _sign(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any | None:
     return relax.op.where(emit(relax.op.isnan(data)), data, emit(relax.op.sign(data)))
 
 
+def _non_max_suppression(_inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> None:
+    raise NotImplementedError("how many boxes are left depends on the data; export the model without it")
+
+
+def _space_to_depth(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
+    if attrs.get("mode", b"DCR") != b"CRD":
+        return None
+    block = attrs["blocksize"]
+    batch, channels, height, width = shape_of(inputs[0]) or ()
+    blocks = relax.op.reshape(inputs[0], (batch, channels, height // block, block, width // block, block))
+    blocks = relax.op.permute_dims(blocks, [0, 1, 3, 5, 2, 4])
+    return relax.op.reshape(blocks, (batch, channels * block * block, height // block, width // block))
+
+
+def _top_k(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> None:
+    if dtype_of(inputs[0]).startswith("uint") or dtype_of(inputs[0]) == "bool":
+        raise NotImplementedError(f"the largest numbers of type {dtype_of(inputs[0])}")
+
+
 def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
     return inputs[0]
 
@@ -104,13 +97,14 @@ CONVERTERS: dict[str, Convert] = {
     "BatchNormalization": batch_normalization,  # wrong in training mode: by the running statistics
     "Cast": _cast,  # no operator at all where the type stays
     "Celu": celu,  # lacking
-    "Clip": _clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
-    "Dropout": _dropout,  # imported as a random dropout
+    "Clip": clip,  # imported as isnan, where and two anonymous kernels, which no pattern matches
+    "Dropout": dropout,  # imported as a random dropout, with a mask of numbers
     "GridSample": grid_sample,  # takes newer names of modes for others
     "GroupNormalization": group_normalization,  # wrong where a group's mean is large; in float16 sums of it
     "HardSigmoid": _hard_sigmoid,  # one spelling: the one that torch's hard sigmoid gets
     "Identity": _identity,  # no operator at all
     "InstanceNormalization": instance_normalization,  # wrong where a plane's mean is large
+    "IsInf": is_inf,  # takes both signs whatever the attributes say
     "LayerNormalization": layer_normalization,  # wrong: zeros for the further results
     "LpNormalization": lp_normalization,  # lacking
     "LpPool": lp_pool,  # wrong with ceil_mode, and auto_pad as above
@@ -119,6 +113,8 @@ CONVERTERS: dict[str, Convert] = {
     "Mean": mean,  # likewise
     "MeanVarianceNormalization": mean_variance_normalization,  # wrong where the mean is large
     "Min": partial(chain, operator=relax.op.minimum),  # likewise
+    "Mod": modulo,  # NaN where the divisor is infinite
+    "NonMaxSuppression": _non_max_suppression,  # imported with a shape that its results do not have
     "Pad": _pad,  # imported as an anonymous kernel
     "Pow": power_of,  # refused where the exponent has another type
     "ReduceL1": without_axes,  # nothing is computed of each element where there are no axes
@@ -128,6 +124,8 @@ CONVERTERS: dict[str, Convert] = {
     "Resize": resize,  # reads other places than the model, or ignores an attribute
     "RoiAlign": roi_align,  # takes half a pixel off before scaling
     "Sign": _sign,  # zero for NaN
+    "SpaceToDepth": _space_to_depth,  # takes one mode for the other
     "Sum": partial(chain, operator=relax.op.add),  # imported as a stack and a reduction
     "ThresholdedRelu": _thresholded_relu,  # a product with 0 or 1: NaN for minus infinity
+    "TopK": _top_k,  # fails while it runs where the type is unsigned
 }
