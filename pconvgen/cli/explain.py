@@ -92,11 +92,10 @@ def _decide(
     with progress(f"reading {path}"):
         imported = load_model(path, shapes)
     with progress(f"choosing kernels for {target}"):
+        from pconvgen.compiler import lower
         from pconvgen.experience import experience
-        from pconvgen.passes.lower import decisions_of
         from pconvgen.passes.memory import memory_of
-        from pconvgen.pipeline import run
 
         known = experience(preset, records, latency)
-        lowered = run(imported.module, preset, planner=known)
-        return decisions_of(lowered), memory_of(lowered), known.timing
+        lowered, decisions = lower(imported, preset, planner=known)
+        return decisions, memory_of(lowered), known.timing

@@ -32,6 +32,7 @@ def load_model(
     UsageError: no such file, an unknown extension, a shape that does not fit or is missing.
     PconvgenError: the file is damaged or something else; an operator, dtype or weight is not supported.
     """
+    _check_request(inputs, example)
     if isinstance(source, str | Path):
         return _load_path(Path(source), inputs)
     if "torch" in sys.modules:
@@ -50,6 +51,28 @@ def load_model(
         expected="a path, an nn.Module or an ExportedProgram",
         remedy="give the path of a .pt2 or .onnx file",
     )
+
+
+def _check_request(inputs: Any, example: Any) -> None:
+    """Raises UsageError unless `inputs` gives shapes by name, and `example` is a tuple or list."""
+    if inputs is not None:
+        shapes = inputs.values() if isinstance(inputs, Mapping) else [None]
+        if not all(
+            isinstance(shape, Sequence) and all(hasattr(size, "__index__") for size in shape) for shape in shapes
+        ):
+            raise UsageError(
+                "inputs are no shapes by name",
+                found=inputs,
+                expected="a dict of input names and their sizes",
+                remedy="give for example inputs={'x': (1, 3, 224, 224)}",
+            )
+    if example is not None and not isinstance(example, tuple | list):
+        raise UsageError(
+            "the example is no tuple of inputs",
+            found=type(example).__name__,
+            expected="all arguments of forward()",
+            remedy="give for example example=(tensor,)",
+        )
 
 
 def _load_path(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:

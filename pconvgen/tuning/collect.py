@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pconvgen.blame import attempt
 from pconvgen.frontend import Imported
 from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
 from pconvgen.pipeline import run
@@ -20,6 +21,7 @@ def tasks_of(
     """The tasks of a model in program order, and the names of layers that stay as they are.
 
     The latter are split into two kernels, each of which would have to be tuned for itself.
+    Raises PconvgenError with the layer when the model cannot be lowered.
     """
     found: dict[str, Task] = {}
     split: list[str] = []
@@ -42,5 +44,8 @@ def tasks_of(
         found[task.key] = task if known is None else replace(known, names=(*known.names, layer.name))
         return plan
 
-    run(imported.module, target, dense=dense, precision=precision, planner=planner)
+    def passed(module: Any) -> Any:
+        return run(module, target, dense=dense, precision=precision, planner=planner)
+
+    attempt("lower", imported, lambda: passed(imported.module), passed)
     return list(found.values()), split

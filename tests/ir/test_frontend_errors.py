@@ -318,3 +318,25 @@ def test_input_and_output_that_are_no_tensors(tmp_path: Path) -> None:
 
     path = export_pt2(Scaled(), (torch.zeros(1, 3), 2.0), tmp_path / "m.pt2")
     assert "input factor is not a tensor" in message(path)
+
+
+def test_what_is_asked_of_a_module_is_checked() -> None:
+    class Sum(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a + b
+
+    requests: tuple[tuple[dict[str, Any], str], ...] = (
+        (
+            {"inputs": {"a": (1, 3)}},
+            "Sum: a module needs the shapes of its inputs (found a, expected a shape for a and b)",
+        ),
+        ({"inputs": [(1, 3)]}, "inputs are no shapes by name (found [(1, 3)], expected a dict"),
+        ({"inputs": {"a": (1, 3), "b": 3}}, "inputs are no shapes by name"),
+        ({"inputs": {"a": (1, 3), "b": "1,3"}}, "inputs are no shapes by name"),
+        ({"example": torch.zeros(1, 3)}, "the example is no tuple of inputs (found Tensor"),
+    )
+    for options, text in requests:
+        with pytest.raises(UsageError) as raised:
+            load_model(Sum(), **options)
+        assert text in str(raised.value)
+    assert load_model(Sum(), {"a": torch.Size((1, 3)), "b": [1, 3]}).outputs[0].shape == (1, 3)

@@ -115,11 +115,18 @@ def export_module(
     source = type(model).__name__
     kwargs: dict[str, torch.Tensor] = {}
     if example is None:
-        names = list(inspect.signature(model.forward).parameters)
-        if not inputs:
+        parameters = inspect.signature(model.forward).parameters
+        names = list(parameters)
+        needed = {
+            name
+            for name, one in parameters.items()
+            if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        }
+        if not inputs or (needed > inputs.keys()):
             raise UsageError(
                 "a module needs the shapes of its inputs",
                 file=source,
+                found=", ".join(inputs or {}),
                 expected=f"a shape for {' and '.join(names)}",
                 remedy=f"give inputs={{{names[0] if names else 'x'!r}: (1, 3, 224, 224)}} or example=(tensor,)",
             )
