@@ -14,7 +14,7 @@ def sort_nodes(graph: Any) -> bool:
     """
     maker = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     reads = {
-        index: [maker[name] for name in _names(node) if name in maker and maker[name] != index]
+        index: [maker[name] for name in names_read(node) if name in maker and maker[name] != index]
         for index, node in enumerate(graph.node)
     }
     if all(earlier < index for index, before in reads.items() for earlier in before):
@@ -29,10 +29,10 @@ def sort_nodes(graph: Any) -> bool:
     return True
 
 
-def _names(node: Any) -> Iterator[str]:
+def names_read(node: Any) -> Iterator[str]:
     """What a node reads, also inside of its graphs."""
     yield from node.input
     for entry in node.attribute:
         for inner in (entry.g, *entry.graphs):
             for each in inner.node:
-                yield from _names(each)
+                yield from names_read(each)
