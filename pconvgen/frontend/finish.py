@@ -9,6 +9,7 @@ import tvm
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.canonicalize import CanonicalizeOperators
+from pconvgen.frontend.empty import RemoveEmptyTensors
 from pconvgen.frontend.ends import SAME_TYPES, Types, tell, with_types
 from pconvgen.frontend.fold_constants import FoldWeightConstants
 from pconvgen.frontend.origins import Origins
@@ -61,7 +62,9 @@ def finish(
         raise control_flow(source)
     layers, origins = _follow_outputs(module, layers), Origins(_follow_outputs(module, origins or {}))
     module["main"] = module["main"].with_attr(LAYERS, layers)
-    module = tvm.transform.Sequential([tvm.relax.transform.CanonicalizeBindings(), FoldWeightConstants()])(module)
+    module = tvm.transform.Sequential(
+        [tvm.relax.transform.CanonicalizeBindings(), RemoveEmptyTensors(), FoldWeightConstants()]
+    )(module)
     _check_variances(module, source)
     module = tvm.transform.Sequential([FoldBatchNorm(), CanonicalizeOperators()])(module)
     _check_weights(module, source)

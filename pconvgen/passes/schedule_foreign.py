@@ -77,7 +77,7 @@ def scheduled(function: PrimFunc, lanes: int) -> PrimFunc:
         function = replace_calls(function, name, expression)
     schedule = PrimFuncSchedule(function)
     for info in blocks_of(schedule):
-        if not is_static(info.dom()):
+        if not is_static(info.dom()) or 0 in map(int, info.dom()):
             continue
         for rule in RULES:
             trial = schedule.copy()

@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 import pconvgen
+from pconvgen.errors import PconvgenWarning
 from pconvgen.verify import TOLERANCE, relative_errors, verify
 
 pytestmark = pytest.mark.host
@@ -81,6 +82,16 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
         x.rot90(1, (2, 3)),
         functional.pad(x, (-1, 2, 1, -2)),
     ),
+    "nothing": lambda x: (x[:, :0], x[:, 5:2], torch.cat([x[:, :0].relu(), x], 1), x[:, :0].sum() + x, x[:0].sum(0)),
+    "products of nothing": lambda x: (
+        x[..., :0] @ x[..., :0].transpose(2, 3),
+        functional.conv2d(x[:0], x[:, :, :3, :3]),
+    ),
+    "slices": lambda x: (x[:, -100:3, ::2], x[:, 2:-3], x[..., 3:100:4], x.narrow(2, -4, 3)),
+    "slices that are replaced": lambda x: [
+        torch.slice_scatter(x, x[:, :, :count], 2, begin, end, step)
+        for begin, end, step, count in ((-4, 0, 1, 0), (1, 3, 1, 2), (-3, None, 1, 3), (0, 9, 2, 5), (7, 100, 1, 2))
+    ],
     "attention": lambda x: functional.scaled_dot_product_attention(x, x, x, scale=0.7),
     "no operator": lambda x: x,
     "input and more": lambda x: {"same": x, "more": [x * 2, x]},
@@ -225,6 +236,18 @@ def test_onnx_opsets(opset: int, tmp_path: Path) -> None:
         expected = {"net/out.1": model(torch.from_numpy(inputs["net/in.put:0"])).numpy()}
     for reference in (expected, compiled.imported.reference(inputs)):
         assert relative_errors(compiled.run(inputs), reference)["net/out.1"] <= TOLERANCE
+
+
+def test_outputs_that_are_no_tensors_are_left_out() -> None:
+    for function, names in (
+        (lambda x: (x + 1, None), ["output_0"]),
+        (lambda x: {"a": None, "scores": x * 2, "count": 3}, ["scores"]),
+        (lambda x: (2, [x, (None, x - 1)]), ["output_1_0", "output_1_1_1"]),
+    ):
+        with pytest.warns(PconvgenWarning, match=r"is no tensor but (None|2|3), left out of the outputs"):
+            compiled = pconvgen.compile(Function(function), example=(torch.zeros(SHAPE),))
+        assert [name for name, _, _ in compiled.manifest.outputs] == names
+        assert verify(compiled, seeds=(0,)).passed
 
 
 def test_integer_output() -> None:

@@ -268,12 +268,13 @@ def test_weights_without_values() -> None:
         load_model(model, example=EXAMPLE)
 
 
-def test_output_that_is_a_number() -> None:
+@pytest.mark.filterwarnings("ignore::pconvgen.errors.PconvgenWarning")
+def test_outputs_of_which_none_is_a_tensor() -> None:
     class Model(nn.Module):
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, int]:
-            return x * 2, 3
+        def forward(self, x: torch.Tensor) -> tuple[None, int]:
+            return None, 3
 
-    with pytest.raises(PconvgenError, match=r"returns something that is not a tensor .found 3"):
+    with pytest.raises(PconvgenError, match=r"the model returns no tensor .found None, 3"):
         load_model(Model(), example=EXAMPLE)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+from torch.export.graph_signature import InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
@@ -42,6 +42,7 @@ from pconvgen.frontend.torch.convolutions import LAYER_META
 from pconvgen.frontend.torch.decompose import decompose
 from pconvgen.frontend.torch.floats import in_float32, name_of, other_floats
 from pconvgen.frontend.torch.origins import noting
+from pconvgen.frontend.torch.outputs import Output, outputs_of, returning
 from pconvgen.frontend.torch.promotion import promote
 from pconvgen.frontend.torch.quantised import quantised_layers, register
 from pconvgen.tvm_compat import abandon, shapes_of
@@ -177,9 +178,10 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     if any(None in shape for shape in declared.values()):
         program = _specialise(program.module(), shapes, types, program.call_spec.in_spec, source)
     _check_weights(program, source)
-    names = _output_names(program, source)
-    given = dict(zip(names, _output_types(program), strict=True))
-    judge = _judge(program, types, names)
+    outputs = outputs_of(program, source)
+    names = [output.name for output in outputs]
+    given = {output.name: output.dtype for output in outputs}
+    judge = _judge(program, types, outputs)
     others = other_floats(program, types)
     if others:
         narrow = {name: torch.float32 if dtype in others else dtype for name, dtype in types.items()}
@@ -188,7 +190,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     _check_mode(program, targets, source)
     importer, origins = ExportedProgramImporter(), Origins()
     known = (importer.convert_map.keys() | CONVERTERS.keys()) - REFUSED
-    functional = decompose(program, known)
+    functional = returning(decompose(program, known), outputs)
     layers = _name_layers(functional, targets)
     _check_operators(functional, known, source)
     quantised = quantised_layers(functional)
@@ -256,11 +258,6 @@ def _declared_inputs(program: Any, source: str) -> dict[str, list[int | None]]:
 def _input_types(program: Any) -> dict[str, torch.dtype]:
     values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     return {name: values[name].dtype for name in program.graph_signature.user_inputs}
-
-
-def _output_types(program: Any) -> list[torch.dtype]:
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
-    return [values[name].dtype for name in program.graph_signature.user_outputs]
 
 
 def _specialise(
@@ -365,27 +362,7 @@ def _is_index_of_maximum(node: Any) -> bool:
     return isinstance(pooling, str) and "max_pool" in pooling
 
 
-def _output_names(program: Any, source: str) -> list[str]:
-    """ "output"; "output_0", ... of a tuple; the keys of a dict; nested ones joined by "_"."""
-    specs = [spec for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    for spec in specs:
-        if isinstance(spec.arg, ConstantArgument) or not isinstance(spec.arg, TensorArgument):
-            raise PconvgenError(
-                "the model returns something that is not a tensor",
-                file=source,
-                found=getattr(spec.arg, "value", None),
-                expected="tensors, or a tuple, list or dict of tensors",
-                remedy="return tensors only, then export again",
-            )
-    structure = pytree.tree_unflatten(list(range(len(specs))), program.call_spec.out_spec)
-    names = []
-    for path, _ in pytree.tree_flatten_with_path(structure)[0]:
-        keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
-        names.append("_".join(keys if path and isinstance(path[0], pytree.MappingKey) else ["output", *keys]))
-    return names
-
-
-def _judge(program: Any, inputs: Mapping[str, torch.dtype], outputs: list[str]) -> Judge:
+def _judge(program: Any, inputs: Mapping[str, torch.dtype], outputs: Sequence[Output]) -> Judge:
     module: list[Any] = []
 
     def run(values: Tensors) -> Tensors:
@@ -394,9 +371,9 @@ def _judge(program: Any, inputs: Mapping[str, torch.dtype], outputs: list[str]) 
         flat = [torch.from_numpy(values[name].copy()).to(dtype) for name, dtype in inputs.items()]
         args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
         with torch.no_grad():
-            results = pytree.tree_leaves(module[0](*args, **kwargs))
+            leaves = pytree.tree_leaves(module[0](*args, **kwargs))
+        results = {output.name: leaves[output.place] for output in outputs}
         # NumPy has no bfloat16.
-        results = [result.float() if result.dtype == torch.bfloat16 else result for result in results]
-        return {name: result.numpy() for name, result in zip(outputs, results, strict=True)}
+        return {n: (r.float() if r.dtype == torch.bfloat16 else r).numpy() for n, r in results.items()}
 
     return Judge(f"PyTorch {torch.__version__}", run)

@@ -59,3 +59,32 @@ def select(node: Any, importer: Any) -> Any:
     index = args["index"] % int(data.ty.shape[axis])
     part = emit(relax.op.strided_slice(data, axes=[axis], begin=[index], end=[index + 1]))
     return emit(relax.op.squeeze(part, [axis]))
+
+
+def part(node: Any, importer: Any) -> Any:
+    """slice: bounds count from the end where they are negative, and end at the ends; an end before the beginning is
+    no element."""
+    args, emit = arguments(node), importer.block_builder.emit
+    data = importer.env[args["self"]]
+    axis, (begin, end, step) = _bounds(args, data)
+    if (begin, end, step) == (0, int(data.ty.shape[axis]), 1):
+        return data
+    return emit(relax.op.strided_slice(data, axes=[axis], begin=[begin], end=[end], strides=[step]))
+
+
+def replace_part(node: Any, importer: Any) -> Any:
+    """slice_scatter: the data where the slice has no elements."""
+    args = arguments(node)
+    data = importer.env[args["self"]]
+    axis, (begin, end, step) = _bounds(args, data)
+    if begin == end:
+        return data
+    source = importer.env[args["src"]]
+    return importer.block_builder.emit(relax.op.slice_scatter(data, source, begin, end, step, axis=axis))
+
+
+def _bounds(args: dict[str, Any], data: Any) -> tuple[int, tuple[int, int, int]]:
+    """The axis, the first element, the one behind the last, and the step."""
+    axis = args["dim"] % len(data.ty.shape)
+    begin, end, step = slice(args["start"], args["end"], args["step"]).indices(int(data.ty.shape[axis]))
+    return axis, (begin, max(begin, end), step)

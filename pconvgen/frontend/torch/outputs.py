@@ -1,0 +1,74 @@
+"""What an exported program returns."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.export.graph_signature import OutputKind, TensorArgument
+from torch.utils import _pytree as pytree
+
+from pconvgen.errors import PconvgenError, PconvgenWarning
+
+
+@dataclass(frozen=True)
+class Output:
+    """A tensor that a program returns.
+
+    Attributes
+    ----------
+    name: "output"; "output_0", ... of a tuple; the keys of a dict; nested ones joined by "_".
+    place: among all values that the program returns, None and numbers included.
+    dtype: of its elements.
+    """
+
+    name: str
+    place: int
+    dtype: torch.dtype
+
+
+def outputs_of(program: Any, source: str) -> list[Output]:
+    """The tensors that a program returns, in order; what else it returns is left out with a warning.
+
+    Raises PconvgenError when it returns none.
+    """
+    kinds = [spec.arg for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    found = []
+    for place, (name, kind) in enumerate(zip(_names(program, len(kinds)), kinds, strict=True)):
+        if isinstance(kind, TensorArgument):
+            found.append(Output(name, place, values[kind.name].dtype))
+        else:
+            constant = getattr(kind, "value", None)
+            warnings.warn(f"{source}: {name} is no tensor but {constant}, left out of the outputs", PconvgenWarning, 4)
+    if not found:
+        raise PconvgenError(
+            "the model returns no tensor",
+            file=source,
+            found=", ".join(str(getattr(kind, "value", None)) for kind in kinds) or "nothing",
+            expected="tensors, or a tuple, list or dict of tensors",
+            remedy="return the tensors that it computes, then export again",
+        )
+    return found
+
+
+def returning(program: Any, outputs: list[Output]) -> Any:
+    """`program`, changed to return nothing but `outputs`."""
+    signature = program.graph_signature
+    user = [index for index, spec in enumerate(signature.output_specs) if spec.kind is OutputKind.USER_OUTPUT]
+    dropped = set(user) - {user[output.place] for output in outputs}
+    node = next(node for node in program.graph.nodes if node.op == "output")
+    node.args = (tuple(value for index, value in enumerate(node.args[0]) if index not in dropped),)
+    signature.output_specs[:] = [spec for index, spec in enumerate(signature.output_specs) if index not in dropped]
+    return program
+
+
+def _names(program: Any, count: int) -> list[str]:
+    structure = pytree.tree_unflatten(list(range(count)), program.call_spec.out_spec)
+    names = []
+    for path, _ in pytree.tree_flatten_with_path(structure)[0]:
+        keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+        names.append("_".join(keys if path and isinstance(path[0], pytree.MappingKey) else ["output", *keys]))
+    return names
