@@ -100,12 +100,13 @@ def read_manifest(path: Path) -> Manifest:
         raise PconvgenError("cannot be read", file=path, found=error.strerror) from error
     start = data.find(MARK)
     if not data.startswith(b"\x7fELF") or start < 0:
+        model = path.suffix.lower() in (".onnx", ".pt2")
         raise PconvgenError(
             "no pconvgen manifest in this file",
             file=path,
             found="a shared library" if data.startswith(b"\x7fELF") else "no shared library",
             expected="a library that `pconvgen compile` wrote",
-            remedy="compile the model again",
+            remedy=f"compile it first: pconvgen compile {path}" if model else "compile the model again",
         )
     try:
         begin = start + len(MARK) + _LENGTH_DIGITS

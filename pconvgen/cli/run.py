@@ -87,10 +87,12 @@ def read_arrays(path: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
     except FileNotFoundError as error:
         raise UsageError("no such file", file=path, remedy="check the path of the input") from error
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        # NumPy takes whatever it does not know for a pickle, and suggests to load it all the same.
+        text = "pickled objects, or another kind of file" if "pickle" in str(error) else str(error).partition("\n")[0]
         raise PconvgenError(
             "this is not a file of arrays",
             file=path,
-            found=(str(error).splitlines() or [type(error).__name__])[0],
+            found=text or type(error).__name__,
             expected="what numpy.save or numpy.savez wrote",
             remedy="write the input again, without objects in it",
         ) from error

@@ -185,6 +185,18 @@ def test_only_our_own_messages_are_on_standard_error() -> None:
     assert "of a child" in loud
 
 
+def test_suggestions_can_be_followed(invoke: Invoke, tmp_path: Path) -> None:
+    model, text = tmp_path / "m.onnx", tmp_path / "x.npy"
+    model.write_bytes(b"a model")
+    text.write_text("1.5 2.5")
+    code, _, err = invoke("run", model, "--input", text)
+    assert code == 1
+    assert f"compile it first: pconvgen compile {model}" in err
+    with pytest.raises(PconvgenError, match="pickled objects, or another kind of file") as raised:
+        read_arrays(text, manifest("x"))
+    assert "allow_pickle" not in str(raised.value)
+
+
 def test_shapes_parse() -> None:
     assert parse_shapes(None) is None
     assert parse_shapes(["x=1,3,8,8", "a=b=4x2"]) == {"x": (1, 3, 8, 8), "a=b": (4, 2)}
