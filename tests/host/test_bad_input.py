@@ -152,10 +152,10 @@ MODELS: dict[str, tuple[Callable[[Path, Path], Path], int, tuple[str, ...]]] = {
         1,
         ("m.onnx: layer fc: weight is not finite", "check the training"),
     ),
-    "no elements": (
+    "no size": (
         lambda models, folder: onnx_model(folder / "m.onnx", shape=(0, 4)),
         2,
-        ("m.onnx: input x has no elements", "positive shape"),
+        ("m.onnx: input x has dynamic dimensions (found ?x4", "--input x=N,4"),
     ),
     "dynamic": (
         lambda models, folder: onnx_model(folder / "m.onnx", shape=("n", 4)),
@@ -163,7 +163,7 @@ MODELS: dict[str, tuple[Callable[[Path, Path], Path], int, tuple[str, ...]]] = {
         ("m.onnx: input x has dynamic dimensions", "give its shape: --input x=N,4"),
     ),
     "complex numbers": (
-        lambda models, folder: pt2_model(folder / "m.pt2", nn.Flatten(), torch.zeros(1, dtype=torch.complex64)),
+        lambda models, folder: pt2_model(folder / "m.pt2", nn.Flatten(), torch.zeros(1, 4, dtype=torch.complex64)),
         1,
         ("m.pt2: input", "complex64", "float32"),
     ),
@@ -372,7 +372,7 @@ def test_bad_libraries(case: str, models: Path, tmp_path: Path, fails: FailsWith
 
 def test_library_that_is_cut_behind_its_manifest(models: Path, tmp_path: Path, fails: FailsWith) -> None:
     path = half(models, tmp_path)
-    fails(1, (f"{path}: the model", "compile the model again"), "bench", path)
+    fails(1, (f"{path}: this library is cut short", "compile the model again"), "bench", path)
 
 
 def test_library_of_another_machine(models: Path, tmp_path: Path, fails: FailsWith) -> None:
