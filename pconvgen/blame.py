@@ -51,8 +51,8 @@ def culprit(imported: Imported, step: Callable[[Any], Any], kind: type[Exception
     bindings = main_bindings(imported.module) or []
 
     def fails(count: int) -> bool:
-        module = beginning(imported.module, count)
         try:
+            module = beginning(imported.module, count)
             if module is not None:
                 apply(step, module)
         except Exception as error:
