@@ -45,7 +45,6 @@ REFUSALS = (
         "quantizelinear_float4* quantizelinear_e[45]m* quantizelinear_*int2", "quantised to an unknown type", _MACHINE
     ),
     Refusal("*_empty_set *_empty_set_[bn]* *_zero_size_splits_* tri[lu]_zero *_allowzero_*", "give its shape", _EMPTY),
-    Refusal("slice_start_out_of_bounds", "TVM cannot", "an output without elements"),
     Refusal("nonzero_example", "depends on the data", _DATA),
     Refusal("nonmaxsuppression_*", "depends on the data", _DATA),
     Refusal("maxpool_with_argmax_*", "the indices of a max pooling", "only unpooling reads them"),
@@ -66,7 +65,6 @@ REFUSALS = (
     Refusal("scatternd*", "TVM cannot lower", _RARE),
     Refusal("cosh* sinh*", "TVM cannot", _RARE),
     Refusal("tan tan_example", "no library on the device has", _RARE),
-    Refusal("upsample_nearest", "the operator set of this model is too old", "Resize has taken its place in opset 10"),
 )
 
 OTHERWISE = {

@@ -1,4 +1,4 @@
-"""ONNX: .onnx files, with their weights inside or in external data files, opset 11 and newer."""
+"""ONNX: .onnx files, with their weights inside or in external data files, opset 7 and newer."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from pconvgen.frontend.onnx.judge import judge
 from pconvgen.frontend.onnx.order import sort_nodes
 from pconvgen.frontend.onnx.quantised import as_floats, with_weights
 from pconvgen.frontend.onnx.shapes import fold_shapes, trusted_shapes
+from pconvgen.frontend.onnx.sparse import write_zeros
+from pconvgen.frontend.onnx.versions import modern, opset_of
 from pconvgen.frontend.spec import (
     Imported,
     check_batch_statistics,
@@ -36,15 +38,13 @@ from pconvgen.frontend.spec import (
 )
 from pconvgen.tvm_compat import abandon
 
-MIN_OPSET = 11
-
 
 def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:
     """Import an ONNX file; dynamic dimensions of its inputs get the sizes in `inputs`."""
-    model = load_file(path)
     source = str(path)
+    model = modern(load_file(path), source)
     graph = model.graph
-    opset = _check_opset(model, source)
+    opset = opset_of(model)
     weights = {tensor.name for tensor in graph.initializer}
     declared = {value.name: _declared(value, source) for value in graph.input if value.name not in weights}
     shapes = resolve_shapes(declared, inputs, source)
@@ -127,16 +127,43 @@ def load_file(path: Path) -> Any:
                 )
     try:
         moved = sort_nodes(model.graph)
-        if not moved:
+        shapeless = _give_types(model)
+        if not moved and not shapeless:
             onnx.checker.check_model(str(path))
         external_data_helper.load_external_data_for_model(model, str(path.parent))
-        if moved:
-            onnx.checker.check_model(model)
+        if moved or shapeless:
+            _check_without_shapes(model, shapeless)
         for tensor in model.graph.initializer:
             numpy_helper.to_array(tensor)
+        write_zeros(model.graph)
     except Exception as error:
         raise _foreign(path, last_line(error)) from error
     return model
+
+
+def _give_types(model: Any) -> list[Any]:
+    """Gives outputs that have no type the one that ONNX infers, in place; those that have no shape.
+
+    Every runtime takes such files, ONNX's checker does not.
+    """
+    graph = model.graph
+    tensors = [value for value in graph.output if value.type.WhichOneof("value") in (None, "tensor_type")]
+    if any(value.type.tensor_type.elem_type == 0 for value in tensors):
+        inferred = {
+            value.name: value.type.tensor_type for value in onnx.shape_inference.infer_shapes(model).graph.output
+        }
+        for value in tensors:
+            value.type.tensor_type.elem_type = inferred[value.name].elem_type or onnx.TensorProto.FLOAT
+    return [value for value in tensors if not value.type.tensor_type.HasField("shape")]
+
+
+def _check_without_shapes(model: Any, shapeless: Sequence[Any]) -> None:
+    """ONNX's checker, which wants some shape of each output."""
+    for value in shapeless:
+        value.type.tensor_type.shape.SetInParent()
+    onnx.checker.check_model(model)
+    for value in shapeless:
+        value.type.tensor_type.ClearField("shape")
 
 
 def _foreign(path: Path, found: str) -> PconvgenError:
@@ -147,19 +174,6 @@ def _foreign(path: Path, found: str) -> PconvgenError:
         expected="what torch.onnx.export or onnx.save wrote",
         remedy="copy or export the file again",
     )
-
-
-def _check_opset(model: Any, source: str) -> int:
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if opset < MIN_OPSET:
-        raise PconvgenError(
-            "the operator set of this model is too old",
-            file=source,
-            found=f"opset {opset}",
-            expected=f"opset {MIN_OPSET} or newer",
-            remedy="convert it with onnx.version_converter.convert_version(model, 17)",
-        )
-    return opset
 
 
 def _declared(value: Any, source: str) -> list[int | None]:
