@@ -39,12 +39,13 @@ def load_model(
         import torch
 
         from pconvgen.frontend.torch import export as torch_export
+        from pconvgen.frontend.torch.exporting import export_module
 
         name = type(source).__name__
         if isinstance(source, torch.export.ExportedProgram):
             return torch_export.import_program(source, inputs, name)
         if isinstance(source, torch.nn.Module):
-            return torch_export.import_program(torch_export.export_module(source, inputs, example), None, name)
+            return torch_export.import_program(export_module(source, inputs, example), None, name)
     raise UsageError(
         "this is not a model",
         found=type(source).__name__,

@@ -76,6 +76,8 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
     "negative indices": lambda x: (x[:, -1], x[..., -2], x[:, [-1, 0, -3]], x[:, -3:, :-2], x[:, [0, -1], [1, -2]]),
     "indices apart": lambda x: (x[:, [0, 1], :, [2, -1]], x[:, torch.tensor([[0], [-1]]), torch.tensor([[1, 2]])]),
     "assignment": lambda x: x.index_put(tuple(torch.tensor([index]) for index in (0, -1, 2, -3)), torch.tensor(7.0)),
+    "distances": lambda x: [torch.cdist(x, x + 0.5, p) for p in (0.0, 0.5, 1.0, 2.0, 3.0, torch.inf)],
+    "random slopes": lambda x: (functional.rrelu(x), functional.rrelu(x, 0.1, 0.5)),
     "moved": lambda x: (
         functional.pixel_shuffle(x, 2),
         x.roll(3),

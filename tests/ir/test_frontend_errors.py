@@ -341,3 +341,40 @@ def test_what_is_asked_of_a_module_is_checked() -> None:
             load_model(Sum(), **options)
         assert text in str(raised.value)
     assert load_model(Sum(), {"a": torch.Size((1, 3)), "b": [1, 3]}).outputs[0].shape == (1, 3)
+
+
+class Condition(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.sum() > 0:
+            return x
+        return x * 2
+
+
+class Boxes(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[0, 0][batched_nms(x)]
+
+
+def batched_nms(x: torch.Tensor) -> torch.Tensor:
+    """Stands for torchvision's."""
+    kept = x[0, 0, 0].nonzero()[:, 0]
+    return kept[:2] if len(kept) > 2 else kept
+
+
+class Sizes(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(5, 7)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Condition, r"data-dependent.*test_frontend_errors.py:\d+ in forward: if x.sum.. > 0.*without what depends on"),
+        (Boxes, r"data-dependent.*in batched_nms: .*export the network without its non-maximum suppression"),
+        (Sizes, r"shape '\[5, 7\]' is invalid.*in forward: return x.view.5, 7"),
+    ],
+)
+def test_exports_that_fail_name_the_cause_and_its_line(model: type[nn.Module], message: str) -> None:
+    with pytest.raises(PconvgenError, match=message) as raised:
+        load_model(model(), example=EXAMPLE)
+    assert "TORCH" not in str(raised.value)

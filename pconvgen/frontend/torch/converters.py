@@ -12,7 +12,8 @@ from typing import Any
 from tvm import relax
 
 from pconvgen.frontend.torch.convolutions import conv_transpose, convolution, linear
-from pconvgen.frontend.torch.elementwise import channel_shuffle, relu6, scaled_sum
+from pconvgen.frontend.torch.distances import bilinear, distances
+from pconvgen.frontend.torch.elementwise import channel_shuffle, relu6, rrelu, scaled_sum
 from pconvgen.frontend.torch.indexing import index, index_put, part, replace_part, select
 from pconvgen.frontend.torch.integers import clamp, divide, multiply
 from pconvgen.frontend.torch.norms import (
@@ -93,6 +94,9 @@ CONVERTERS: dict[str, Converter] = {
     # Reads outside of the tensor where an index is negative, and combines indices that are to be read together.
     "index.Tensor": index,
     "index_put.default": index_put,  # wrong: writes outside of the tensor where an index is negative
+    "bilinear.default": bilinear,  # lacking
+    "cdist.default": distances,  # lacking
+    "rrelu.default": rrelu,  # lacking
     "slice.Tensor": part,  # refuses or misreads an end before the beginning
     "slice_scatter.default": replace_part,  # likewise
     "select.int": select,  # wrong: reads before the tensor where the index is negative

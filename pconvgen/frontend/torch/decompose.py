@@ -10,17 +10,19 @@ import torch
 from torch._decomp import decomposition_table
 
 from pconvgen.frontend.torch.calls import arguments
+from pconvgen.frontend.torch.constants import fold_constants
 
 
 def decompose(program: Any, known: Collection[str]) -> Any:
-    """The same program without in-place operators; those that are not `known` or misread are decomposed if possible."""
-    functional = _run(program, {})
+    """The same program without in-place operators and what depends on constants only; operators that are not `known`
+    or misread are decomposed if possible."""
+    functional = fold_constants(_run(program, {}))
     for target in _wanted(functional, known):
         simpler = _without(functional, target, known)
         # What does not become known operators stays as it is, so that errors name what the model has.
         if not _unknown(simpler, known) - _unknown(functional, known):
             functional = simpler
-    return functional
+    return fold_constants(functional)
 
 
 def _without(program: Any, target: Any, known: Collection[str]) -> Any:

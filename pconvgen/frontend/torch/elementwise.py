@@ -40,3 +40,10 @@ def scaled_sum(node: Any, importer: Any, operator: Callable[[Any, Any], Any]) ->
     if args["alpha"] != 1:
         right = emit(relax.op.multiply(right, relax.const(args["alpha"], dtype)))
     return emit(operator(left, right))
+
+
+def rrelu(node: Any, importer: Any) -> Any:
+    """Outside of training a leaky ReLU with the mean slope."""
+    args = arguments(node)
+    slope = (float(args["lower"]) + float(args["upper"])) / 2
+    return importer.block_builder.emit(relax.op.nn.leakyrelu(importer.env[args["self"]], slope))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.errors import PconvgenError
 from pconvgen.frontend.ends import Types
 from pconvgen.frontend.finish import control_flow, finish
 from pconvgen.frontend.origins import Origins
@@ -25,7 +23,6 @@ from pconvgen.frontend.spec import (
     FLOATS,
     Imported,
     Judge,
-    Shape,
     Tensors,
     at_the_ends,
     check_batch_statistics,
@@ -40,11 +37,13 @@ from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.converters import CONVERTERS, REFUSED
 from pconvgen.frontend.torch.convolutions import LAYER_META
 from pconvgen.frontend.torch.decompose import decompose
+from pconvgen.frontend.torch.exporting import specialise
 from pconvgen.frontend.torch.floats import in_float32, name_of, other_floats
 from pconvgen.frontend.torch.origins import noting
 from pconvgen.frontend.torch.outputs import Output, outputs_of, returning
 from pconvgen.frontend.torch.promotion import promote
 from pconvgen.frontend.torch.quantised import quantised_layers, register
+from pconvgen.frontend.torch.sparse import is_sparse
 from pconvgen.tvm_compat import abandon, shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
@@ -106,92 +105,29 @@ def _check_archive(path: Path) -> None:
     )
 
 
-def export_module(
-    model: torch.nn.Module, inputs: Mapping[str, Sequence[int]] | None, example: Sequence[torch.Tensor] | None
-) -> Any:
-    """Export `model` in evaluation mode; its training flags are put back and its weights copied.
-
-    The example inputs are `example`, or random tensors of the shapes in `inputs` (argument name of forward() -> shape).
-    """
-    source = type(model).__name__
-    kwargs: dict[str, torch.Tensor] = {}
-    if example is None:
-        parameters = inspect.signature(model.forward).parameters
-        names = list(parameters)
-        needed = {
-            name
-            for name, one in parameters.items()
-            if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
-        }
-        if not inputs or (needed > inputs.keys()):
-            raise UsageError(
-                "a module needs the shapes of its inputs",
-                file=source,
-                found=", ".join(inputs or {}),
-                expected=f"a shape for {' and '.join(names)}",
-                remedy=f"give inputs={{{names[0] if names else 'x'!r}: (1, 3, 224, 224)}} or example=(tensor,)",
-            )
-        shapes = resolve_shapes({name: [None] * len(inputs.get(name, ())) for name in names}, inputs, source)
-        floats = (weight.dtype for weight in model.parameters() if weight.is_floating_point())
-        dtype = next(floats, torch.float32)
-        kwargs = {name: torch.randn(shape, dtype=dtype) for name, shape in shapes.items() if name in inputs}
-    with _evaluating(model):
-        program = _export(model, tuple(example or ()), kwargs, source)
-    for tensors in (program.state_dict, program.constants):
-        for name, tensor in tensors.items():
-            if isinstance(tensor, torch.Tensor):
-                copy = tensor.detach().clone()
-                tensors[name] = torch.nn.Parameter(copy, False) if isinstance(tensor, torch.nn.Parameter) else copy
-    return program
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.export(model, args, kwargs)
-    except Exception as error:
-        raise PconvgenError(
-            "torch.export cannot export this model for these inputs",
-            file=source,
-            found=last_line(error),
-            remedy="make torch.export.export(model, example) work, or choose another input shape",
-        ) from error
-
-
 def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, source: str) -> Imported:
     """Import an ExportedProgram; dynamic dimensions of its inputs get the sizes in `inputs`."""
     declared = _declared_inputs(program, source)
     shapes = resolve_shapes(declared, inputs, source)
     types = _input_types(program)
     if any(None in shape for shape in declared.values()):
-        program = _specialise(program.module(), shapes, types, program.call_spec.in_spec, source)
+        program = specialise(program.module(), shapes, types, program.call_spec.in_spec, source)
     _check_weights(program, source)
     outputs = outputs_of(program, source)
     names = [output.name for output in outputs]
     given = {output.name: output.dtype for output in outputs}
     judge = _judge(program, types, outputs)
+    if any(map(is_sparse, (*program.state_dict.values(), *program.constants.values()))):
+        program = specialise(program.module(), shapes, types, program.call_spec.in_spec, source)
     others = other_floats(program, types)
     if others:
         narrow = {name: torch.float32 if dtype in others else dtype for name, dtype in types.items()}
-        program = _specialise(in_float32(program, others), shapes, narrow, program.call_spec.in_spec, source)
-    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
-    _check_mode(program, targets, source)
+        program = specialise(in_float32(program, others), shapes, narrow, program.call_spec.in_spec, source)
+    _check_mode(program, _targets(program), source)
     importer, origins = ExportedProgramImporter(), Origins()
     known = (importer.convert_map.keys() | CONVERTERS.keys()) - REFUSED
     functional = returning(decompose(program, known), outputs)
-    layers = _name_layers(functional, targets)
+    layers = _name_layers(functional, _targets(functional))
     _check_operators(functional, known, source)
     quantised = quantised_layers(functional)
     promote(functional)
@@ -260,20 +196,6 @@ def _input_types(program: Any) -> dict[str, torch.dtype]:
     return {name: values[name].dtype for name in program.graph_signature.user_inputs}
 
 
-def _specialise(
-    module: Any, shapes: Mapping[str, Shape], types: Mapping[str, torch.dtype], in_spec: Any, source: str
-) -> Any:
-    """The program of an exported module for static shapes and these types of its inputs."""
-    flat = [
-        torch.randn(shape, dtype=types[name])
-        if types[name].is_floating_point
-        else torch.zeros(shape, dtype=types[name])
-        for name, shape in shapes.items()
-    ]
-    args, kwargs = pytree.tree_unflatten(flat, in_spec)
-    return _export(module, args, kwargs, source)
-
-
 def _check_weights(program: Any, source: str) -> None:
     for name, tensor in program.state_dict.items():
         if tensor.is_meta:
@@ -285,6 +207,11 @@ def _check_weights(program: Any, source: str) -> None:
             )
         if tensor.is_floating_point() and name_of(tensor.dtype) not in FLOATS:
             check_dtype("weight", name, name_of(tensor.dtype), source)
+
+
+def _targets(program: Any) -> dict[str, str]:
+    """Name of the input of the graph -> name of the weight or constant."""
+    return {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
 
 
 def _split(target: str) -> tuple[str, str, str]:

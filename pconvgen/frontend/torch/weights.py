@@ -19,6 +19,7 @@ from pconvgen.files import replacing
 from pconvgen.frontend.spec import check_dtype
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.export import load_file as load
+from pconvgen.frontend.torch.sparse import is_sparse
 from pconvgen.frontend.weights import OtherWeight, WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
 
@@ -169,6 +170,15 @@ def _through_transposes(node: Any) -> tuple[Any, bool]:
 
 
 def _layer(name: str, op: str, groups: int, tensor: torch.Tensor, flipped: bool, source: str) -> WeightedLayer:
+    if is_sparse(tensor):
+        raise PconvgenError(
+            "the weight is kept in a format for sparse tensors, whose zeros cannot be chosen anew",
+            file=source,
+            layer=name,
+            found=str(tensor.layout).removeprefix("torch."),
+            expected="a dense tensor",
+            remedy="make it dense: layer.weight = nn.Parameter(layer.weight.to_dense())",
+        )
     check_dtype("weight", f"{name}.weight", str(tensor.dtype).removeprefix("torch."), source)
 
     def store(weight: NDArray[np.float32]) -> None:
