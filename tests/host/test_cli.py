@@ -206,7 +206,8 @@ def test_failing_verification_writes_nothing(
     code, out, err = invoke("compile", models / "small.pt2", "-o", path, "--verify", "--explain", tmp_path / "e.json")
     assert (code, out) == (1, "")
     assert err.count("\n") == 1
-    assert "small.pt2: the compiled model computes something else than the model (found relative error" in err
+    assert "small.pt2: the compiled model computes something else than the model in PyTorch 2." in err
+    assert "found relative error" in err
     assert names(tmp_path) == ["m.so"]
     assert path.read_text() == "old"
 
@@ -220,8 +221,10 @@ def test_verification_in_python(models: Path) -> None:
     assert result.seeds == (3, 4)
 
     def tampered(change: Any) -> Any:
-        reference = compiled.imported.reference
-        imported = dataclasses.replace(compiled.imported, reference=lambda inputs: change(reference(inputs)))
+        judge = dataclasses.replace(
+            compiled.imported.judge, run=lambda inputs: change(compiled.imported.reference(inputs))
+        )
+        imported = dataclasses.replace(compiled.imported, judge=judge)
         return dataclasses.replace(compiled, imported=imported)
 
     wrong = verify(tampered(lambda outputs: outputs | {"scores": outputs["scores"] * 1.01}))

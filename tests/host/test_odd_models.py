@@ -240,6 +240,24 @@ def test_onnx_opsets(opset: int, tmp_path: Path) -> None:
         assert relative_errors(compiled.run(inputs), reference)["net/out.1"] <= TOLERANCE
 
 
+class Recurrent(nn.Module):
+    """Every output and every state, of one element and of several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.more = nn.LSTM(4, 5, batch_first=True), nn.LSTM(4, 5, 2, bidirectional=True, proj_size=3)
+        self.gates, self.plain = nn.GRU(4, 5, 2, bidirectional=True), nn.RNN(4, 5, nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> list[Any]:
+        return [self.one(x), self.one(x[:, :1]), self.more(x), self.gates(x), self.plain(x)]
+
+
+def test_recurrent_layers_give_their_states() -> None:
+    """Of a sequence of one element an LSTM's cell state came out as its output, which has the same shape."""
+    torch.manual_seed(0)
+    assert verify(pconvgen.compile(Recurrent().eval(), example=(torch.randn(2, 2, 4),)), seeds=(0,)).passed
+
+
 def test_outputs_that_are_no_tensors_are_left_out() -> None:
     for function, names in (
         (lambda x: (x + 1, None), ["output_0"]),

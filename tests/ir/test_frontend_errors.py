@@ -343,6 +343,25 @@ def test_what_is_asked_of_a_module_is_checked() -> None:
     assert load_model(Sum(), {"a": torch.Size((1, 3)), "b": [1, 3]}).outputs[0].shape == (1, 3)
 
 
+class Counting(nn.Module):
+    """Multiplies by the number of calls, or only counts them."""
+
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+        self.reads = reads
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x * self.calls if self.reads else x * 2
+
+
+def test_outputs_that_depend_on_former_calls() -> None:
+    with pytest.raises(PconvgenError, match=r"changes its buffer calls, and what it returns depends on that"):
+        load_model(Counting(True), example=EXAMPLE)
+    assert load_model(Counting(False), example=EXAMPLE).outputs[0].name == "output"
+
+
 class Condition(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.sum() > 0:

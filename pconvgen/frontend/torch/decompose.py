@@ -11,12 +11,18 @@ from torch._decomp import decomposition_table
 
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.constants import fold_constants
+from pconvgen.frontend.torch.outputs import check_state
 
 
-def decompose(program: Any, known: Collection[str]) -> Any:
+def decompose(program: Any, known: Collection[str], source: str) -> Any:
     """The same program without in-place operators and what depends on constants only; operators that are not `known`
-    or misread are decomposed if possible."""
-    functional = fold_constants(_run(program, {}))
+    or misread are decomposed if possible.
+
+    Raises PconvgenError when the program has a state.
+    """
+    functional = _run(program, {})
+    check_state(functional, source)
+    functional = fold_constants(functional)
     for target in _wanted(functional, known):
         simpler = _without(functional, target, known)
         # What does not become known operators stays as it is, so that errors name what the model has.
@@ -79,7 +85,11 @@ _MISREAD: dict[str, Callable[[dict[str, Any]], bool]] = {
     "celu.default": _always,  # divides exp(x) and not x by alpha
     "clamp_max.default": _always,  # looks for the bound in the wrong place and does not find it
     "elu.default": _with_scales,  # drops them
+    "gru.input": _always,  # returns its outputs for its last state
+    "lstm.input": _always,  # returns its outputs for its last states, without a word where a sequence has one element
     "pixel_shuffle.default": _always,  # becomes a kernel that TVM does not have
+    "rnn_relu.input": _always,  # returns its outputs for its last state
+    "rnn_tanh.input": _always,  # likewise
     "rsub.Scalar": _always,  # an integer becomes an int32 tensor, and alpha is dropped
     "rsub.Tensor": _always,  # drops alpha
     "scaled_dot_product_attention.default": _unusual_attention,  # drops the scale, refuses ranks and masks

@@ -126,7 +126,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     _check_mode(program, _targets(program), source)
     importer, origins = ExportedProgramImporter(), Origins()
     known = (importer.convert_map.keys() | CONVERTERS.keys()) - REFUSED
-    functional = returning(decompose(program, known), outputs)
+    functional = returning(decompose(program, known, source), outputs)
     layers = _name_layers(functional, _targets(functional))
     _check_operators(functional, known, source)
     quantised = quantised_layers(functional)

@@ -54,6 +54,32 @@ def outputs_of(program: Any, source: str) -> list[Output]:
     return found
 
 
+def check_state(program: Any, source: str) -> None:
+    """Raises PconvgenError when an output of a functional program depends on a buffer that it changes.
+
+    Such an output is another one with every call. A counter that nothing reads is no state: a library does without it.
+    """
+    signature = program.graph_signature
+    changed = {spec.target for spec in signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION}
+    buffers = {name: target for name, target in signature.inputs_to_buffers.items() if target in changed}
+    dependent: dict[Any, str] = {}
+    for node in program.graph.nodes:
+        if node.name in buffers:
+            dependent[node] = buffers[node.name]
+        for each in node.all_input_nodes if node.op == "call_function" else ():
+            if each in dependent:
+                dependent.setdefault(node, dependent[each])
+    states = {node.name: target for node, target in dependent.items()}
+    for name in signature.user_outputs:
+        if isinstance(name, str) and name in states:
+            raise PconvgenError(
+                f"the model changes its buffer {states[name]}, and what it returns depends on that",
+                file=source,
+                expected="outputs that depend on the inputs alone",
+                remedy="make the state an input and an output of forward(), then export again",
+            )
+
+
 def returning(program: Any, outputs: list[Output]) -> Any:
     """`program`, changed to return nothing but `outputs`."""
     signature = program.graph_signature
