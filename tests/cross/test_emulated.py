@@ -220,10 +220,13 @@ def test_bad_libraries_are_messages(body: str, message: str, emulated: EmulatedD
 def test_damaged_library_is_a_message(
     model: Model, emulated: EmulatedDevice, image: np.ndarray, tmp_path: Path
 ) -> None:
-    cut = tmp_path / "cut.so"
-    cut.write_bytes(model.path.read_bytes()[:4000])
-    with pytest.raises(PconvgenError, match=r"the emulated model (failed|crashed)"):
-        emulated.run(Model(cut, model.inputs, model.outputs, model.target), {"x": image})
+    data = model.path.read_bytes()
+    damages = ((data[:4000], "this library is cut short"), (data[:4000].ljust(len(data), b"\0"), "emulated model"))
+    for index, (damaged, message) in enumerate(damages):
+        path = tmp_path / f"{index}.so"
+        path.write_bytes(damaged)
+        with pytest.raises(PconvgenError, match=message):
+            emulated.run(Model(path, model.inputs, model.outputs, model.target), {"x": image})
 
 
 @pytest.mark.skipif(platform.machine() == "aarch64", reason="ARM is this machine's own processor")
