@@ -231,10 +231,16 @@ def test_a_session_outlives_bad_libraries(model: Model, inputs: dict[str, np.nda
 
 
 def test_damaged_library_is_a_message(model: Model, inputs: dict[str, np.ndarray], tmp_path: Path) -> None:
-    cut = tmp_path / "cut.so"
-    cut.write_bytes(model.path.read_bytes()[:4000])
-    with pytest.raises(PconvgenError, match=r"cut\.so: the model (failed|crashed)"):
-        get_device("local").run(dataclasses.replace(model, path=cut), inputs)
+    data = model.path.read_bytes()
+    damages = (
+        (data[:4000], "this library is cut short"),
+        (data[:4000].ljust(len(data), b"\0"), "the model (failed|crashed)"),
+    )
+    for index, (damaged, message) in enumerate(damages):
+        path = tmp_path / f"{index}.so"
+        path.write_bytes(damaged)
+        with pytest.raises(PconvgenError, match=rf"{index}\.so: {message}"):
+            get_device("local").run(dataclasses.replace(model, path=path), inputs)
 
 
 def test_facts_name_the_machine() -> None:
