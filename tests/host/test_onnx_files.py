@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import pconvgen
 from pconvgen.errors import PconvgenError, PconvgenWarning
+from pconvgen.verify import verify
 
 pytestmark = pytest.mark.host
 
@@ -128,3 +129,28 @@ def test_the_oldest_operator_sets_are_refused(tmp_path: Path) -> None:
     save([node("Upsample", "x", "y", height_scale=2.0, width_scale=2.0)], 6, tmp_path / "m.onnx")
     with pytest.raises(PconvgenError, match="operator set of this model is too old"):
         pconvgen.compile(tmp_path / "m.onnx")
+
+
+@pytest.mark.long
+def test_a_model_of_more_than_two_gigabytes(tmp_path: Path) -> None:
+    """protobuf's limit, which a file without its weights does not reach. Takes 2.2 GB of disk and 12 GB of memory."""
+    size, count = 16_500, 2
+    names = [f"w{index}" for index in range(count)]
+    rng = np.random.default_rng(0)
+    tensors = []
+    with (tmp_path / "weights.bin").open("wb") as file:
+        for name in names:
+            tensor = onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=[size, size])
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in (("location", "weights.bin"), ("offset", file.tell()), ("length", 4 * size * size)):
+                tensor.external_data.add(key=key, value=str(value))
+            tensors.append(tensor)
+            file.write((rng.standard_normal((size, size), dtype=np.float32) / 128).tobytes())
+    assert (tmp_path / "weights.bin").stat().st_size > 1 << 31
+    values = ["x", "between", "y"]
+    nodes = [helper.make_node("MatMul", [values[i], names[i]], [values[i + 1]]) for i in range(count)]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, size]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "large", ends[:1], ends[1:], tensors)
+    path = tmp_path / "large.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    assert verify(pconvgen.compile(path), seeds=(0,)).passed
