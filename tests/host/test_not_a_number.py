@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -49,7 +50,6 @@ ONNX = {
 
 def test_operators_of_onnx_are_as_onnxruntime_has_them(tmp_path: Path) -> None:
     """Its reductions are not: they lose NaN, which ONNX leaves open; those here are PyTorch's."""
-    onnxruntime = pytest.importorskip("onnxruntime")
     x, path = table().numpy(), tmp_path / "model.onnx"
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name in ("x", *ONNX)]
     nodes = [helper.make_node(name, ["x"], [name], **attributes) for name, attributes in ONNX.items()]
