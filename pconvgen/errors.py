@@ -52,6 +52,10 @@ class CompilerBugError(PconvgenError):
     """A mistake of ours: no change of the request is known to help, and a report does."""
 
 
+class UnsupportedError(Exception):
+    """A converter refuses an operator, and says what of it; importers add file, layer and operator."""
+
+
 class UsageError(PconvgenError):
     """The request itself is wrong: an unknown name, a shape that does not parse, a missing option."""
 

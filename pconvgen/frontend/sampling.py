@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.tvm_compat import Emit, constant, dtype_of, shape_of
 
 
@@ -15,11 +16,11 @@ def grid_sample(data: Any, grid: Any, method: str, padding: str, align_corners: 
     """`data` [batch, channels, *sizes] at the places `grid` [batch, *outputs, axes], whose axes count from the last.
 
     `method` is bilinear, nearest or bicubic, `padding` zeros, border or reflection.
-    Raises NotImplementedError for a cubic in volumes, which PyTorch does not know either.
+    Raises UnsupportedError for a cubic in volumes, which PyTorch does not know either.
     """
     axes = len(shape_of(data) or ()) - 2
     if axes not in (2, 3) or (axes == 3 and method == "bicubic"):
-        raise NotImplementedError(f"grid sampling of {axes} axes, {method}")
+        raise UnsupportedError(f"grid sampling of {axes} axes, {method}")
     places = relax.op.permute_dims(grid, [0, axes + 1, *range(1, axes + 1)])
     layout = "NCHW" if axes == 2 else "NCDHW"
     return relax.op.image.grid_sample(data, places, method, layout, padding, align_corners)

@@ -14,7 +14,7 @@ from torch import nn
 
 from pconvgen import compiler
 from pconvgen.blame import attempt, culprit
-from pconvgen.errors import REPORT, CompilerBugError, PconvgenError
+from pconvgen.errors import REPORT, CompilerBugError, PconvgenError, UnsupportedError
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.torch.converters import CONVERTERS
 from pconvgen.passes.choose import Planner, plan_layer
@@ -161,7 +161,7 @@ def test_converters_refuse_and_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     helpless: Any = namespace["helpless"]
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Softplus())
     for error, text in (
-        (NotImplementedError("such a thing"), "layer 1: TVM cannot import this softplus (found such a thing)"),
+        (UnsupportedError("such a thing"), "layer 1: TVM cannot import this softplus (found such a thing)"),
         (IndexError("7"), "layer 1: this is a bug in pconvgen, met by this softplus (found IndexError: 7); report it"),
         (PconvgenError("no", layer="mine"), "layer mine: no"),
     ):

@@ -13,6 +13,7 @@ from typing import Any
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import get_type
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.onnx.elementwise import bound, clip, dropout, is_inf, modulo
 from pconvgen.frontend.onnx.norms import (
     batch_normalization,
@@ -69,7 +70,7 @@ def _sign(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any | None:
 
 
 def _non_max_suppression(_inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> None:
-    raise NotImplementedError("how many boxes are left depends on the data; export the model without it")
+    raise UnsupportedError("how many boxes are left depends on the data; export the model without it")
 
 
 def _space_to_depth(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
@@ -84,7 +85,7 @@ def _space_to_depth(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | No
 
 def _top_k(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> None:
     if dtype_of(inputs[0]).startswith("uint") or dtype_of(inputs[0]) == "bool":
-        raise NotImplementedError(f"the largest numbers of type {dtype_of(inputs[0])}")
+        raise UnsupportedError(f"the largest numbers of type {dtype_of(inputs[0])}")
 
 
 def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:

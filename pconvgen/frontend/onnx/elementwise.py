@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.tvm_compat import Emit, constant_value, dtype_of, shape_of
 
 
@@ -52,7 +53,7 @@ def dropout(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any:
     """The data, and a mask that keeps all of it; in training it would be random, and is refused."""
     data, ratio, training = [*inputs, None, None][:3]
     if bound(training, 0) != 0 and bound(ratio, 0.5) != 0:
-        raise NotImplementedError("training_mode, which draws random numbers; export the model in evaluation mode")
+        raise UnsupportedError("training_mode, which draws random numbers; export the model in evaluation mode")
     if attrs["tvm_custom"]["num_outputs"] == 1:
         return data
     return relax.Tuple([data, relax.const(np.ones(shape_of(data) or (), bool))])

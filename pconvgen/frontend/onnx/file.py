@@ -27,6 +27,7 @@ from pconvgen.frontend.onnx.quantised import as_floats, with_weights
 from pconvgen.frontend.onnx.shapes import fold_shapes, trusted_shapes
 from pconvgen.frontend.onnx.sparse import write_zeros
 from pconvgen.frontend.onnx.versions import modern, opset_of
+from pconvgen.frontend.refusals import importing
 from pconvgen.frontend.spec import (
     Imported,
     check_batch_statistics,
@@ -36,7 +37,6 @@ from pconvgen.frontend.spec import (
     unique,
     variable_name,
 )
-from pconvgen.tvm_compat import abandon
 
 
 def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:
@@ -59,21 +59,14 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     inferred = trusted_shapes(model, shapes)
     expected = {node.name: [inferred.get(output) for output in node.output] for node in graph.node}
     importer = Importer({name: list(shape) for name, shape in shapes.items()}, variables, expected, source)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            module = importer.from_onnx(graph, opset)
-    except PconvgenError:
-        abandon(importer.bb)
-        raise
-    except Exception as error:
-        abandon(importer.bb)
-        raise PconvgenError(
-            "TVM cannot import this model",
-            file=source,
-            found=last_line(error),
-            remedy="export the model again with another exporter (dynamo=True or dynamo=False) or opset",
-        ) from error
+    remedy = "export the model again with another exporter (dynamo=True or dynamo=False) or opset"
+    with (
+        importing(lambda: importer.bb, source, remedy),
+        contextlib.redirect_stdout(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        module = importer.from_onnx(graph, opset)
     outputs = [value.name for value in graph.output]
     types = Types(
         inputs=taken,

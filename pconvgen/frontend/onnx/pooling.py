@@ -7,6 +7,7 @@ from typing import Any
 
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.onnx.powers import power
 from pconvgen.frontend.onnx.windows import explicit_pool
 from pconvgen.tvm_compat import Emit, dtype_of, shape_of
@@ -17,7 +18,7 @@ _AVERAGE = (relax.op.nn.avg_pool1d, relax.op.nn.avg_pool2d, relax.op.nn.avg_pool
 def pool(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> None:
     """MaxPool and AveragePool: TVM's importer gets explicit pads."""
     if attrs["tvm_custom"]["num_outputs"] > 1:
-        raise NotImplementedError("the indices of a max pooling")
+        raise UnsupportedError("the indices of a max pooling")
     explicit_pool(inputs, attrs)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.tvm_compat import Emit, constant_value, dtype_of, shape_of
 
 
@@ -32,7 +33,7 @@ def power_of(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any:
         if number in (1, 2, 3):
             return power(base, number, emit)
     if not dtype.startswith("float"):
-        raise NotImplementedError(f"powers of {dtype}, but to 1, 2 and 3")
+        raise UnsupportedError(f"powers of {dtype}, but to 1, 2 and 3")
     other = inputs[1] if dtype_of(inputs[1]) == dtype else relax.op.astype(inputs[1], dtype)
     return relax.op.power(base, other)
 

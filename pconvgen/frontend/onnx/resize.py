@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.frontend import taps
 from pconvgen.passes.resizes import Taps, resample
 from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, shape_of
@@ -29,7 +30,7 @@ class _Axis:
 
 
 def resize(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any:
-    """The resized tensor. Raises NotImplementedError for what the model computes from data."""
+    """The resized tensor. Raises UnsupportedError for what the model computes from data."""
     data = inputs[0]
     shape = list(shape_of(data) or ())
     axes = [axis % len(shape) for axis in attrs.get("axes", range(len(shape)))]
@@ -39,17 +40,17 @@ def resize(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any:
     scales, sizes = _given(inputs[2], "scales"), _given(inputs[3], "sizes")
     policy = _text(attrs, "keep_aspect_ratio_policy", "stretch")
     if policy != "stretch" and min(attrs.get("axes", axes)) < 0:
-        raise NotImplementedError("keep_aspect_ratio_policy with negative axes, which onnxruntime leaves alone")
+        raise UnsupportedError("keep_aspect_ratio_policy with negative axes, which onnxruntime leaves alone")
     before = [shape[axis] for axis in axes]
     if scales is None:
         if sizes is None:
-            raise NotImplementedError("neither scales nor sizes")
+            raise UnsupportedError("neither scales nor sizes")
         after, factors = _of_sizes(before, [int(size) for size in sizes], policy)
     else:
         factors = [np.float32(scale) for scale in scales]
         after = [int(size * factor) for size, factor in zip(before, factors, strict=True)]
     if len(ends) != 2 * len(axes):
-        raise NotImplementedError(f"{len(ends)} values of roi for {len(axes)} axes")
+        raise UnsupportedError(f"{len(ends)} values of roi for {len(axes)} axes")
     if after == before:
         return data
     resized: dict[int, Taps] = {}
@@ -88,10 +89,10 @@ def _taps(mode: str, places: Array, axis: _Axis, attrs: dict[str, Any]) -> Taps:
         near = [np.clip(rounded(places.astype(np.float64) + shift), 0, axis.before - 1) for shift in (0, -1e-6, 1e-6)]
         symmetric = attrs.get("coordinate_transformation_mode") == b"half_pixel_symmetric"
         if symmetric and not np.array_equal(near[1], near[2]):
-            raise NotImplementedError("half_pixel_symmetric with places between two elements, which is up to rounding")
+            raise UnsupportedError("half_pixel_symmetric with places between two elements, which is up to rounding")
         return taps.nearest(near[0])
     if mode not in ("linear", "cubic"):
-        raise NotImplementedError(f"the mode {mode}")
+        raise UnsupportedError(f"the mode {mode}")
     if attrs.get("antialias", 0):
         kernel, support = (taps.linear_kernel, 1) if mode == "linear" else (taps.cubic_kernel(a), 2)
         return taps.smoothed(places, 1 / float(axis.scale), kernel, support, size)
@@ -144,7 +145,7 @@ def _given(value: Any, name: str) -> Array | None:
     if array is None:
         if isinstance(value, relax.ShapeExpr):
             return np.array([int(size) for size in value.values])
-        raise NotImplementedError(f"{name} that depend on data")
+        raise UnsupportedError(f"{name} that depend on data")
     return array if array.size else None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.frontend import sampling
 from pconvgen.tvm_compat import Emit, constant_value
 
@@ -21,9 +22,9 @@ def grid_sample(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any:
 def affine_grid(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
     size = constant_value(inputs[1])
     if size is None:
-        raise NotImplementedError("a size that depends on data")
+        raise UnsupportedError("a size that depends on data")
     if attrs.get("align_corners", 0) and 1 in size[2:]:
-        raise NotImplementedError("align_corners with a size of 1, of which runtimes have different opinions")
+        raise UnsupportedError("align_corners with a size of 1, of which runtimes have different opinions")
     return sampling.affine_grid(inputs[0], [int(each) for each in size[2:]], bool(attrs.get("align_corners", 0)), emit)
 
 
@@ -33,6 +34,6 @@ def roi_align(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
     output = (attrs.get("output_height", 1), attrs.get("output_width", 1))
     scale, ratio = attrs.get("spatial_scale", 1.0), attrs.get("sampling_ratio", 0)
     if attrs.get("mode", b"avg") != b"avg":
-        raise NotImplementedError("the mode max, of which runtimes have different opinions")
+        raise UnsupportedError("the mode max, of which runtimes have different opinions")
     batches = emit(relax.op.expand_dims(inputs[2], 1))
     return sampling.roi_align(inputs[0], batches, inputs[1], output, scale, ratio, aligned, emit)

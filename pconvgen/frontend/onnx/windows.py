@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.tvm_compat import shape_of
 
 
@@ -16,7 +17,7 @@ def explicit_padding(inputs: Any, attrs: dict[str, Any]) -> None:
 def explicit_pool(inputs: Any, attrs: dict[str, Any]) -> None:
     """Replace auto_pad of a pooling by pads.
 
-    Raises NotImplementedError where onnxruntime differs from ONNX: it pads as if windows had no dilation, and cuts off
+    Raises UnsupportedError where onnxruntime differs from ONNX: it pads as if windows had no dilation, and cuts off
     what lies between windows.
     """
     sizes, kernel = (shape_of(inputs[0]) or ())[2:], attrs["kernel_shape"]
@@ -25,9 +26,9 @@ def explicit_pool(inputs: Any, attrs: dict[str, Any]) -> None:
         rows = zip(sizes, kernel, attrs.get("strides", ones), attrs.get("dilations", ones), strict=True)
         for size, taps, stride, rate in rows:
             if taps > 1 and rate > 1:
-                raise NotImplementedError("auto_pad of a dilated pooling; give pads")
+                raise UnsupportedError("auto_pad of a dilated pooling; give pads")
             if (size - 1) // stride * stride + taps + 1 < size:
-                raise NotImplementedError("auto_pad of a pooling whose windows leave much out; give pads")
+                raise UnsupportedError("auto_pad of a pooling whose windows leave much out; give pads")
     _resolve(attrs, sizes, kernel)
 
 
@@ -51,7 +52,7 @@ def _resolve(attrs: dict[str, Any], sizes: Sequence[int], kernel: Sequence[int])
 def explicit_output(inputs: Any, attrs: dict[str, Any]) -> None:
     """Replace auto_pad and output_shape of a transposed convolution by pads and output_padding.
 
-    Raises NotImplementedError where ONNX and onnxruntime differ: for the latter there is nothing between the windows.
+    Raises UnsupportedError where ONNX and onnxruntime differ: for the latter there is nothing between the windows.
     """
     mode = attrs.pop("auto_pad", b"NOTSET").decode()
     sizes, kernel = (shape_of(inputs[0]) or ())[2:], (shape_of(inputs[1]) or ())[2:]
@@ -71,7 +72,7 @@ def explicit_output(inputs: Any, attrs: dict[str, Any]) -> None:
     for axis, (size, taps, stride, rate, output) in enumerate(rows):
         surplus = (size - 1) * stride + (taps - 1) * rate + 1 + behind[axis] - output
         if surplus < 0 and not given:
-            raise NotImplementedError("auto_pad where outputs lie between the windows; give pads and output_padding")
+            raise UnsupportedError("auto_pad where outputs lie between the windows; give pads and output_padding")
         behind[axis] += max(-surplus, 0)
         small, large = max(surplus, 0) // 2, -(-max(surplus, 0) // 2)
         before.append(small if mode == "SAME_UPPER" else large)

@@ -18,6 +18,7 @@ from pconvgen.errors import PconvgenError
 from pconvgen.frontend.ends import Types
 from pconvgen.frontend.finish import control_flow, finish
 from pconvgen.frontend.origins import Origins
+from pconvgen.frontend.refusals import importing
 from pconvgen.frontend.shapes import check_shapes
 from pconvgen.frontend.spec import (
     FLOATS,
@@ -44,7 +45,7 @@ from pconvgen.frontend.torch.outputs import Output, outputs_of, returning
 from pconvgen.frontend.torch.promotion import promote
 from pconvgen.frontend.torch.quantised import quantised_layers, register
 from pconvgen.frontend.torch.sparse import is_sparse
-from pconvgen.tvm_compat import abandon, shapes_of
+from pconvgen.tvm_compat import shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 _WEIGHTED = ("conv", "linear.")
@@ -131,7 +132,8 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
     _check_operators(functional, known, source)
     quantised = quantised_layers(functional)
     promote(functional)
-    try:
+    remedy = "replace the operator in the model, or add a row to pconvgen/frontend/torch/converters.py"
+    with importing(lambda: importer.block_builder, source, remedy):
         module = importer.from_exported_program(
             functional,
             keep_params_as_input=False,
@@ -139,17 +141,6 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
             no_bind_return_tuple=False,
             custom_convert_map=noting(importer.convert_map, CONVERTERS, origins, source),
         )
-    except PconvgenError:
-        abandon(importer.block_builder)
-        raise
-    except Exception as error:
-        abandon(importer.block_builder)
-        raise PconvgenError(
-            "TVM cannot import this model",
-            file=source,
-            found=last_line(error),
-            remedy="replace the operator in the model, or add a row to pconvgen/frontend/torch/converters.py",
-        ) from error
     _check_results(functional, importer.env, source)
     ends = Types(
         inputs={name: at_the_ends(name_of(dtype)) for name, dtype in types.items()},

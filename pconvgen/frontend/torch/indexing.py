@@ -8,6 +8,7 @@ from typing import Any
 
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.torch.calls import arguments
 
 
@@ -26,7 +27,7 @@ def index(node: Any, importer: Any) -> Any:
     axes = [axis for axis, index in enumerate(args["indices"]) if index is not None]
     indices = [importer.env[args["indices"][axis]] for axis in axes]
     if any(str(index.ty.dtype) == "bool" for index in indices):
-        raise NotImplementedError("selecting elements by a mask")
+        raise UnsupportedError("selecting elements by a mask")
     indices = [_from_begin(index, shape[axis], emit) for axis, index in zip(axes, indices, strict=True)]
     if len(axes) == 1:
         return emit(relax.op.take(data, indices[0], axes[0], mode="clip"))

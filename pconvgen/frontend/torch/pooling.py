@@ -7,13 +7,14 @@ from typing import Any
 
 from tvm import relax
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.torch.calls import arguments
 
 
 def avg_pool(node: Any, importer: Any, operator: Callable[..., Any]) -> Any:
     args = arguments(node)
     if args["divisor_override"] is not None:
-        raise NotImplementedError("average pooling with divisor_override")
+        raise UnsupportedError("average pooling with divisor_override")
     call = operator(
         importer.env[args["self"]],
         pool_size=list(args["kernel_size"]),
@@ -47,7 +48,7 @@ def adaptive_max_pool(node: Any, importer: Any) -> Any:
     spatial = len(node.args[1])
     before = [int(size) for size in data.ty.shape]
     if any(old % new for old, new in zip(before, after, strict=True)):
-        raise NotImplementedError("adaptive max pooling whose windows differ in size")
+        raise UnsupportedError("adaptive max pooling whose windows differ in size")
     windows = [[new, old // new] for old, new in zip(before[-spatial:], after[-spatial:], strict=True)]
     if len(before) == 4 and spatial == 2:
         sizes = [size for _, size in windows]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pconvgen.errors import UnsupportedError
 from pconvgen.frontend import taps
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.passes.resizes import Taps, resample
@@ -39,7 +40,7 @@ def upsample(node: Any, importer: Any, method: str) -> Any:
     if factors is None:
         factors = [value for name, value in args.items() if name.startswith("scales")] or None
     if method.startswith("smooth") and after[-1] == 1 and before[0] != after[0]:
-        raise NotImplementedError("antialias to a width of 1, for which PyTorch's answers differ by the memory format")
+        raise UnsupportedError("antialias to a width of 1, for which PyTorch's answers differ by the memory format")
     axes: dict[int, Taps] = {}
     for axis, (old, new) in enumerate(zip(before, after, strict=True)):
         # A size wins over factors; a factor counts as it is given, whatever size it is rounded to.
@@ -68,6 +69,6 @@ def _taps(method: str, old: int, new: int, factor: float | None, align: bool) ->
     if method == "cubic":
         return taps.cubic(places, -0.75)
     if align:
-        raise NotImplementedError("antialias with align_corners")
+        raise UnsupportedError("antialias with align_corners")
     kernel, support = (taps.linear_kernel, 1) if method == "smooth linear" else (taps.cubic_kernel(-0.5), 2)
     return taps.smoothed(places, float(step), kernel, support, old)
