@@ -51,7 +51,7 @@ def rivals(w: ConvWorkload, data: Data, target: Target) -> dict[str, Choice]:
     layout = plane_layout(w, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=0)
     places = Places(layout, plain_layout(w.out_channels, w.out_height, w.out_width))
     for schedule in winograd_schedules(w, isa):
-        cycles = winograd_cycles(w, schedule, isa, target.l2_kib, places.target)
+        cycles = winograd_cycles(w, schedule, isa, target.l2_kib).to(places.target)
         choice = Choice(candidate, 1, schedule, cycles, places)
         key = f"F({schedule.tile},3)"
         if key not in found or choice.cycles < found[key].cycles:

@@ -16,7 +16,7 @@ from pconvgen.schedules.isa import Isa, VectorWidth
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import ENTRIES, block_tiles
-from pconvgen.templates.planes import Places, PlaneLayout
+from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.tiles import Vector
 from pconvgen.workload import Activation, ConvWorkload
 
@@ -64,27 +64,54 @@ COLD = 20.0
 """Cycles for a line of input that no prefetch has brought from behind the second-level cache."""
 
 
+@dataclass(frozen=True)
+class KernelCycles:
+    """Cycles of a kernel as a function of where its output lies.
+
+    A target enters the cost by two numbers only, so that what a schedule costs is computed once for all targets:
+
+        cycles = fixed + stores * store_cycles(target) + zeros * zeros_cycles(target)
+
+    Attributes
+    ----------
+    fixed: cycles with an output that is stored as it is.
+    stores: vectors that are stored.
+    zeros: rows of outputs that are stored.
+    """
+
+    fixed: float
+    stores: float
+    zeros: float
+
+    def to(self, target: PlaneLayout) -> float:
+        """Cycles with the output in a layout."""
+        return self.fixed + self.stores * store_cycles(target) + self.zeros * zeros_cycles(target)
+
+
 def pixel_cycles(
-    workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, l2_kib: int, places: Places
-) -> float:
-    """Cycles of the `pixels` template."""
-    tiles = block_tiles(workload, schedule, isa, places.source)
-    fetch = _Fetch(workload, shape, schedule, places.source, l2_kib)
-    cycles = fetch.per_block(sum(run.rows * run.columns for run in tiles))
+    workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, l2_kib: int, source: PlaneLayout
+) -> KernelCycles:
+    """Cycles of the `pixels` template that reads its input from `source`."""
+    tiles = block_tiles(workload, schedule, isa, source)
+    fetch = _Fetch(workload, shape, schedule, source, l2_kib)
+    cycles, stores = fetch.per_block(sum(run.rows * run.columns for run in tiles)), 0
     activate = activation_instructions(workload)
+    parts = -(-workload.in_channels // schedule.channels) if schedule.channels else 1
     for run in tiles:
-        compute = shape.entries * _entry(workload, shape, schedule, isa, places.source, run.vectors)
+        compute = shape.entries * _entry(workload, shape, schedule, isa, source, run.vectors)
         move = fetch.per_tile(run.vectors)
-        parts = -(-workload.in_channels // schedule.channels) if schedule.channels else 1
-        store = sum(
-            parts * (STORE + store_cycles(places.target)) + activate / _width(isa, vector.lanes).fma
-            for vector in run.vectors
-        )
-        stores = shape.groups * (parts * shape.bodies * BODY + shape.group * store)
+        count = len(run.vectors)
+        store = parts * count * STORE
+        if activate:
+            store += activate * sum(1 / _width(isa, vector.lanes).fma for vector in run.vectors)
+        store = shape.groups * (parts * shape.bodies * BODY + shape.group * store)
         hidden = OVERLAP * min(compute, move)
-        cycles += run.rows * run.columns * (compute + move - hidden + stores)
-    cycles += workload.out_channels * schedule.rows * zeros_cycles(places.target)
-    return workload.batch * (-(-workload.out_height // schedule.rows) * cycles + fetch.first()) + CALL
+        number = run.rows * run.columns
+        cycles += number * (compute + move - hidden + store)
+        stores += number * shape.groups * shape.group * parts * count
+    blocks = workload.batch * -(-workload.out_height // schedule.rows)
+    fixed = blocks * cycles + workload.batch * fetch.first() + CALL
+    return KernelCycles(fixed, blocks * stores, blocks * workload.out_channels * schedule.rows)
 
 
 def activation_instructions(workload: ConvWorkload) -> int:

@@ -7,13 +7,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pconvgen.precision import FLOAT32
-from pconvgen.schedules.cost import TLB_KIB, channel_cycles, halo, pack_cycles, pixel_cycles, tile_channel_bytes
+from pconvgen.schedules.cost import (
+    TLB_KIB,
+    channel_cycles,
+    halo,
+    pack_cycles,
+    pixel_cycles,
+    store_cycles,
+    tile_channel_bytes,
+    zeros_cycles,
+)
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.schedules.winograd import best_winograd, can_place, winograd_cycles, winograd_schedules
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout, plane_layout
+from pconvgen.templates.tiles import even_parts
 from pconvgen.workload import ConvWorkload
 
 CODE_CAP = 1024
@@ -95,13 +108,14 @@ def all_choices(
 ) -> Iterator[Choice]:
     """Every legal choice in these layouts, in no order; None as `places` is for products of matrices only."""
     for candidate in candidates:
-        for max_group, shape, schedule in schedules(workload, candidate, isa, l2_kib, places):
-            cycles = _cycles(workload, shape, schedule, isa, l2_kib, places)
-            yield Choice(candidate, max_group, schedule, cycles, places)
+        for max_group, shape in _shapes(workload, candidate, isa):
+            priced = _priced(workload, shape, isa, l2_kib, places)
+            for cycles, schedule in zip(priced.cycles(places).tolist(), priced.schedules, strict=True):
+                yield Choice(candidate, max_group, schedule, cycles, places)
         dense = candidate.structure == "dense" and workload.precision == FLOAT32
         if winograd and dense and places is not None and can_place(places):
             for fast in winograd_schedules(workload, isa):
-                yield Choice(candidate, 1, fast, winograd_cycles(workload, fast, isa, l2_kib, places.target), places)
+                yield Choice(candidate, 1, fast, winograd_cycles(workload, fast, isa, l2_kib).to(places.target), places)
 
 
 def _winograd(
@@ -127,16 +141,64 @@ def _alone(workload: ConvWorkload, isa: Isa) -> Iterator[tuple[float, Places]]:
         yield pack, Places(source, target, residual)
 
 
-@lru_cache(maxsize=65536)  # networks repeat their layers
+@dataclass(frozen=True, eq=False)
+class _Priced:
+    """The legal schedules of an encoding that reads from one layout, with what each takes by where the output lies.
+
+    Attributes
+    ----------
+    schedules: in no order.
+    fixed, stores, zeros: float64 [schedules], see KernelCycles.
+    """
+
+    schedules: tuple[Schedule, ...]
+    fixed: NDArray[np.float64]
+    stores: NDArray[np.float64]
+    zeros: NDArray[np.float64]
+
+    def cycles(self, places: Places | None) -> NDArray[np.float64]:
+        """float64 [schedules]."""
+        if places is None:
+            return self.fixed
+        return self.fixed + self.stores * store_cycles(places.target) + self.zeros * zeros_cycles(places.target)
+
+
+@lru_cache(maxsize=65536)  # networks repeat their layers, and each is asked for with many targets
+def _priced_pixels(
+    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, source: PlaneLayout, seamless: bool
+) -> _Priced:
+    found = tuple(_pixel_schedules(workload, shape, isa, l2_kib, source, seamless=seamless))
+    cycles = [pixel_cycles(workload, shape, schedule, isa, l2_kib, source) for schedule in found]
+    fixed, stores, zeros = (
+        np.array([getattr(each, name) for each in cycles], np.float64) for name in ("fixed", "stores", "zeros")
+    )
+    return _Priced(found, fixed, stores, zeros)
+
+
+@lru_cache(maxsize=4096)
+def _priced_channels(workload: ConvWorkload, shape: TapShape, isa: Isa) -> _Priced:
+    found = tuple(_channel_schedules(workload, shape, isa))
+    fixed = np.array([channel_cycles(workload, shape, schedule, isa) for schedule in found], np.float64)
+    none = np.zeros_like(fixed)
+    return _Priced(found, fixed, none, none)
+
+
+def _priced(workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places | None) -> _Priced:
+    if places is None:
+        return _priced_channels(workload, shape, isa)
+    return _priced_pixels(workload, shape, isa, l2_kib, places.source, places.seamless)
+
+
 def best_schedule(
     workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places | None
 ) -> tuple[float, Schedule] | None:
     """(cycles, schedule) of the fastest legal schedule of an encoding of that shape; None when none is legal."""
-    found = (
-        (_cycles(workload, shape, schedule, isa, l2_kib, places), schedule)
-        for schedule in _schedules(workload, shape, isa, l2_kib, places)
-    )
-    return min(found, key=lambda pair: pair[0], default=None)
+    priced = _priced(workload, shape, isa, l2_kib, places)
+    if not priced.schedules:
+        return None
+    cycles = priced.cycles(places)
+    best = int(cycles.argmin())
+    return float(cycles[best]), priced.schedules[best]
 
 
 def layouts(workload: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, ...]:
@@ -204,26 +266,8 @@ def schedules(
 ) -> Iterator[tuple[int, TapShape, Schedule]]:
     """All legal schedules of one encoding: (max_group of the encoding, its sizes, schedule)."""
     for max_group, shape in _shapes(workload, candidate, isa):
-        for schedule in _schedules(workload, shape, isa, l2_kib, places):
+        for schedule in _priced(workload, shape, isa, l2_kib, places).schedules:
             yield max_group, shape, schedule
-
-
-def _schedules(
-    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places | None
-) -> Iterator[Schedule]:
-    return (
-        _channel_schedules(workload, shape, isa)
-        if places is None
-        else _pixel_schedules(workload, shape, isa, l2_kib, places)
-    )
-
-
-def _cycles(
-    workload: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa, l2_kib: int, places: Places | None
-) -> float:
-    if isinstance(schedule, ChannelSchedule) or places is None:
-        return channel_cycles(workload, shape, schedule, isa)
-    return pixel_cycles(workload, shape, schedule, isa, l2_kib, places)
 
 
 def _shapes(workload: ConvWorkload, candidate: Candidate, isa: Isa) -> Iterator[tuple[int, TapShape]]:
@@ -237,14 +281,13 @@ def _shapes(workload: ConvWorkload, candidate: Candidate, isa: Isa) -> Iterator[
 
 
 def _pixel_schedules(
-    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, places: Places
+    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, source: PlaneLayout, *, seamless: bool
 ) -> Iterator[PixelSchedule]:
     """Legal schedules: accumulators, inputs and weights fit into the registers, the code into the cap."""
     most = max((n for n in range(1, isa.registers) if _fits(shape, n, isa)), default=1)
-    source = places.source
     row = workload.precision.bytes * workload.in_channels * len(source.phases) * source.pitch
     contiguous = source.line == workload.out_width and source.step(workload) == (1, 1)
-    across = contiguous and places.seamless
+    across = contiguous and seamless
     tall = _may_be_tall(shape, isa)
     for width, rows in itertools.product(isa.widths, _rows(workload, row, l2_kib)):
         prefetch = source.interleaved and rows < workload.out_height and workload.out_height * row > l2_kib * 1024
@@ -285,10 +328,14 @@ def _tiles(
         if shape.group > 1:
             return
     row = -(-workload.out_width // lanes)
-    for parts in range(-(-row // most), row + 1):
-        vectors = -(-row // parts)
+    for vectors in reversed(even_parts(row, most)):
         for height in {1, min(rows, most // vectors)} if tall else {1}:
             yield height, height * vectors
+
+
+@lru_cache(maxsize=4096)
+def _largest_divisor(number: int, most: int) -> int:
+    return next(size for size in range(most, 0, -1) if number % size == 0)
 
 
 def _may_be_tall(shape: TapShape, isa: Isa) -> bool:
@@ -330,7 +377,7 @@ def _rows(workload: ConvWorkload, bytes_per_row: int, l2_kib: int) -> list[int]:
         fit = min(workload.out_height, max(1, kib * 1024 // bytes_per_row - halo(workload)))
         options.add(-(-workload.out_height // -(-workload.out_height // fit)))
         # The last block overlaps the one before it unless rows divide.
-        options.add(max(rows for rows in range(1, fit + 1) if workload.out_height % rows == 0))
+        options.add(_largest_divisor(workload.out_height, fit))
     return sorted(options)
 
 

@@ -20,13 +20,13 @@ from pconvgen.schedules.cost import (
     MEMORY_BYTES,
     OVERLAP,
     STORE,
+    KernelCycles,
     activation_instructions,
-    store_cycles,
-    zeros_cycles,
 )
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.templates.planes import Places, PlaneLayout
+from pconvgen.templates.tiles import even_parts
 from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_transforms import PAIRS, TAPS
 from pconvgen.workload import ConvWorkload
@@ -59,7 +59,7 @@ def winograd_schedules(workload: ConvWorkload, isa: Isa) -> Iterator[WinogradSch
         return
     for m in PAIRS:
         height, width = (-(-size // m) for size in (workload.out_height, workload.out_width))
-        for rows in sorted({-(-height // parts) for parts in range(1, height + 1)}):
+        for rows in even_parts(height, BLOCK):
             if rows > 1 and rows * width > BLOCK:
                 continue
             for lanes in (w.lanes for w in isa.widths):
@@ -82,15 +82,18 @@ def _fits(filters: int, vectors: int, lanes: int, isa: Isa) -> bool:
     return filters * vectors + vectors + weights <= isa.registers
 
 
-@lru_cache(maxsize=4096)  # choosing layouts asks for the same layers over and over
+@lru_cache(maxsize=4096)  # each layer is asked for with many targets
+def _priced(workload: ConvWorkload, isa: Isa, l2_kib: int) -> tuple[tuple[WinogradSchedule, KernelCycles], ...]:
+    return tuple(
+        (schedule, winograd_cycles(workload, schedule, isa, l2_kib)) for schedule in winograd_schedules(workload, isa)
+    )
+
+
 def best_winograd(
     workload: ConvWorkload, isa: Isa, l2_kib: int, target: PlaneLayout
 ) -> tuple[float, WinogradSchedule] | None:
     """(cycles, schedule) of the fastest legal schedule; None where the template does not apply."""
-    found = (
-        (winograd_cycles(workload, schedule, isa, l2_kib, target), schedule)
-        for schedule in winograd_schedules(workload, isa)
-    )
+    found = ((cycles.to(target), schedule) for schedule, cycles in _priced(workload, isa, l2_kib))
     return min(found, key=lambda pair: pair[0], default=None)
 
 
@@ -99,12 +102,10 @@ def can_place(places: Places) -> bool:
     return places.source.main is not None and not places.source.own_columns
 
 
-def winograd_cycles(
-    workload: ConvWorkload, schedule: WinogradSchedule, isa: Isa, l2_kib: int, target: PlaneLayout
-) -> float:
-    """Cycles of the `winograd` template that writes `target`."""
+def winograd_cycles(workload: ConvWorkload, schedule: WinogradSchedule, isa: Isa, l2_kib: int) -> KernelCycles:
+    """Cycles of the `winograd` template."""
     grid = TileGrid(workload, schedule)
-    cycles = workload.in_channels * _input(grid, isa) + workload.out_channels * _output(grid, isa, target)
+    cycles = workload.in_channels * _input(grid, isa) + workload.out_channels * _output(grid, isa)
     scratch = 4 * grid.points**2 * (grid.inputs + grid.products)
     if scratch > l2_kib * 1024:
         cycles += EXPOSED * scratch / L3_BYTES
@@ -116,7 +117,13 @@ def winograd_cycles(
     first = max(products, weights / MEMORY_BYTES)
     again = weights / (L2_BYTES if near else L3_BYTES)
     further = products + again - HIDDEN * min(products, again)
-    return blocks * cycles + first + (blocks - 1) * further + CALL
+    vectors = sum(schedule.tile**2 / _rate(isa, piece.lanes) for piece in grid.pieces())
+    rows = blocks * workload.out_channels * schedule.rows
+    return KernelCycles(
+        fixed=blocks * cycles + first + (blocks - 1) * further + CALL,
+        stores=rows * vectors,
+        zeros=rows * schedule.tile,
+    )
 
 
 def _products(grid: TileGrid, isa: Isa) -> float:
@@ -155,14 +162,13 @@ def _input(grid: TileGrid, isa: Isa) -> float:
     return grid.schedule.rows * (along_columns + sum(per_vector / _rate(isa, p.lanes) for p in grid.pieces()))
 
 
-def _output(grid: TileGrid, isa: Isa, target: PlaneLayout) -> float:
-    """Cycles to transform one filter of a block."""
+def _output(grid: TileGrid, isa: Isa) -> float:
+    """Cycles to transform one filter of a block, which is stored as it is."""
     m, points = grid.schedule.tile, grid.points
     shuffles = m * m * (m.bit_length() - 1)
-    store = STORE + store_cycles(target) + activation_instructions(grid.workload)
+    store = STORE + activation_instructions(grid.workload)
     per_vector = points**2 + (points + m) * _arithmetic(m) + shuffles + m * m * store
-    zeros = m * zeros_cycles(target)
-    return grid.schedule.rows * (zeros + sum(per_vector / _rate(isa, p.lanes) for p in grid.pieces()))
+    return grid.schedule.rows * sum(per_vector / _rate(isa, piece.lanes) for piece in grid.pieces())
 
 
 def _arithmetic(m: int) -> int:

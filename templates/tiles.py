@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 from pconvgen.tvm_compat import T, const_int64
@@ -61,8 +60,8 @@ def cut(
         rather than running past its end.
     """
     height = min(height, vectors, rows)
-    down = _runs([(row, 1, 1) for row in range(rows)], height)
-    across = tuple(_runs(_cover(width, lanes, narrow, clamp=clamp), vectors // height))
+    down = _Cover(1, rows).runs(height)
+    across = tuple(_cover(width, lanes, narrow, clamp=clamp).runs(vectors // height))
     return tuple(
         TileRun(*place_down, *place_across, tuple(Vector(row, *vector) for row, _, _ in strip for vector in chunk))
         for *place_down, strip in down
@@ -70,45 +69,64 @@ def cut(
     )
 
 
+def even_parts(total: int, most: int) -> list[int]:
+    """Sizes of at most `most` that cut `total` into parts of one size, but for the last one; ascending."""
+    return sorted({-(-total // -(-total // size)) for size in range(1, min(total, most) + 1)})
+
+
 _Piece = tuple[int, int, int]
 """(start, lanes, valid lanes)."""
 
 
-def _cover(length: int, lanes: int, narrow: int, *, clamp: bool) -> list[_Piece]:
+@dataclass(frozen=True)
+class _Cover:
+    """Vectors side by side, of which there may be very many.
+
+    Attributes
+    ----------
+    lanes: of each vector.
+    whole: number of the vectors, one behind the other from 0.
+    last: what covers the rest, None when there is none.
+    """
+
+    lanes: int
+    whole: int
+    last: _Piece | None = None
+
+    def runs(self, most: int) -> Iterator[tuple[int, int, int, tuple[_Piece, ...]]]:
+        """The vectors in parts of at most `most`, as few and as even as possible: (start, parts, distance, relative
+        part).
+
+        Equal parts side by side are one run; one with the last vector is not, as that may begin anywhere.
+        """
+        total = self.whole + (self.last is not None)
+        parts = -(-total // most)
+        small, larger = divmod(total, parts)
+        begin = 0
+        for size, count in ((small + 1, larger), (small, parts - larger)):
+            ends = self.last is not None and size == small
+            if alike := count - ends:
+                part = tuple((n * self.lanes, self.lanes, self.lanes) for n in range(size))
+                yield begin * self.lanes, alike, size * self.lanes if alike > 1 else 0, part
+                begin += alike * size
+            if ends and self.last is not None:
+                start = begin * self.lanes if size > 1 else self.last[0]
+                part = tuple((n * self.lanes, self.lanes, self.lanes) for n in range(size - 1))
+                at, *rest = self.last
+                yield start, 1, 0, (*part, (at - start, *rest))
+
+
+def _cover(length: int, lanes: int, narrow: int, *, clamp: bool) -> _Cover:
     """Vectors that cover `length` outputs."""
     while clamp and lanes > length:
         lanes //= 2
-    cover = [(start, lanes, lanes) for start in range(0, length - lanes + 1, lanes)]
-    rest = length % lanes
-    if rest:
-        last = lanes
-        while last > narrow and last // 2 >= rest:
-            last //= 2
-        cover.append((length - last, last, last) if clamp else (length - rest, last, rest))
-    return cover
-
-
-def _runs(cover: list[_Piece], most: int) -> Iterator[tuple[int, int, int, tuple[_Piece, ...]]]:
-    """`cover` in parts of at most `most`, as few and as even as possible: (start, parts, distance, relative part).
-
-    Equal parts side by side are one run; one that overlaps the part before it is not, as it may begin anywhere.
-    """
-    parts = -(-len(cover) // most)
-    small, larger = divmod(len(cover), parts)
-    ends = [i * small + min(i, larger) for i in range(parts + 1)]
-    run: tuple[int, int, int, tuple[_Piece, ...]] | None = None
-    for begin, end in pairwise(ends):
-        start = cover[begin][0]
-        part = tuple((at - start, lanes, valid) for at, lanes, valid in cover[begin:end])
-        distance = sum(part[-1][:2])
-        if run is not None and run[3] == part and start == run[0] + run[1] * distance:
-            run = (run[0], run[1] + 1, distance, part)
-            continue
-        if run is not None:
-            yield run
-        run = (start, 1, 0, part)
-    if run is not None:
-        yield run
+    whole, rest = divmod(length, lanes)
+    if not rest:
+        return _Cover(lanes, whole)
+    last = lanes
+    while last > narrow and last // 2 >= rest:
+        last //= 2
+    return _Cover(lanes, whole, (length - last, last, last) if clamp else (length - rest, last, rest))
 
 
 UNROLLED_PIECES = 8
