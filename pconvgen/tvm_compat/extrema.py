@@ -57,7 +57,9 @@ def _as_comparison(node: Any, bound: dict[Any, Any]) -> Any:
         if _nan_with(a, b, bound):
             return kind(a, b)
     a, b = sorted((node.a, node.b), key=_repeated)
-    if _repeated(a) > MOST_REPEATED:
+    # Halves of a vector, to find the extreme of its lanes: LLVM searches chains of comparisons for NaN, which takes
+    # seconds for the four of a row, and a row has them once.
+    if _repeated(a) > MOST_REPEATED or isinstance(a, tvm.tirx.Shuffle):
         return _as_instruction(node, bound)
     # The condition is a == a, which TVM would take for true.
     return tvm.tirx.Select(a <= _infinity(a), kind(a, b), a)
