@@ -207,6 +207,7 @@ def test_the_picture_is_drawn(tmp_path):
     draw(rows[:1], Roofs(PEAK, 100.0, 20.0), "cpu", tmp_path / "one.png")
 
 
+@pytest.mark.long
 @pytest.mark.host
 def test_one_row_from_the_command_line_to_its_files(tmp_path):
     command = [

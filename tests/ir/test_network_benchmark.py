@@ -209,6 +209,7 @@ def test_cases_name_layers_that_are_there():
     assert all(value < 0.3 for name, value in kept.items() if name != "features.0")
 
 
+@pytest.mark.long
 @pytest.mark.host
 def test_a_library_in_its_process_computes_and_tells_its_layers(tmp_path):
     exported = export(SMALL.pruned(SMALL.variants[0]), SMALL.image(), tmp_path / "model.onnx")

@@ -14,6 +14,9 @@ from torch.utils.tensorboard import SummaryWriter
 from pconvgen.pruning import ADMMPruner, Density, tensorboard
 from tests.pruning.models import inputs, mixed, train
 
+# They import and run whole frameworks; that pruners keep their state is tested in test_pruners.py and test_loops.py.
+pytestmark = pytest.mark.long
+
 
 def loader():
     rng = torch.Generator().manual_seed(7)
