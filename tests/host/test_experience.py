@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import Invoke
 from torch import nn
 
 import pconvgen
@@ -159,33 +158,30 @@ def test_models_that_are_none(tmp_path: Path) -> None:
             LatencyModel.load(path)
 
 
-def test_the_command_lines(learned: Path, tmp_path: Path) -> None:
+def test_the_command_lines(learned: Path, tmp_path: Path, invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tmp_path / "model.pt2"
     torch.export.save(torch.export.export(network(), EXAMPLE), model)
+    monkeypatch.chdir(tmp_path)
 
-    def run(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pconvgen", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-
-    done = run("explain", model, "--latency", learned, "--json", "e.json")
-    assert done.returncode == 0, done.stderr
-    assert "times learned from" in done.stdout
+    code, out, err = invoke("explain", model, "--latency", learned, "--json", "e.json")
+    assert code == 0, err
+    assert "times learned from" in out
     layers = json.loads((tmp_path / "e.json").read_text())["layers"]
     assert all(layer["interval_ms"][0] <= layer["predicted_ms"] <= layer["interval_ms"][1] for layer in layers)
-    done = run("whatif", model, "--structure", "simd_block", "--density", "0.5", "--latency", learned)
-    assert (done.returncode, "predicted ms" in done.stdout) == (0, True), done.stderr
+    code, out, err = invoke("whatif", model, "--structure", "simd_block", "--density", "0.5", "--latency", learned)
+    assert (code, "predicted ms" in out) == (0, True), err
     words = ["--structure", "simd_block", "--latency", learned, "--json", "c.json", "--plot", "c.png"]
-    done = run("latency", "curves", model, *words)
-    assert done.returncode == 0, done.stderr
+    code, _, err = invoke("latency", "curves", model, *words)
+    assert code == 0, err
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["unit"] == "seconds"
     assert [layer["name"] for layer in found["layers"]] == ["0", "2", "4", "8"]
     assert all(layer["costs"] == sorted(layer["costs"]) for layer in found["layers"])
     assert (tmp_path / "c.png").stat().st_size > 1000
-    done = run("latency", "curves", model, "--structure", "pattern", "--target", "cortex-a53")
-    assert (done.returncode, "cycles (estimate)" in done.stdout) == (0, True), done.stderr
-    assert run("explain", model, "--latency", model).returncode == 1
-    assert run("latency", "curves", model, "--structure", "pattern", "--lowest", "2").returncode == 2
+    code, out, err = invoke("latency", "curves", model, "--structure", "pattern", "--target", "cortex-a53")
+    assert (code, "cycles (estimate)" in out) == (0, True), err
+    assert invoke("explain", model, "--latency", model)[0] == 1
+    assert invoke("latency", "curves", model, "--structure", "pattern", "--lowest", "2")[0] == 2
 
 
 def test_nothing_is_said_of_larger_batches_than_were_measured(learned: Path) -> None:

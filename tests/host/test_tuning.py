@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import listen_to_interrupts
+from commands import Invoke, listen_to_interrupts
 from torch import nn
 
 import pconvgen
@@ -291,34 +291,32 @@ def test_nothing_that_works_is_an_error_that_counts_the_failures(
         tune(small(), HOST, get_device("local"), tmp_path / "records.jsonl", Budget(trials=2))
 
 
-def test_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line(tmp_path: Path, invoke: Invoke) -> None:
     model, records = tmp_path / "model.pt2", tmp_path / "records.jsonl"
     torch.manual_seed(0)
-    torch.export.save(torch.export.export(Small().eval(), (torch.zeros(1, 3, 20, 20),)), model)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.Flatten(), nn.Linear(8 * 36, 4))
+    torch.export.save(torch.export.export(layers.eval(), (torch.zeros(1, 3, 8, 8),)), model)
 
-    def pconvgen_(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pconvgen", *map(str, words)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
-
-    done = pconvgen_("tune", model, "--trials", 8, "--records", records)
-    assert done.returncode == 0, done.stderr
-    assert "8 trials" in done.stdout
-    assert "with the best found" in " ".join(done.stdout.split())
-    assert "the whole network: " in done.stdout
+    code, out, err = invoke("tune", model, "--trials", 4, "--records", records)
+    assert code == 0, err
+    assert "4 trials" in out
+    assert "with the best found" in " ".join(out.split())
+    assert "the whole network: " in out
     (network,) = [record for record in read_all(records) if isinstance(record, NetworkRecord)]
     assert 0 < network.layers < 10 * network.cost
-    shown = pconvgen_("records", "stats", records)
-    assert (shown.returncode, " 8 " in shown.stdout) == (0, True), shown.stdout
-    assert pconvgen_("records", "best", records).stdout.count("local: ") >= 6
-    assert pconvgen_("records", "export", records, "-o", tmp_path / "best.jsonl").returncode == 0
-    done = pconvgen_("compile", model, "--records", tmp_path / "best.jsonl", "--verify", "-o", tmp_path / "m.so")
-    assert done.returncode == 0, done.stderr
-    assert "measured: " in done.stdout
-    assert pconvgen_("tune", model, "--trials", 0).returncode == 2
-    wrong = pconvgen_("compile", model, "--records", model, "-o", tmp_path / "m.so")
-    assert wrong.returncode == 1
-    assert "no file of records" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    code, out, _ = invoke("records", "stats", records)
+    assert (code, " 4 " in out) == (0, True), out
+    assert invoke("records", "best", records)[1].count("local: ") == 3
+    assert invoke("records", "export", records, "-o", tmp_path / "best.jsonl")[0] == 0
+    verified = ("--verify", "-o", tmp_path / "m.so")
+    code, out, err = invoke("compile", model, "--records", tmp_path / "best.jsonl", *verified)
+    assert code == 0, err
+    assert "measured: " in out
+    assert invoke("tune", model, "--trials", 0)[0] == 2
+    code, _, err = invoke("compile", model, "--records", model, "-o", tmp_path / "m.so")
+    assert code == 1
+    assert "no file of records" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.cross
