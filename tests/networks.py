@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import pytest
 
 from pconvgen.frontend import Imported, load_model
 from pconvgen.model import CompiledModel
@@ -15,6 +17,21 @@ TOLERANCE = 1e-4
 """Largest error relative to the largest output that is promised."""
 
 DENSITY = 0.25
+
+STRUCTURES = (None, "pattern", "simd_block", "block_punched", "unstructured", "filter")
+
+
+def cases(shift: int) -> list[Any]:
+    """Parameters (network, structure): each network and each structure in turn; with --long all pairs.
+
+    A back end's tests start `shift` structures further on, so that together they have more pairs.
+    """
+    found = []
+    for at, name in enumerate(ZOO):
+        for number, structure in enumerate(STRUCTURES):
+            marks = () if number == (at + shift) % len(STRUCTURES) else pytest.mark.long
+            found.append(pytest.param(name, structure, marks=marks))
+    return found
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ import pytest
 import pconvgen
 from pconvgen.tvm_compat import PrimFunc, build
 from pconvgen.tvm_compat.schedules import is_scheduled
-from tests.networks import TOLERANCE, imported, relative_error
+from tests.networks import TOLERANCE, cases, imported, relative_error
 from tests.zoo import ZOO
 
 MEMORY = 1.2
@@ -17,12 +17,8 @@ MEMORY = 1.2
 
 pytestmark = pytest.mark.host
 
-# Every network dense and with patterns; the other structures on networks that differ in their layers.
-CASES = [(name, structure) for name in ZOO for structure in (None, "pattern")] + [
-    (name, structure)
-    for name in ("resnet18", "mobilenet_v2", "shufflenet")
-    for structure in ("simd_block", "block_punched", "unstructured", "filter")
-]
+DENSE_CODE = ("resnet18", "mobilenet_v2")
+"""Networks whose zeros are ignored without --long: it is the code of dense networks, with other numbers."""
 
 
 def unscheduled(module: Any) -> list[str]:
@@ -31,7 +27,7 @@ def unscheduled(module: Any) -> list[str]:
     return [str(name) for name, function in functions if isinstance(function, PrimFunc) and not is_scheduled(function)]
 
 
-@pytest.mark.parametrize(("name", "structure"), CASES)
+@pytest.mark.parametrize(("name", "structure"), cases(shift=1))
 def test_answers_are_pytorchs(name: str, structure: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     def checked_build(module: Any, *rest: Any) -> Any:
         assert not unscheduled(module)
@@ -48,7 +44,9 @@ def test_answers_are_pytorchs(name: str, structure: str | None, monkeypatch: pyt
         assert any(decision.structure != "dense" for decision in compiled.decisions)
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in DENSE_CODE else pytest.mark.long) for name in ZOO]
+)
 def test_zeros_can_be_ignored(name: str) -> None:
     compiled = pconvgen.compile(imported(name, "pattern"), dense=True)
     assert {decision.structure for decision in compiled.decisions} == {"dense"}
