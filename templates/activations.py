@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from pconvgen.tvm_compat import T, broadcast, cast, element_of, float_bits, from_float_bits, number
+from pconvgen.tvm_compat import T, broadcast, cast, element_of, float_bits, from_float_bits, number, ramp
 from pconvgen.workload import Activation, X
 
 _LOG2_E = 1.4426950408889634
@@ -61,13 +62,24 @@ def _chooses(expression: Activation | float) -> bool:
     return isinstance(expression, float) or (expression.name in _CHOOSING and all(map(_chooses, expression.operands)))
 
 
+def named(lanes: int, value: Any) -> Any:
+    """A vector of `lanes` under a name that TVM's passes keep.
+
+    What is only bound they write again wherever it is used, so that names of names make expressions of exponential
+    size. Memory they leave alone; LLVM makes it a register.
+    """
+    memory, place = T.alloc_buffer((lanes,), element_of(value)), ramp(0, lanes)
+    T.buffer_store(memory, value, [place])
+    return T.Bind(memory[place])
+
+
 def _sigmoid(lanes: int, x: Any) -> Any:
     return _times_sigmoid(lanes, broadcast(T.float32(1), lanes), x)
 
 
 def _silu(lanes: int, x: Any) -> Any:
     # Of minus infinity it is the limit, -0; whatever is below -110 gives that.
-    return _times_sigmoid(lanes, T.Bind(T.max(broadcast(T.float32(_NOTHING), lanes), x)), x)
+    return _times_sigmoid(lanes, named(lanes, T.max(broadcast(T.float32(_NOTHING), lanes), x)), x)
 
 
 def _times_sigmoid(lanes: int, u: Any, x: Any) -> Any:
@@ -78,14 +90,15 @@ def _times_sigmoid(lanes: int, u: Any, x: Any) -> Any:
 
     # -|x| by its sign bit.
     negative = from_float_bits(T.bitwise_or(float_bits(x, lanes), _integer(-(2**31), lanes)), lanes)
-    e = T.Bind(T.max(_number(_NOTHING, lanes), negative))
-    p, rest, scale = _powers(lanes, e, T.Bind)
+    e = named(lanes, T.max(_number(_NOTHING, lanes), negative))
+    p, rest, scale = _powers(lanes, e, partial(named, lanes))
     small = T.Bind(T.Bind(T.Bind(u * p) * rest) * scale)
     return T.Select(x >= _number(0.0, lanes), u, small) / (p * scale + _number(1.0, lanes))
 
 
-def exponential(lanes: int, x: Any, bind: Callable[[Any], Any] = T.Bind) -> Any:
-    """exp(x) of float32 vectors of `lanes`, for all floats; `bind` gives a value a name."""
+def exponential(lanes: int, x: Any, bind: Callable[[Any], Any] | None = None) -> Any:
+    """exp(x) of float32 vectors of `lanes`, for all floats; `bind` gives a value a name, by default as `named`."""
+    bind = bind or partial(named, lanes)
     e = bind(T.min(_number(_EVERYTHING, lanes), bind(T.max(_number(_NOTHING, lanes), x))))
     p, rest, scale = _powers(lanes, e, bind)
     return bind(bind(p * rest) * scale)

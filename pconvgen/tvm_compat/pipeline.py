@@ -16,16 +16,19 @@ from pconvgen.tvm_compat.passes import module_pass
 
 CPU_PIPELINE = "pconvgen"
 FLAT = "pconvgen.flat"
-"""The attribute of functions without conditions to hoist and divisions to simplify."""
+"""The attribute of functions without conditions to hoist, divisions to simplify and buffers that could be smaller."""
 
 
 def _cpu_pipeline() -> Any:
-    to_loops = [
+    to_opaque = [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
         s_tir.transform.ConvertBlocksToOpaque(),
-        s_tir.transform.CompactBufferAllocation(),
+    ]
+    # It takes time by the square of the buffers, of which flat functions have one for each register.
+    compact = [s_tir.transform.CompactBufferAllocation()]
+    to_loops = [
         s_tir.transform.LowerMatchBuffer(),
         s_tir.transform.StmtSimplify(),
         s_tir.transform.LowerOpaqueBlock(),
@@ -52,8 +55,8 @@ def _cpu_pipeline() -> Any:
         tirx.transform.BF16StorageLegalize(),
     ]
     hoist, renormalize = s_tir.transform.HoistIfThenElse(), s_tir.transform.RenormalizeSplitPattern()
-    of_blocks = [*to_loops, hoist, *unroll, renormalize, *simplify]
-    of_flat = [*to_loops, *unroll, *simplify]
+    of_blocks = [*to_opaque, *compact, *to_loops, hoist, *unroll, renormalize, *simplify]
+    of_flat = [*to_opaque, *to_loops, *unroll, *simplify]
 
     @module_pass
     def lower(module: Any, _: Any) -> Any:
