@@ -37,6 +37,9 @@ FILTERS = (4, 8, 16)
 BLOCK = 256
 """Tiles of a block, about, at most: enough for weights to be read from far away for nothing."""
 
+BLOCKS = 16
+"""How many sizes of blocks are tried at most."""
+
 HIDDEN = 0.7
 """Share of reading the weights once more that hides behind the products."""
 
@@ -59,9 +62,9 @@ def winograd_schedules(workload: ConvWorkload, isa: Isa) -> Iterator[WinogradSch
         return
     for m in PAIRS:
         height, width = (-(-size // m) for size in (workload.out_height, workload.out_width))
-        for rows in even_parts(height, BLOCK):
-            if rows > 1 and rows * width > BLOCK:
-                continue
+        blocks = even_parts(height, max(1, BLOCK // width))
+        # Of the many of narrow images neighbours cost about the same.
+        for rows in blocks[:: -(-len(blocks) // BLOCKS)]:
             for lanes in (w.lanes for w in isa.widths):
                 for filters in FILTERS:
                     for vectors in _vectors(-(-rows * width // lanes), filters, lanes, isa):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.templates.winograd_transforms import TAPS
@@ -79,16 +79,7 @@ class TileGrid:
 
     def pieces(self) -> tuple[Piece, ...]:
         """The vectors of one row of tiles in the transforms: wide ones, and the rest as narrow as it allows."""
-        return tuple(self._pieces())
-
-    def _pieces(self) -> Iterator[Piece]:
-        m, first = self.schedule.tile, 0
-        while first < self.width:
-            lanes = self.schedule.lanes
-            while lanes > NARROW and lanes // 2 >= self.width - first:
-                lanes //= 2
-            yield Piece(first, lanes, min(m * lanes, self.workload.out_width - m * first))
-            first += lanes
+        return _pieces(self.workload.out_width, self.schedule.tile, self.schedule.lanes)
 
     @property
     def stride(self) -> int:
@@ -106,6 +97,18 @@ class TileGrid:
     def products(self) -> int:
         """Distance of points in the products."""
         return _odd_lines(self.groups * self.schedule.filters * self.stride)
+
+
+@lru_cache(maxsize=1024)  # every price of a schedule asks for them, and there are many of a wide image
+def _pieces(out_width: int, tile: int, widest: int) -> tuple[Piece, ...]:
+    width, first, found = -(-out_width // tile), 0, []
+    while first < width:
+        lanes = widest
+        while lanes > NARROW and lanes // 2 >= width - first:
+            lanes //= 2
+        found.append(Piece(first, lanes, min(tile * lanes, out_width - tile * first)))
+        first += lanes
+    return tuple(found)
 
 
 def _odd_lines(size: int) -> int:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from pconvgen.schedules import ISAS, Isa
-from pconvgen.schedules.default import CODE_CAP, is_single_pixel, layouts, rank, schedules
+from pconvgen.schedules.default import CODE_CAP, all_choices, is_single_pixel, layouts, rank, schedules
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.schedules.winograd import winograd_schedules
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, project
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import block_tiles
@@ -198,3 +199,33 @@ def test_pruning_further_is_never_slower(structure: str, isa: Isa) -> None:
             costs.setdefault(f"{structure} {dict(choice.candidate.params)}", []).append(choice.cycles)
     for candidate, cycles in costs.items():
         assert cycles == sorted(cycles), candidate
+
+
+@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+def test_large_images_have_no_more_schedules_than_small_ones(isa: Isa) -> None:
+    def count(height: int, width: int) -> int:
+        w = replace(LAYERS["vgg 3x3"], height=height, width=width)
+        (candidate,) = STRUCTURES["dense"].detect(np.ones((w.out_channels, w.in_channels, 3, 3), np.float32))
+        places = Places(layouts(w, isa)[0], plain_layout(w.out_channels, w.out_height, w.out_width))
+        return len(list(schedules(w, candidate, isa, 1024, places))) + len(list(winograd_schedules(w, isa)))
+
+    usual = count(56, 200)
+    assert usual > 10
+    for size in ((1, 10**6), (10**6, 3), (10**5, 10**5)):
+        assert count(*size) <= 3 * usual, size
+
+
+def test_a_target_enters_the_cost_by_what_it_takes_to_store() -> None:
+    isa, w = ISAS["avx512"], LAYERS["vgg 3x3"]
+    source, candidate = layouts(w, isa)[0], next(encodings(w))
+    reader = replace(w, in_channels=w.out_channels)
+    plain = plain_layout(w.out_channels, w.out_height, w.out_width)
+    costs = {}
+    for target in (plain, *layouts(reader, isa)):
+        places = Places(source, target)
+        (best,) = rank(w, [candidate], isa, 1024, places, winograd=False)
+        every = all_choices(w, [candidate], isa, 1024, places, winograd=False)
+        assert best.cycles == min(choice.cycles for choice in every)
+        costs[target] = best.cycles
+    assert min(costs.values()) == costs[plain]
+    assert max(costs.values()) > costs[plain], "planes of each column are stored more often"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pconvgen.templates.tiles import TileRun, Vector, cut, pieces
+from pconvgen.templates.tiles import TileRun, Vector, cut, even_parts, pieces
 
 LENGTHS = st.integers(1, 200)
 ROWS = st.integers(1, 20)
@@ -73,6 +73,21 @@ def test_equal_tiles_share_their_code(drawn: tuple) -> None:
     """Each run is code of its own: two heights times three widths, of which the last may end differently."""
     *_, tiles = drawn
     assert len(tiles) <= 2 * 3
+
+
+def test_a_row_is_cut_without_going_along_it() -> None:
+    """Nobody could wait for, or hold, as many vectors as these."""
+    long = 16 * 10**15 + 3
+    for clamp in (False, True):
+        tiles = cut(1, long, lanes=16, narrow=4, vectors=7, height=1, clamp=clamp)
+        covered = sum(run.rows * run.columns * sum(vector.valid for vector in run.vectors) for run in tiles)
+        assert covered == long + (clamp and 1), "the last vector of 4 lanes computes one output again"
+
+
+@given(st.integers(1, 500), st.integers(1, 40))
+def test_even_parts_are_all_sizes_that_cut_evenly(total: int, most: int) -> None:
+    sizes = {-(-total // parts) for parts in range(1, total + 1)}
+    assert even_parts(total, most) == sorted(size for size in sizes if size <= most)
 
 
 @given(cuts())
