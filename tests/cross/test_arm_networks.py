@@ -10,9 +10,8 @@ from torch import nn
 import pconvgen
 from pconvgen.devices import get_device
 from pconvgen.frontend import load_model
-from tests.networks import TOLERANCE, imported, relative_error
+from tests.networks import TOLERANCE, cases, imported, relative_error
 from tests.segmenter import SHAPE, segmenter
-from tests.zoo import ZOO
 
 pytestmark = pytest.mark.cross
 
@@ -24,15 +23,9 @@ def _emulator() -> None:
         pytest.skip(f"ARM code cannot be run: {reason}")
 
 
-@pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize("structure", [None, "pattern"])
+@pytest.mark.parametrize(("name", "structure"), cases(shift=0))
 def test_answers_are_pytorchs(name: str, structure: str | None) -> None:
     assert relative_error(pconvgen.compile(imported(name, structure), "cortex-a76")) <= TOLERANCE
-
-
-@pytest.mark.parametrize("structure", ["simd_block", "block_punched", "unstructured", "filter"])
-def test_other_structures(structure: str) -> None:
-    assert relative_error(pconvgen.compile(imported("mobilenet_v2", structure), "cortex-a76")) <= TOLERANCE
 
 
 @pytest.mark.parametrize("target", ["cortex-a53", "cortex-a55", "cortex-a72", "cortex-x1", "android-arm64"])
