@@ -72,6 +72,21 @@ class Layer:
         left = tuple(c for c in self.candidates if c.structure != "block_punched")
         return replace(self, candidates=left, winograd=False)
 
+    def exact(self, *, rewritten: bool) -> Layer:
+        """The layer when NaN and infinities may reach no outputs but those whose windows hold them.
+
+        Winograd spreads them over tiles. Of a weight that is `rewritten`, so do zeros that the model does not have and
+        an encoding stores.
+        """
+        layer = replace(self, winograd=False)
+        if not rewritten:
+            return layer
+        return replace(
+            layer,
+            candidates=tuple(candidate for candidate in self.candidates if candidate.stored == candidate.nonzeros),
+            splits=tuple(split for split in self.splits if split.stored == split.nonzeros),
+        )
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -289,6 +304,8 @@ def _reason(ranking: list[Choice], decided_dense: bool) -> str:
         return f"{_against_direct(ranking)}; {text}"
     if decided_dense:
         return "dense was asked for"
+    if not any(choice.candidate.structure == "dense" for choice in ranking):
+        return "zeros of the rewriting may not be computed"
     if not zeros:
         return "the weight has no zeros"
     if best.candidate.structure == "dense":

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -77,7 +76,7 @@ class LowerLayers:
     dense: ignore the zeros in the weights, to compare with.
     precision: in which formats kernels store tensors and compute.
     planner: what chooses encodings and schedules once layouts are known.
-    exact_nan: leave out Winograd, which spreads NaN and infinities over tiles.
+    exact_nan: leave out what spreads NaN and infinities to outputs whose windows do not hold them.
     """
 
     def __init__(
@@ -115,7 +114,7 @@ class LowerLayers:
             original = originals.get(site.var.name)
             name = names.get(site.var.name, site.var.name)
             layer = layer_of(site, name, dense=self.dense, original=original, present=present)
-            layers.append(replace(layer, winograd=False) if self.exact_nan else layer)
+            layers.append(layer.exact(rewritten=present is not None) if self.exact_nan else layer)
         return layers
 
 
