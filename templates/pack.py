@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pconvgen.templates.phases import PhaseBlock, phase_blocks
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.templates.store import tensor_shape
 from pconvgen.templates.tiles import for_each_piece
@@ -64,18 +65,32 @@ class PackKernel:
                     n = T.Bind(T.Cast("int64", task // self.channels))
                     read = T.Bind(n * source.size + (c + self.slots[0]) * source.channel + (source.main or 0))
                     write = T.Bind(n * target.size + (c + self.slots[1]) * target.channel + target.lead)
-                    for index, phase in enumerate(target.phases):
-                        self._plane(flat_in, flat_out, read, write + index * target.plane, phase)
+                    for block in phase_blocks(target):
+                        self._planes(flat_in, flat_out, read, write, block)
         return func()
 
-    def _plane(self, data: Any, packed: Any, read: Any, write: Any, phase: tuple[int, int]) -> None:
-        """One plane of the target, whose channel begins at `read` in the source."""
+    def _planes(self, data: Any, packed: Any, read: Any, write: Any, block: PhaseBlock) -> None:
+        """Planes of a channel of the target, which begins at `write`, and at `read` in the source."""
+        plane, down, across = self.target.plane, block.rows, block.columns
+        write = write + block.index * plane
+        if down.count * across.count == 1:
+            self._plane(data, packed, read, write, block, (down.first, across.first))
+            return
+        with T.serial(0, down.count) as i, T.serial(0, across.count) as j:
+            i, j = T.Cast("int64", i), T.Cast("int64", j)
+            phase = T.Bind(i * down.step + down.first), T.Bind(j * across.step + across.first)
+            self._plane(data, packed, read, T.Bind(write + (i * block.row_index + j) * plane), block, phase)
+
+    def _plane(
+        self, data: Any, packed: Any, read: Any, write: Any, block: PhaseBlock, phase: tuple[Any, Any]
+    ) -> None:  # fmt: skip
+        """One plane of a block, which begins at `write`: that of a phase of numbers or of int64 variables."""
         source, target = self.source, self.target
         (p, q), (sh, sw), (top, left) = phase, target.stride, target.before
-        (r0, r1), (c0, c1) = target.real_rows(p), target.real_columns(q)
+        (r0, r1), (c0, c1) = target.real_rows(block.rows.first), target.real_columns(block.columns.first)
 
         def row(r: Any, y: Any) -> None:
-            begin = T.Bind(read + y * source.line + (c0 * sw + q - left))
+            begin = T.Bind(read + y * source.line + (q + (c0 * sw - left)))
             dst = T.Bind(write + r * target.line)
 
             def copy(x: Any, lanes: int) -> None:

@@ -109,13 +109,18 @@ class PlaneLayout:
         return any(q >= self.stride[1] for _, q in self.phases)
 
     @cached_property
+    def index(self) -> dict[tuple[int, int], int]:
+        """Which of a channel's planes has a phase."""
+        return {phase: number for number, phase in enumerate(self.phases)}
+
+    @cached_property
     def main(self) -> int | None:
         """Offset of element (0, 0, 0) where whole rows lie as they are, pitch `line`; None where they do not."""
         if self.stride != (1, 1):
             return None
         top, left = self.before
-        if (0, left) in self.phases:
-            return self.lead + self.phases.index((0, left)) * self.plane + top * self.line
+        if (0, left) in self.index:
+            return self.lead + self.index[0, left] * self.plane + top * self.line
         return None if self.own_columns else self.lead + top * self.line + left
 
     @cached_property
@@ -154,9 +159,9 @@ class PlaneLayout:
         for dy, dx in positions:
             p = (dy - workload.padding[0] + self.before[0]) % self.stride[0]
             x = dx - workload.padding[1] + self.before[1]
-            own = (p, x) in self.phases
+            own = (p, x) in self.index
             q, first = (x, 0) if own else (x % self.stride[1], x // self.stride[1])
-            if (p, q) not in self.phases or (self.own_columns and not own):
+            if (p, q) not in self.index or (self.own_columns and not own):
                 return False
             # Behind a row lies the padding before the next; not in planes that leave out columns, as nobody read them.
             whole = _real(self.width, self.before[1], self.stride[1], q)[1] <= self.pitch
@@ -185,9 +190,9 @@ class PlaneLayout:
         y = row * workload.dilation[0] - workload.padding[0] + self.before[0]
         x = column * workload.dilation[1] - workload.padding[1] + self.before[1]
         (p, r), q, c = (y % self.stride[0], y // self.stride[0]), x, 0
-        if (p, q) not in self.phases:
+        if (p, q) not in self.index:
             q, c = x % self.stride[1], x // self.stride[1]
-        return self.phases.index((p, q)) * self.plane + r * self.line + c
+        return self.index[p, q] * self.plane + r * self.line + c
 
     def entry_offsets(
         self, workload: ConvWorkload, entries: NDArray[np.int32], slots: NDArray[np.int64]
