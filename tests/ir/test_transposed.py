@@ -246,7 +246,9 @@ def test_zeros_of_the_rewriting_are_not_computed(kernel: int, stride: int) -> No
     for taps, dense in ((full, False), (full, True), (pruned, False)):
         body = lambda emit, x, taps=taps: NN.conv2d_transpose(x, relax.const(taps), strides=stride)  # noqa: E731
         (decision,) = decisions_of(lower(body, 1, 32, 16, 16, dense=dense))
-        assert decision.nbytes < 1.45 * 4 * np.count_nonzero(taps) + 2048
+        # Single weights, which are as fast as blocks on some cores, have an index each.
+        each = 2 if decision.choice.endswith("unstructured") else 1.45
+        assert decision.nbytes < each * 4 * np.count_nonzero(taps) + 2048
     (all_zeros_too,) = decisions_of(
         lower(lambda emit, x: NN.conv2d_transpose(x, relax.const(pruned), strides=stride), 1, 32, 16, 16, dense=True)
     )
