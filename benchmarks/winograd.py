@@ -22,7 +22,7 @@ from benchmarks.peak import Meter, fma_meter
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.schedules.schedule import WinogradSchedule
-from pconvgen.schedules.winograd import winograd_cycles, winograd_schedules
+from pconvgen.schedules.winograd import priced_winograd
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
@@ -50,9 +50,8 @@ def rivals(w: ConvWorkload, data: Data, target: Target) -> dict[str, Choice]:
     found = {"direct": rank(w, [candidate], isa, target.l2_kib, winograd=False)[0]}
     layout = plane_layout(w, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=0)
     places = Places(layout, plain_layout(w.out_channels, w.out_height, w.out_width))
-    for schedule in winograd_schedules(w, isa):
-        cycles = winograd_cycles(w, schedule, isa, target.l2_kib).to(places.target)
-        choice = Choice(candidate, 1, schedule, cycles, places)
+    for schedule, cycles in priced_winograd(w, isa, target.l2_kib):
+        choice = Choice(candidate, 1, schedule, cycles.to(places.target), places)
         key = f"F({schedule.tile},3)"
         if key not in found or choice.cycles < found[key].cycles:
             found[key] = choice

@@ -23,7 +23,7 @@ from pconvgen.schedules.cost import (
 )
 from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
-from pconvgen.schedules.winograd import best_winograd, can_place, winograd_cycles, winograd_schedules
+from pconvgen.schedules.winograd import best_winograd, can_place, priced_winograd
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout, plane_layout
 from pconvgen.templates.tiles import even_parts
@@ -110,12 +110,12 @@ def all_choices(
     for candidate in candidates:
         for max_group, shape in _shapes(workload, candidate, isa):
             priced = _priced(workload, shape, isa, l2_kib, places)
-            for cycles, schedule in zip(priced.cycles(places).tolist(), priced.schedules, strict=True):
+            for schedule, cycles in zip(priced.schedules, priced.cycles(places).tolist(), strict=True):
                 yield Choice(candidate, max_group, schedule, cycles, places)
         dense = candidate.structure == "dense" and workload.precision == FLOAT32
         if winograd and dense and places is not None and can_place(places):
-            for fast in winograd_schedules(workload, isa):
-                yield Choice(candidate, 1, fast, winograd_cycles(workload, fast, isa, l2_kib).to(places.target), places)
+            for fast, price in priced_winograd(workload, isa, l2_kib):
+                yield Choice(candidate, 1, fast, price.to(places.target), places)
 
 
 def _winograd(

@@ -37,9 +37,6 @@ FILTERS = (4, 8, 16)
 BLOCK = 256
 """Tiles of a block, about, at most: enough for weights to be read from far away for nothing."""
 
-BLOCKS = 16
-"""How many sizes of blocks are tried at most."""
-
 HIDDEN = 0.7
 """Share of reading the weights once more that hides behind the products."""
 
@@ -62,9 +59,7 @@ def winograd_schedules(workload: ConvWorkload, isa: Isa) -> Iterator[WinogradSch
         return
     for m in PAIRS:
         height, width = (-(-size // m) for size in (workload.out_height, workload.out_width))
-        blocks = even_parts(height, max(1, BLOCK // width))
-        # Of the many of narrow images neighbours cost about the same.
-        for rows in blocks[:: -(-len(blocks) // BLOCKS)]:
+        for rows in even_parts(height, max(1, BLOCK // width)):
             for lanes in (w.lanes for w in isa.widths):
                 for filters in FILTERS:
                     for vectors in _vectors(-(-rows * width // lanes), filters, lanes, isa):
@@ -86,7 +81,8 @@ def _fits(filters: int, vectors: int, lanes: int, isa: Isa) -> bool:
 
 
 @lru_cache(maxsize=4096)  # each layer is asked for with many targets
-def _priced(workload: ConvWorkload, isa: Isa, l2_kib: int) -> tuple[tuple[WinogradSchedule, KernelCycles], ...]:
+def priced_winograd(workload: ConvWorkload, isa: Isa, l2_kib: int) -> tuple[tuple[WinogradSchedule, KernelCycles], ...]:
+    """All legal schedules of a layer with what they take; none where the template does not apply."""
     return tuple(
         (schedule, winograd_cycles(workload, schedule, isa, l2_kib)) for schedule in winograd_schedules(workload, isa)
     )
@@ -96,7 +92,7 @@ def best_winograd(
     workload: ConvWorkload, isa: Isa, l2_kib: int, target: PlaneLayout
 ) -> tuple[float, WinogradSchedule] | None:
     """(cycles, schedule) of the fastest legal schedule; None where the template does not apply."""
-    found = ((cycles.to(target), schedule) for schedule, cycles in _priced(workload, isa, l2_kib))
+    found = ((cycles.to(target), schedule) for schedule, cycles in priced_winograd(workload, isa, l2_kib))
     return min(found, key=lambda pair: pair[0], default=None)
 
 

@@ -202,17 +202,15 @@ def test_pruning_further_is_never_slower(structure: str, isa: Isa) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_large_images_have_no_more_schedules_than_small_ones(isa: Isa) -> None:
+def test_the_number_of_schedules_is_bounded_whatever_the_image(isa: Isa) -> None:
     def count(height: int, width: int) -> int:
         w = replace(LAYERS["vgg 3x3"], height=height, width=width)
         (candidate,) = STRUCTURES["dense"].detect(np.ones((w.out_channels, w.in_channels, 3, 3), np.float32))
         places = Places(layouts(w, isa)[0], plain_layout(w.out_channels, w.out_height, w.out_width))
         return len(list(schedules(w, candidate, isa, 1024, places))) + len(list(winograd_schedules(w, isa)))
 
-    usual = count(56, 200)
-    assert usual > 10
-    for size in ((1, 10**6), (10**6, 3), (10**5, 10**5)):
-        assert count(*size) <= 3 * usual, size
+    for large, usual in (((1, 10**8), (1, 10**5)), ((10**7, 3), (10**5, 3)), ((10**6, 10**6), (10**4, 10**4))):
+        assert count(*large) <= 1.1 * count(*usual), large
 
 
 def test_a_target_enters_the_cost_by_what_it_takes_to_store() -> None:

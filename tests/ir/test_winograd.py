@@ -12,7 +12,7 @@ import pytest
 from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.schedules.schedule import PixelSchedule, WinogradSchedule
-from pconvgen.schedules.winograd import winograd_cycles, winograd_schedules
+from pconvgen.schedules.winograd import priced_winograd, winograd_schedules
 from pconvgen.sparsity import candidates, project
 from pconvgen.templates.planes import plain_layout
 from pconvgen.templates.winograd_grid import TileGrid
@@ -61,14 +61,14 @@ def test_weights_are_packed_for_groups_of_filters() -> None:
 @pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
 def test_schedules_fit_the_registers(isa: Isa) -> None:
     for w in (square(64, 64, 56), square(3, 5, 7), square(8, 8, 1), replace(square(1, 1, 3), width=500)):
-        found = list(winograd_schedules(w, isa))
-        assert {s.tile for s in found} == set(PAIRS)
-        for s in found:
+        found = priced_winograd(w, isa, 512)
+        assert {s.tile for s, _ in found} == set(PAIRS)
+        for s, cycles in found:
             assert s.filters * s.vectors + s.vectors + 1 <= isa.registers
             assert s.lanes in {width.lanes for width in isa.widths}
             assert 1 <= s.rows <= -(-w.out_height // s.tile)
             target = plain_layout(w.out_channels, w.out_height, w.out_width)
-            assert winograd_cycles(w, s, isa, 512).to(target) > 0
+            assert cycles.to(target) > 0
 
 
 @pytest.mark.parametrize(
