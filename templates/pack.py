@@ -73,21 +73,19 @@ class PackKernel:
         """Planes of a channel of the target, which begins at `write`, and at `read` in the source."""
         plane, down, across = self.target.plane, block.rows, block.columns
         write = write + block.index * plane
-        if down.count * across.count == 1:
-            self._plane(data, packed, read, write, block, (down.first, across.first))
+        if len(down) * len(across) == 1:
+            self._plane(data, packed, read, write, block, (down.start, across.start))
             return
-        with T.serial(0, down.count) as i, T.serial(0, across.count) as j:
+        with T.serial(0, len(down)) as i, T.serial(0, len(across)) as j:
             i, j = T.Cast("int64", i), T.Cast("int64", j)
-            phase = T.Bind(i * down.step + down.first), T.Bind(j * across.step + across.first)
+            phase = T.Bind(i * down.step + down.start), T.Bind(j * across.step + across.start)
             self._plane(data, packed, read, T.Bind(write + (i * block.row_index + j) * plane), block, phase)
 
-    def _plane(
-        self, data: Any, packed: Any, read: Any, write: Any, block: PhaseBlock, phase: tuple[Any, Any]
-    ) -> None:  # fmt: skip
+    def _plane(self, data: Any, packed: Any, read: Any, write: Any, block: PhaseBlock, phase: tuple[Any, Any]) -> None:
         """One plane of a block, which begins at `write`: that of a phase of numbers or of int64 variables."""
         source, target = self.source, self.target
         (p, q), (sh, sw), (top, left) = phase, target.stride, target.before
-        (r0, r1), (c0, c1) = target.real_rows(block.rows.first), target.real_columns(block.columns.first)
+        (r0, r1), (c0, c1) = target.real_rows(block.rows.start), target.real_columns(block.columns.start)
 
         def row(r: Any, y: Any) -> None:
             begin = T.Bind(read + y * source.line + (q + (c0 * sw - left)))

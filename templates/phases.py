@@ -17,62 +17,45 @@ _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Progression:
-    """`first`, `first` + `step`, ..., `count` numbers."""
-
-    first: int
-    step: int
-    count: int
-
-
-@dataclass(frozen=True)
 class PhaseBlock:
     """Planes with the same real rows and columns.
 
     Attributes
     ----------
     rows, columns: the phases (p, q), every one of `rows` with every one of `columns`.
-    index: of the first plane among those of a channel; those of a phase row follow each other.
-    row_index: distance of the planes of two phase rows.
+    index: of the first plane among those of a channel.
+    row_index: distance of the planes of two phase rows; those of a row follow each other.
     """
 
-    rows: Progression
-    columns: Progression
+    rows: range
+    columns: range
     index: int
     row_index: int
 
 
 def phase_blocks(layout: PlaneLayout) -> tuple[PhaseBlock, ...]:
     """All planes of a channel; each by itself where there are few."""
-    one = len(layout.phases) <= UNROLLED_PHASES
+    if len(layout.phases) <= UNROLLED_PHASES:
+        return tuple(PhaseBlock(range(p, p + 1), range(q, q + 1), n, 1) for n, (p, q) in enumerate(layout.phases))
     rows = [(p, [q for _, q in group]) for p, group in groupby(layout.phases, lambda phase: phase[0])]
-
-    def alike_rows(a: tuple[int, list[int]], b: tuple[int, list[int]]) -> bool:
-        return not one and a[1] == b[1] and layout.real_rows(a[0]) == layout.real_rows(b[0])
-
-    def alike_columns(a: int, b: int) -> bool:
-        return not one and layout.real_columns(a) == layout.real_columns(b)
-
-    blocks = []
-    index = 0
-    for part in _runs(rows, lambda row: row[0], alike_rows):
-        columns, before = part[0][1], 0
-        for run in _runs(columns, int, alike_columns):
-            down = _progression([p for p, _ in part])
-            blocks.append(PhaseBlock(down, _progression(run), index + before, len(columns)))
+    blocks, index = [], 0
+    for part in _runs(rows, lambda row: row[0], lambda row: (row[1], layout.real_rows(row[0]))):
+        down, columns, before = _range([p for p, _ in part]), part[0][1], 0
+        for run in _runs(columns, int, layout.real_columns):
+            blocks.append(PhaseBlock(down, _range(run), index + before, len(columns)))
             before += len(run)
         index += len(part) * len(columns)
     return tuple(blocks)
 
 
 def _runs(
-    items: Sequence[_Item], number: Callable[[_Item], int], alike: Callable[[_Item, _Item], bool]
+    items: Sequence[_Item], number: Callable[[_Item], int], kind: Callable[[_Item], object]
 ) -> Iterator[list[_Item]]:
-    """`items` cut where they are not alike, or where their numbers are not equally far apart."""
+    """`items` cut where they are of another kind, or where their numbers are not equally far apart."""
     run: list[_Item] = []
     for item in items:
         apart = len(run) > 1 and number(item) - number(run[-1]) != number(run[1]) - number(run[0])
-        if run and (apart or not alike(run[0], item)):
+        if run and (apart or kind(run[0]) != kind(item)):
             yield run
             run = []
         run.append(item)
@@ -80,5 +63,7 @@ def _runs(
         yield run
 
 
-def _progression(numbers: Sequence[int]) -> Progression:
-    return Progression(numbers[0], numbers[1] - numbers[0] if len(numbers) > 1 else 0, len(numbers))
+def _range(numbers: Sequence[int]) -> range:
+    """Numbers that are equally far apart."""
+    first, last = numbers[0], numbers[-1]
+    return range(first, last + 1, (last - first) // (len(numbers) - 1) if len(numbers) > 1 else 1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconvgen.templates.pack import input_pack
-from pconvgen.templates.phases import Progression, phase_blocks
+from pconvgen.templates.phases import phase_blocks
 from pconvgen.templates.planes import PlaneLayout, plane_layout
 from pconvgen.workload import ConvWorkload
 from tests.ir.test_expression_size import nodes
@@ -23,10 +23,6 @@ def layout_of(kernel: tuple[int, int], stride: tuple[int, int], **options: Any) 
         1, 3, size, size, 1, kernel, stride=stride, padding=(*padding, *padding), dilation=options.pop("dilation")
     )
     return plane_layout(w, align=1, aligned_rows=False, slack=16, **options)
-
-
-def numbers(progression: Progression) -> list[int]:
-    return [progression.first + n * progression.step for n in range(progression.count)]
 
 
 pairs = st.tuples(st.integers(1, 13), st.integers(1, 13))
@@ -48,13 +44,13 @@ def test_blocks_hold_every_plane_once(
     )  # fmt: skip
     found = {}
     for block in phase_blocks(layout):
-        for i, p in enumerate(numbers(block.rows)):
-            for j, q in enumerate(numbers(block.columns)):
+        for i, p in enumerate(block.rows):
+            for j, q in enumerate(block.columns):
                 place = block.index + i * block.row_index + j
                 assert place not in found
                 found[place] = (p, q)
-                assert layout.real_rows(p) == layout.real_rows(block.rows.first)
-                assert layout.real_columns(q) == layout.real_columns(block.columns.first)
+                assert layout.real_rows(p) == layout.real_rows(block.rows.start)
+                assert layout.real_columns(q) == layout.real_columns(block.columns.start)
     assert [found[place] for place in range(len(found))] == list(layout.phases)
 
 
