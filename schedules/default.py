@@ -163,7 +163,7 @@ class _Priced:
         return self.fixed + self.stores * store_cycles(places.target) + self.zeros * zeros_cycles(places.target)
 
 
-@lru_cache(maxsize=65536)  # networks repeat their layers, and each is asked for with many targets
+@lru_cache(maxsize=8192)  # a large network has some thousand, each asked for with many targets
 def _priced_pixels(
     workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, source: PlaneLayout, seamless: bool
 ) -> _Priced:
