@@ -72,8 +72,9 @@ def compile(
     inputs: input name -> shape, for dynamic dimensions and for modules.
     example: for a module, its example inputs in place of `inputs`.
     dense: ignore the zeros in the weights, to compare with.
-    exact_nan: leave out Winograd, so that NaN and infinities reach no outputs but those whose windows hold them. What
-        is multiplied by a pruned weight is still left out, whatever it is, unless `dense` is set as well.
+    exact_nan: leave out Winograd, and encodings that store zeros between the weights of transposed convolutions, so
+        that NaN and infinities reach no outputs but those whose windows hold them. What is multiplied by a pruned
+        weight is still left out, whatever it is, unless `dense` is set as well.
     dtype: of activations, float32 or float16; the model's inputs and outputs are float32 in either.
     accumulate: of sums; without it, `dtype`.
     weights: of weights in the library; without it, `dtype`.

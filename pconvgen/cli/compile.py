@@ -29,7 +29,7 @@ def command(
         bool,
         typer.Option(
             "--exact-nan",
-            help="Leave out Winograd, which spreads NaN and infinities of an input over a tile of outputs.",
+            help="Leave out what hands NaN and infinities on to outputs that do not see them, such as Winograd.",
         ),
     ] = False,
     dtype: Annotated[

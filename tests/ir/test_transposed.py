@@ -11,6 +11,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
+from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
 from pconvgen.passes.lower import LowerLayers, decisions_of
 from pconvgen.passes.sites import find_sites
 from pconvgen.passes.transposed import RewriteTransposed, phase_axis, phase_weight
@@ -253,3 +254,22 @@ def test_zeros_of_the_rewriting_are_not_computed(kernel: int, stride: int) -> No
         lower(lambda emit, x: NN.conv2d_transpose(x, relax.const(pruned), strides=stride), 1, 32, 16, 16, dense=True)
     )
     assert all_zeros_too.nbytes >= 4 * full.size
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_with_exact_nan_no_encoding_stores_zeros_of_the_rewriting(dense: bool) -> None:
+    """Whichever is the fastest on a core: a zero that the model does not have would hand NaN on."""
+
+    def fills(*, exact_nan: bool) -> set[float]:
+        found: set[float] = set()
+
+        def planner(layer: Layer, *args: Any, **where: Any) -> LayerPlan:
+            assert layer.candidates
+            found.update(held.stored / held.nonzeros for held in (*layer.candidates, *layer.splits))
+            return plan_layer(layer, *args, **where)
+
+        LowerLayers(HOST, dense, planner=planner, exact_nan=exact_nan)(rewrite(lambda emit, x: emit(up(x))))
+        return found
+
+    assert fills(exact_nan=True) == {1.0}
+    assert max(fills(exact_nan=False)) > 1.0
