@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,12 +66,14 @@ def test_help_imports_neither_tvm_nor_torch() -> None:
 
 @pytest.mark.parametrize("words", [(), ("compile",), ("sparsify",)])
 def test_help_is_quick(words: tuple[str, ...]) -> None:
-    """Nothing is imported that takes long: seconds would depend on what else the machine does."""
-    command = [sys.executable, "-X", "importtime", "-m", "pconvgen", *words, "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-    assert "pconvgen" in imported
-    assert not imported & {"torch", "tvm", "xgboost", "onnx", "scipy", "matplotlib"}
+    def seconds() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "pconvgen", *words, "--help"], capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    # Of the processor, and the best of a few: the machine has other things to do, too.
+    assert min(seconds() for _ in range(5)) < 0.5
 
 
 def test_no_command_shows_help(invoke: Invoke) -> None:
