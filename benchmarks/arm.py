@@ -42,7 +42,8 @@ from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pack import PackKernel, input_pack
-from pconvgen.tvm_compat import KernelCalls, build, constant, export_library
+from pconvgen.tvm_compat import KernelCalls, constant
+from pconvgen.tvm_compat.building import build, export_library
 from pconvgen.workload import RELU, ConvWorkload, Epilogue
 
 LAYERS = ((64, 112), (128, 56), (256, 28), (512, 14))

@@ -37,7 +37,7 @@ from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import instantiate
 from pconvgen.templates.pack import input_pack
-from pconvgen.tvm_compat import compile_module
+from pconvgen.tvm_compat.building import compile_module
 from pconvgen.workload import ConvWorkload
 
 QUIET = 0.97

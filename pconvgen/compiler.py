@@ -23,7 +23,7 @@ from pconvgen.targets.formats import check_formats
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import Executable, build, export_library
+from pconvgen.tvm_compat.building import Executable, build, export_library
 
 
 @dataclass(frozen=True, eq=False)

@@ -26,7 +26,7 @@ from pconvgen.templates.pack import PackKernel
 from pconvgen.templates.pixels import PixelKernel, block_tiles
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
 from pconvgen.templates.store import tensor_shape
-from pconvgen.tvm_compat import compile_module
+from pconvgen.tvm_compat.building import compile_module
 from pconvgen.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.layers import (

@@ -22,7 +22,8 @@ from pconvgen.tuning.arrays import elements, in_planes
 from pconvgen.tuning.describe import describe_places, describe_weight, describe_workload
 from pconvgen.tuning.record import task_key
 from pconvgen.tuning.reference import convolution
-from pconvgen.tvm_compat import build, export_library, kernel_module
+from pconvgen.tvm_compat import kernel_module
+from pconvgen.tvm_compat.building import build, export_library
 from pconvgen.workload import ConvWorkload
 
 

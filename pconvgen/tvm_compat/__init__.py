@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -17,7 +14,6 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
-from tvm.relax import VMExecutable as Executable
 from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
@@ -26,7 +22,7 @@ from tvm.tirx.script import builder as T
 from pconvgen.precision import LARGEST_HALF
 from pconvgen.tvm_compat.passes import apply as apply
 from pconvgen.tvm_compat.passes import module_pass as module_pass
-from pconvgen.tvm_compat.pipeline import CPU_PIPELINE, FLAT
+from pconvgen.tvm_compat.pipeline import FLAT
 
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
@@ -503,62 +499,6 @@ def kernel_module(
             result = builder.emit_output(calls.call(kernel, args, *output))
         builder.emit_func_output(result)
     return call_kernels(target)(calls.add_to(builder.finalize()))
-
-
-def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Executable:
-    """Compiles a legalised module; each of `constants` becomes a function without parameters that returns it."""
-    module = tvm.ir.IRModule(module.functions, attrs=module.attrs)
-    for name, value in constants.items():
-        body = relax.BlockBuilder().normalize(relax.SeqExpr([], constant(value)))
-        function = relax.Function([], body, relax.TensorType(value.shape, str(value.dtype)), is_pure=True)
-        module[name] = function.with_attr("global_symbol", name)
-    if not any(isinstance(function, PrimFunc) for function in module.functions.values()):
-        # Without a kernel there would be no LLVM module, and TVM would export C sources.
-        with prim_func("nothing") as get:
-            T.evaluate(0)
-        module["nothing"] = get().with_attr("global_symbol", "nothing")
-    return compile_module(module, target)
-
-
-def compile_module(module: Any, target: Any) -> Executable:
-    """tvm.compile as kernels need it.
-
-    Without StorageRewrite, which would let a narrow accumulator live in the memory of a wide one of another tile; LLVM
-    then keeps both in registers of the wide one's size, and every FMA on the narrow one becomes three instructions.
-    Without legalisation, which was done and would turn views into copies.
-    Without every kernel's checks of its arguments, three quarters of a library: Relax has checked the model's inputs.
-    """
-    with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}):
-        stages = cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target)
-        return tvm.compile(
-            module, target=target, relax_pipeline=tvm.transform.Sequential(stages), tir_pipeline=CPU_PIPELINE
-        )
-
-
-@contextmanager
-def _without_lines(noise: bytes) -> Iterator[None]:
-    """Drops lines with `noise` from what this process writes to standard error; the rest is written at the end."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(saved, 2)
-            os.close(saved)
-            caught.seek(0)
-            for line in caught:
-                if noise not in line:
-                    os.write(2, line)
-
-
-def export_library(executable: Executable, path: str, linker: Callable[..., None]) -> None:
-    """Writes an executable as a shared library."""
-    # TVM 0.27 logs a warning without content for every constant.
-    with _without_lines(b"Warning: Scope Saving:"):
-        executable.export_library(path, fcompile=linker)
 
 
 LibraryFunction = Callable[[list[NDArray[Any]]], list[NDArray[Any]]]

@@ -18,7 +18,7 @@ from pconvgen.manifest import read_manifest
 from pconvgen.targets.elf import machine_of
 from pconvgen.targets.linker import LIBC, LIBM, PAGE_BYTES, PROVIDED_PREFIXES, find_linkers, library_linker
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import export_library
+from pconvgen.tvm_compat.building import export_library
 from tests.networks import imported
 
 pytestmark = pytest.mark.cross

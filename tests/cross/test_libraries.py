@@ -13,7 +13,7 @@ from torch import nn
 import pconvgen
 from pconvgen.targets.linker import PAGE_BYTES, find_linkers, library_linker
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import export_library
+from pconvgen.tvm_compat.building import export_library
 
 pytestmark = [pytest.mark.cross, needs_readelf]
 

@@ -21,7 +21,7 @@ from pconvgen.sparsity import STRUCTURES, encode, project
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pixels import ENTRIES, PixelKernel, block_tiles
-from pconvgen.tvm_compat import compile_module
+from pconvgen.tvm_compat.building import compile_module
 from pconvgen.workload import ConvWorkload
 
 pytestmark = pytest.mark.cross

@@ -21,7 +21,8 @@ from pconvgen.passes.lower import LowerLayers
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.activations import activate
-from pconvgen.tvm_compat import T, compile_module, prim_func, ramp
+from pconvgen.tvm_compat import T, prim_func, ramp
+from pconvgen.tvm_compat.building import compile_module
 from pconvgen.workload import Activation, X
 from tests.activations import ACTIVATIONS, sigmoid, silu
 from tests.networks import TOLERANCE, relative_error

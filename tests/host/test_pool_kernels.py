@@ -17,7 +17,7 @@ from pconvgen.templates.interleave import InterleaveKernel
 from pconvgen.templates.normalise import NormKernel
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
-from pconvgen.tvm_compat import compile_module
+from pconvgen.tvm_compat.building import compile_module
 from pconvgen.workload import Activation, ConvWorkload, X
 from tests.guarded import Guarded
 from tests.planes import in_planes

@@ -14,7 +14,7 @@ from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.planes import plain_layout
 from pconvgen.templates.winograd import WinogradKernel
 from pconvgen.templates.winograd_product import pack_weight
-from pconvgen.tvm_compat import compile_module
+from pconvgen.tvm_compat.building import compile_module
 from pconvgen.workload import ConvWorkload
 
 pytestmark = pytest.mark.host

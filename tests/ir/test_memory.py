@@ -12,8 +12,9 @@ from tvm.script import tirx as T
 
 from pconvgen.passes.memory import PlanMemory, lifetimes, memory_of
 from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.tvm_compat import call_kernels, compile_module, is_op, legalise
+from pconvgen.tvm_compat import call_kernels, is_op, legalise
 from pconvgen.tvm_compat.allocations import is_kernel_call, straight_bindings
+from pconvgen.tvm_compat.building import compile_module
 from tests.relax_modules import module_of
 
 TARGET = llvm_target(get_target("host"))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from tvm import relax
 
 from pconvgen.passes.lower import LowerLayers
-from pconvgen.tvm_compat import compile_module
+from pconvgen.tvm_compat.building import compile_module
 from tests.relax_modules import HOST, NN, calls, kernels, module_of
 
 BATCH = 30
