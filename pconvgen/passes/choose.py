@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pconvgen.schedules.isa import Isa
 from pconvgen.schedules.schedule import ChannelSchedule, WinogradSchedule
 from pconvgen.schedules.split import SplitChoice, schedule_split
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
+from pconvgen.sparsity.counts import WeightCounts, count
 from pconvgen.sparsity.split import Split, splits
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, convolution, matrix_product
@@ -66,6 +68,11 @@ class Layer:
     def is_product(self) -> bool:
         """Whether it is a product of matrices, whose tensors have no planes."""
         return is_single_pixel(self.site.workload)
+
+    @cached_property
+    def counts(self) -> WeightCounts:
+        """Where the non-zeros of the model's weight are."""
+        return count(self.site.weight)
 
     def scattered(self) -> Layer:
         """The layer when its input's channels do not lie side by side."""
@@ -221,7 +228,7 @@ def plan_layer(
         shape=whole,
         macs=site.workload.macs * math.prod(whole) // math.prod(shape),
         structure=structure,
-        density=np.count_nonzero(site.weight) / math.prod(whole),
+        density=layer.counts.nonzeros / math.prod(whole),
         choice=text_of(best),
         reason=reason,
         schedule=_schedule(best) | _described(places),

@@ -39,16 +39,13 @@ def describe_weight(layer: Layer) -> dict[str, Any]:
     "structure" with its parameters, "size" and "nonzeros", "spread": standard deviation of the non-zeros of a filter by
     their mean, "patterns": how many kernels have how many non-zeros, from none to all.
     """
-    weight = layer.site.weight
-    alive = weight != 0
-    filters = alive.reshape(len(weight), -1).sum(1)
-    kernels = np.bincount(alive.sum((2, 3)).ravel(), minlength=weight.shape[2] * weight.shape[3] + 1)
+    counts = layer.counts
     return {
         "structure": str(smallest(layer.found)),
-        "size": int(weight.size),
-        "nonzeros": int(alive.sum()),
-        "spread": float(filters.std() / max(filters.mean(), 1e-9)),
-        "patterns": kernels.tolist(),
+        "size": int(layer.site.weight.size),
+        "nonzeros": counts.nonzeros,
+        "spread": counts.spread,
+        "patterns": counts.kernels.tolist(),
     }
 
 
