@@ -8,8 +8,12 @@ ranks encodings and schedules. The constants were fitted to some hundred schedul
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pconvgen.precision import BYTES
 from pconvgen.schedules.isa import Isa, VectorWidth
@@ -17,8 +21,12 @@ from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import ENTRIES, block_tiles
 from pconvgen.templates.planes import PlaneLayout
-from pconvgen.templates.tiles import Vector
+from pconvgen.templates.tiles import TileRun
 from pconvgen.workload import Activation, ConvWorkload
+
+Array = NDArray[np.float64]
+Numbers = Any
+"""A number, or a float64 array of them."""
 
 FMA_LATENCY = 4.0
 """Cycles until an accumulator can be added to again."""
@@ -66,7 +74,7 @@ COLD = 20.0
 
 @dataclass(frozen=True)
 class KernelCycles:
-    """Cycles of a kernel as a function of where its output lies.
+    """Cycles of a kernel as a function of where its output lies; of many kernels, where the numbers are arrays.
 
     A target enters the cost by two numbers only, so that what a schedule costs is computed once for all targets:
 
@@ -79,39 +87,117 @@ class KernelCycles:
     zeros: rows of outputs that are stored.
     """
 
-    fixed: float
-    stores: float
-    zeros: float
+    fixed: Numbers
+    stores: Numbers
+    zeros: Numbers
 
-    def to(self, target: PlaneLayout) -> float:
+    def to(self, target: PlaneLayout) -> Numbers:
         """Cycles with the output in a layout."""
         return self.fixed + self.stores * store_cycles(target) + self.zeros * zeros_cycles(target)
 
 
 def pixel_cycles(
-    workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, isa: Isa, l2_kib: int, source: PlaneLayout
+    workload: ConvWorkload,
+    shape: TapShape,
+    schedules: tuple[PixelSchedule, ...],
+    isa: Isa,
+    l2_kib: int,
+    source: PlaneLayout,
 ) -> KernelCycles:
-    """Cycles of the `pixels` template that reads its input from `source`."""
-    tiles = block_tiles(workload, schedule, isa, source)
-    fetch = _Fetch(workload, shape, schedule, source, l2_kib)
-    cycles, stores = fetch.per_block(sum(run.rows * run.columns for run in tiles)), 0
-    activate = activation_instructions(workload)
-    parts = -(-workload.in_channels // schedule.channels) if schedule.channels else 1
-    for run in tiles:
-        compute = shape.entries * _entry(workload, shape, schedule, isa, source, run.vectors)
-        move = fetch.per_tile(run.vectors)
-        count = len(run.vectors)
-        store = parts * count * STORE
-        if activate:
-            store += activate * sum(1 / _width(isa, vector.lanes).fma for vector in run.vectors)
-        store = shape.groups * (parts * shape.bodies * BODY + shape.group * store)
-        hidden = OVERLAP * min(compute, move)
-        number = run.rows * run.columns
-        cycles += number * (compute + move - hidden + store)
-        stores += number * shape.groups * shape.group * parts * count
-    blocks = workload.batch * -(-workload.out_height // schedule.rows)
-    fixed = blocks * cycles + workload.batch * fetch.first() + CALL
-    return KernelCycles(fixed, blocks * stores, blocks * workload.out_channels * schedule.rows)
+    """Cycles of the `pixels` template that reads its input from `source`: float64 [schedules]."""
+    runs, plans = _runs(workload, schedules, isa, source), _plans(schedules)
+    aligned = _aligned(workload, schedules, source, patterns=shape.bodies > 1)
+    fetch = _Fetch(workload, shape, plans, source, l2_kib)
+    compute = shape.entries * _entry(workload, shape, plans.tall, aligned, isa, source, runs)
+    move = fetch.per_tile(runs)
+    parts = np.where(plans.channels > 0, -(-workload.in_channels // np.maximum(plans.channels, 1)), 1)[runs.schedule]
+    store = parts * runs.vectors * STORE + activation_instructions(workload) * runs.fmas
+    store = shape.groups * (parts * shape.bodies * BODY + shape.group * store)
+    cycles = runs.tiles * (compute + move - OVERLAP * np.minimum(compute, move) + store)
+    stores = runs.tiles * shape.groups * shape.group * parts * runs.vectors
+
+    def total(numbers: Array) -> Array:
+        return np.bincount(runs.schedule, numbers, len(schedules))
+
+    blocks = workload.batch * -(-workload.out_height // plans.rows)
+    fixed = blocks * (fetch.per_block(total(runs.tiles)) + total(cycles)) + workload.batch * fetch.first() + CALL
+    return KernelCycles(fixed, blocks * total(stores), blocks * workload.out_channels * plans.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plans:
+    """What schedules say, as arrays [schedules]."""
+
+    rows: Array
+    channels: Array
+    tall: Array
+    filters_inside: Array
+    prefetch: Array
+
+
+@lru_cache(maxsize=1024)
+def _plans(schedules: tuple[PixelSchedule, ...]) -> _Plans:
+    names = ("rows", "channels", "height", "filters_inside", "prefetch")
+    rows, channels, height, inside, prefetch = (np.array([getattr(s, name) for s in schedules]) for name in names)
+    return _Plans(rows, channels, height > 0, inside.astype(bool), prefetch.astype(bool))
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Runs of equal tiles of the row blocks of some schedules, one after the other: arrays [runs].
+
+    Attributes
+    ----------
+    schedule: the number of its schedule.
+    tiles: how many there are.
+    vectors, lanes, height: of a tile.
+    fmas: cycles to start an FMA on each of its vectors.
+    loads, splits: cycles to start a load of each, and how many more where that crosses a line of the cache.
+    first_lanes, first_fma, first_loads: of its first vector.
+    row, channel: bytes of the input that a row and all rows of a tile read in a channel.
+    """
+
+    schedule: NDArray[np.int64]
+    tiles: Array
+    vectors: Array
+    lanes: Array
+    height: Array
+    fmas: Array
+    loads: Array
+    splits: Array
+    first_lanes: Array
+    first_fma: Array
+    first_loads: Array
+    row: Array
+    channel: Array
+
+
+@lru_cache(maxsize=8192)  # the encodings of a layer share them, and so does the layer at other densities
+def _runs(workload: ConvWorkload, schedules: tuple[PixelSchedule, ...], isa: Isa, source: PlaneLayout) -> _Runs:
+    rows = []
+    for number, schedule in enumerate(schedules):
+        for run in block_tiles(workload, schedule, isa, source):
+            kinds = [(_width(isa, lanes), count) for lanes, count in run.widths]
+            first = _width(isa, run.vectors[0].lanes)
+            rows.append(
+                (
+                    number,
+                    run.rows * run.columns,
+                    len(run.vectors),
+                    sum(lanes * count for lanes, count in run.widths),
+                    run.height,
+                    sum(count / width.fma for width, count in kinds),
+                    sum(count * width.split / width.loads for width, count in kinds),
+                    sum(count * (width.split - 1) / width.loads for width, count in kinds),
+                    first.lanes,
+                    first.fma,
+                    first.loads,
+                    _row_bytes(workload, source, run),
+                    _channel_bytes(workload, schedule, source, run),
+                )
+            )
+    numbers = np.array(rows, np.float64).reshape(-1, len(fields(_Runs))).T
+    return _Runs(numbers[0].astype(np.int64), *numbers[1:])
 
 
 def activation_instructions(workload: ConvWorkload) -> int:
@@ -150,43 +236,42 @@ def pack_cycles(target: PlaneLayout, lanes: int) -> float:
 
 
 def _entry(
-    workload: ConvWorkload,
-    shape: TapShape,
-    schedule: PixelSchedule,
-    isa: Isa,
-    source: PlaneLayout,
-    vectors: tuple[Vector, ...],
-) -> float:
-    """Cycles that an entry's instructions need in one tile: what the busiest of the core's units starts."""
-    widths = [_width(isa, vector.lanes) for vector in vectors]
-    aligned = _aligned_share(workload, shape, schedule, source)
-    height = max(vector.row for vector in vectors) + 1
+    workload: ConvWorkload, shape: TapShape, tall: Array, aligned: Array, isa: Isa, source: PlaneLayout, runs: _Runs
+) -> Array:
+    """Cycles that an entry's instructions need in one tile, [runs]: what the busiest of the core's units starts.
+
+    `tall`, `aligned` [schedules]: whether tiles have rows, and the share of loads that cross no line of the cache.
+    """
+    taps, vectors = shape.taps, runs.vectors
     # Input vectors for one output vector: the taps of a column share those of the rows that they have in common. With a
     # stride neighbouring taps read different phases.
-    inputs = shape.taps
-    if shape.group == 1 and schedule.height and workload.stride[0] == 1:
-        inputs = shape.columns + (shape.taps - shape.columns) / height
-    weights = shape.taps * shape.group
+    inputs = np.full(len(vectors), float(taps))
+    if shape.group == 1 and workload.stride[0] == 1:
+        shared = shape.columns + (taps - shape.columns) / runs.height
+        inputs = np.where(tall[runs.schedule], shared, inputs)
+    weights: Numbers = taps * shape.group
     if isa.by_element:
-        weights = -(-weights // widths[0].lanes)
-    fmas = shape.taps * shape.group * len(vectors)
+        weights = -(-weights // runs.first_lanes)
+    fmas = taps * shape.group * vectors
     # An input that is used once is a memory operand of its FMA where the ISA has those.
     if source.step(workload)[1] > 1:
-        inputs *= STRIDED
-    loads = 0.0 if inputs == shape.taps and shape.group == 1 and isa.memory_operands else inputs * len(vectors)
+        inputs = inputs * STRIDED
+    operands = (inputs == taps) & (shape.group == 1 and isa.memory_operands)
+    loads = np.where(operands, 0.0, inputs * vectors)
     # Where loads come in pairs, each tap has its own address, or one for each row of the tile where those are not whole
     # vectors apart, and entries of one tap share what a round takes.
-    addresses = shape.taps * (height if source.line % widths[0].lanes else 1) if isa.paired > 1 else 0
-    round_ = ENTRY / ENTRIES if isa.by_element and shape.taps == 1 else ENTRY
+    addresses = taps * np.where(source.line % runs.first_lanes > 0, runs.height, 1) if isa.paired > 1 else 0
+    round_ = ENTRY / ENTRIES if isa.by_element and taps == 1 else ENTRY
     issue = (fmas + (loads + weights) / isa.paired + addresses + round_) / isa.issue
     # Shuffles run where FMAs do.
-    shuffles = shape.taps if source.step(workload)[1] > 1 else 0
-    cycles = max(
-        (shape.taps * shape.group + shuffles) * sum(1 / width.fma for width in widths),
-        inputs * sum((width.split - (width.split - 1) * aligned) / width.loads for width in widths)
-        + weights / widths[0].loads,
-        FMA_LATENCY * shape.taps if fmas < FMA_LATENCY * widths[0].fma * shape.taps else 0.0,
-        issue,
+    shuffles = taps if source.step(workload)[1] > 1 else 0
+    cycles = np.maximum.reduce(
+        [
+            (taps * shape.group + shuffles) * runs.fmas,
+            inputs * (runs.loads - runs.splits * aligned[runs.schedule]) + weights / runs.first_loads,
+            np.where(fmas < FMA_LATENCY * runs.first_fma * taps, FMA_LATENCY * taps, 0.0),
+            issue,
+        ]
     )
     # The small cores among those that multiply by element issue in order: there, nothing hides entirely.
     return cycles + (IN_ORDER * issue if isa.by_element else LOAD * (loads + weights))
@@ -197,13 +282,13 @@ def weight_bytes(workload: ConvWorkload, shape: TapShape) -> int:
     return shape.entries * (workload.precision.weight_bytes * shape.taps * shape.group + 4)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Fetch:
-    """Cycles in which input and weights come from the second-level cache, or from behind it."""
+    """Cycles in which input and weights come from the second-level cache, or from behind it: [schedules] or [runs]."""
 
     workload: ConvWorkload
     shape: TapShape
-    schedule: PixelSchedule
+    plans: _Plans
     source: PlaneLayout
     l2_kib: int
 
@@ -213,66 +298,50 @@ class _Fetch:
         return weight_bytes(self.workload, self.shape)
 
     @property
-    def block(self) -> int:
+    def block(self) -> Array:
         """Bytes of a row block of the input."""
-        return self._input(self.schedule.rows)
+        return self._input(self.plans.rows)
 
-    def _input(self, rows: int) -> int:
+    def _input(self, rows: Any) -> Any:
         planes = _planes(self.workload, self.source)
         row = self.workload.precision.bytes * self.source.pitch
         return self.workload.in_channels * planes * (rows + halo(self.workload)) * row
 
-    def first(self) -> float:
+    def first(self) -> Array:
         """Cycles, once per image, for what is not in the second-level cache when the layer begins."""
-        far = self._input(self.workload.out_height) > self.l2_kib * 1024
-        lines = self._input(self.workload.out_height) / LINE if far and not self.schedule.prefetch else 0.0
-        return STREAMED * self.weights / MEMORY_BYTES + COLD * lines
+        whole = self._input(self.workload.out_height)
+        lines = whole / LINE if whole > self.l2_kib * 1024 else 0.0
+        return STREAMED * self.weights / MEMORY_BYTES + np.where(self.plans.prefetch, 0.0, COLD * lines)
 
-    def per_block(self, tiles: int) -> float:
-        """Cycles for the weights of a block."""
+    def per_block(self, tiles: Array) -> Array:
+        """Cycles for the weights of a block of so many tiles."""
         far = self.weights + self.block > self.l2_kib * 1024
-        one = self.weights / (L3_BYTES if far else L2_BYTES)
-        if self.schedule.filters_inside:
-            return tiles * one
+        one = self.weights / np.where(far, L3_BYTES, L2_BYTES)
         near = self.weights / self.shape.groups <= L1_KIB * 1024 / 2
-        return one + (0 if near else (tiles - 1) * self.weights / L2_BYTES)
+        again = 0.0 if near else (tiles - 1) * self.weights / L2_BYTES
+        return np.where(self.plans.filters_inside, tiles * one, one + again)
 
-    def per_tile(self, vectors: tuple[Vector, ...]) -> float:
+    def per_tile(self, runs: _Runs) -> Array:
         """Cycles for the input that all groups read in one tile."""
-        shape, schedule, w = self.shape, self.schedule, self.workload
-        channel = _channel_bytes(w, schedule, self.source, vectors)
-        miss = TLB_MISS if self.block > TLB_KIB * 1024 else 1.0
-        if schedule.channels:
-            parts = -(-w.in_channels // schedule.channels)
-            sums = (
-                2
-                * (parts - 1)
-                * shape.groups
-                * shape.group
-                * BYTES[self.workload.precision.arithmetic]
-                * sum(vector.lanes for vector in vectors)
-            )
-            return (w.in_channels * channel * miss + sums) / L2_BYTES
-        height = max(vector.row for vector in vectors) + 1
-        row = _row_bytes(w, self.source, vectors)
-        if schedule.height:
-            taps_of_column = shape.taps / shape.columns
-            columns = shape.columns if self.source.own_columns else 1
-            entry = min(channel, columns * (height + taps_of_column - 1) * row)
-        else:
-            entry = min(channel, shape.taps * row)
-        read = min(shape.entries * entry, _channels_read(w, shape) * channel)
-        if schedule.filters_inside:
-            # What stays from one group of filters to the next is not fetched again.
-            tile = w.in_channels / w.groups * channel
-            read = max(min(read, w.in_channels * channel), read * (1 - L1_KIB * 1024 / tile))
-        return read * miss / L2_BYTES
+        shape, plans, w, of = self.shape, self.plans, self.workload, runs.schedule
+        miss = np.where(self.block > TLB_KIB * 1024, TLB_MISS, 1.0)[of]
+        columns = shape.columns if self.source.own_columns else 1
+        tall = columns * (runs.height + shape.taps / shape.columns - 1) * runs.row
+        entry = np.minimum(runs.channel, np.where(plans.tall[of], tall, shape.taps * runs.row))
+        read = np.minimum(shape.entries * entry, _channels_read(w, shape) * runs.channel)
+        # What stays from one group of filters to the next is not fetched again.
+        again = read * (1 - L1_KIB * 1024 / (w.in_channels / w.groups * runs.channel))
+        stays = np.maximum(np.minimum(read, w.in_channels * runs.channel), again)
+        read = np.where(plans.filters_inside[of], stays, read)
+        in_parts = plans.channels[of]
+        parts = -(-w.in_channels // np.maximum(in_parts, 1))
+        sums = 2 * (parts - 1) * shape.groups * shape.group * BYTES[w.precision.arithmetic] * runs.lanes
+        return np.where(in_parts > 0, w.in_channels * runs.channel * miss + sums, read * miss) / L2_BYTES
 
 
 def tile_channel_bytes(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa, source: PlaneLayout) -> float:
     """Bytes of an input channel that the largest tile reads."""
-    tiles = block_tiles(workload, schedule, isa, source)
-    return max(_channel_bytes(workload, schedule, source, run.vectors) for run in tiles)
+    return max(_channel_bytes(workload, schedule, source, run) for run in block_tiles(workload, schedule, isa, source))
 
 
 def halo(workload: ConvWorkload) -> int:
@@ -284,25 +353,20 @@ def _planes(workload: ConvWorkload, source: PlaneLayout) -> int:
     return 1 if workload.kernel == (1, 1) else len(source.phases)
 
 
-def _channel_bytes(
-    workload: ConvWorkload, schedule: PixelSchedule, source: PlaneLayout, vectors: tuple[Vector, ...]
-) -> float:
-    row = _row_bytes(workload, source, vectors)
+def _channel_bytes(workload: ConvWorkload, schedule: PixelSchedule, source: PlaneLayout, run: TileRun) -> float:
+    row = _row_bytes(workload, source, run)
     if not schedule.height:
         return _planes(workload, source) * (row + workload.precision.bytes * halo(workload) * source.pitch)
-    rows = max(vector.row for vector in vectors) + 1 + halo(workload)
+    rows = run.height + halo(workload)
     # Rows that follow each other share lines.
     together = math.inf if source.interleaved else workload.precision.bytes * rows * source.pitch + LINE
     return _planes(workload, source) * min(rows * row, together)
 
 
-def _row_bytes(workload: ConvWorkload, source: PlaneLayout, vectors: tuple[Vector, ...]) -> float:
+def _row_bytes(workload: ConvWorkload, source: PlaneLayout, run: TileRun) -> float:
     """Bytes that a row of a tile reads; columns that share planes reach into the next line."""
     beyond = 0 if source.own_columns or workload.kernel[1] == 1 else LINE
-    return (
-        workload.precision.bytes * source.step(workload)[1] * sum(vector.lanes for vector in vectors if vector.row == 0)
-        + beyond
-    )
+    return workload.precision.bytes * source.step(workload)[1] * run.row_lanes + beyond
 
 
 def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSchedule, isa: Isa) -> float:
@@ -320,7 +384,7 @@ def channel_cycles(workload: ConvWorkload, shape: TapShape, schedule: ChannelSch
 
 def _width(isa: Isa, lanes: int) -> VectorWidth:
     """The narrowest width that holds `lanes`."""
-    return min((width for width in isa.widths if width.lanes >= lanes), key=lambda width: width.lanes)
+    return next(width for width in reversed(isa.widths) if width.lanes >= lanes)
 
 
 def _channels_read(workload: ConvWorkload, shape: TapShape) -> float:
@@ -332,18 +396,27 @@ def _channels_read(workload: ConvWorkload, shape: TapShape) -> float:
     return shape.groups * max(min(touched, entries), min(per_group, channels))
 
 
-def _aligned_share(workload: ConvWorkload, shape: TapShape, schedule: PixelSchedule, source: PlaneLayout) -> float:
-    """Share of the loads that start at a multiple of the vector's size."""
+@lru_cache(maxsize=8192)
+def _aligned(
+    workload: ConvWorkload, schedules: tuple[PixelSchedule, ...], source: PlaneLayout, *, patterns: bool
+) -> Array:
+    """Share of the loads that start at a multiple of the vector's size, [schedules]."""
+    lanes = [schedule.lanes for schedule in schedules]
+    shares = {each: _aligned_share(workload, each, source, patterns=patterns) for each in dict.fromkeys(lanes)}
+    return np.array([shares[each] for each in lanes])
+
+
+def _aligned_share(workload: ConvWorkload, lanes: int, source: PlaneLayout, *, patterns: bool) -> float:
     if source.own_columns and workload.kernel[1] > 1:
         # A tap is aligned where its row is: the first always, the others when so many rows are whole vectors.
         dh, sh = workload.dilation[0], workload.stride[0]
         offsets = [row * dh // sh * source.line for row in range(workload.kernel[0])]
-        return sum(offset % schedule.lanes == 0 for offset in offsets) / len(offsets)
-    if source.line % schedule.lanes:
+        return sum(offset % lanes == 0 for offset in offsets) / len(offsets)
+    if source.line % lanes:
         return 0.0
     if workload.kernel[1] == 1:
         return 1.0
-    if source.align % schedule.lanes:
+    if source.align % lanes:
         return 0.0
     # The centre column is aligned. Patterns keep the centre and half of their positions lie in its column.
-    return 0.5 if shape.bodies > 1 else 1 / workload.kernel[1]
+    return 0.5 if patterns else 1 / workload.kernel[1]

@@ -167,12 +167,20 @@ class _Priced:
 def _priced_pixels(
     workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, source: PlaneLayout, seamless: bool
 ) -> _Priced:
-    found = tuple(_pixel_schedules(workload, shape, isa, l2_kib, source, seamless=seamless))
-    cycles = [pixel_cycles(workload, shape, schedule, isa, l2_kib, source) for schedule in found]
-    fixed, stores, zeros = (
-        np.array([getattr(each, name) for each in cycles], np.float64) for name in ("fixed", "stores", "zeros")
-    )
-    return _Priced(found, fixed, stores, zeros)
+    # Which schedules are legal does not depend on how many weights survive.
+    found = _legal_pixels(workload, replace(shape, groups=1, entries=1), isa, l2_kib, source, seamless)
+    if not found:
+        none = np.zeros(0)
+        return _Priced(found, none, none, none)
+    cycles = pixel_cycles(workload, shape, found, isa, l2_kib, source)
+    return _Priced(found, cycles.fixed, cycles.stores, cycles.zeros)
+
+
+@lru_cache(maxsize=8192)
+def _legal_pixels(
+    workload: ConvWorkload, shape: TapShape, isa: Isa, l2_kib: int, source: PlaneLayout, seamless: bool
+) -> tuple[PixelSchedule, ...]:
+    return tuple(_pixel_schedules(workload, shape, isa, l2_kib, source, seamless=seamless))
 
 
 @lru_cache(maxsize=4096)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from pconvgen.tvm_compat import T, const_int64
@@ -45,6 +46,21 @@ class TileRun:
     columns: int
     column_step: int
     vectors: tuple[Vector, ...]
+
+    @cached_property
+    def height(self) -> int:
+        """Rows of one tile."""
+        return max(vector.row for vector in self.vectors) + 1
+
+    @cached_property
+    def row_lanes(self) -> int:
+        """Lanes of the vectors of a tile's first row."""
+        return sum(vector.lanes for vector in self.vectors if vector.row == 0)
+
+    @cached_property
+    def widths(self) -> tuple[tuple[int, int], ...]:
+        """(lanes, vectors of a tile that have so many)."""
+        return tuple(Counter(vector.lanes for vector in self.vectors).items())
 
 
 @lru_cache(maxsize=4096)  # choosing a schedule asks for the same tiles over and over
