@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from pconvgen.schedules.schedule import WinogradSchedule
+from pconvgen.templates.tiles import UNROLLED_PIECES
 from pconvgen.templates.winograd_transforms import TAPS
+from pconvgen.tvm_compat import T
 from pconvgen.workload import ConvWorkload
 
 LINE = 16
@@ -81,6 +85,17 @@ class TileGrid:
         """The vectors of one row of tiles in the transforms: wide ones, and the rest as narrow as it allows."""
         return _pieces(self.workload.out_width, self.schedule.tile, self.schedule.lanes)
 
+    def runs(self, across: int = 1) -> tuple[tuple[Piece, int], ...]:
+        """The pieces with how many of each follow one by one: of a wide row the whole ones, but for a few.
+
+        Those begin at multiples of `across` columns.
+        """
+        pieces, s = self.pieces(), self.schedule
+        whole = sum((piece.lanes, piece.columns) == (s.lanes, s.tile * s.lanes) for piece in pieces)
+        if whole <= UNROLLED_PIECES or s.tile * s.lanes % across:
+            return tuple((piece, 1) for piece in pieces)
+        return (pieces[0], whole), *((piece, 1) for piece in pieces[whole:])
+
     @property
     def stride(self) -> int:
         """Distance of channels and of filters in scratch memory: room for what vectors compute beyond the last tile."""
@@ -114,3 +129,13 @@ def _pieces(out_width: int, tile: int, widest: int) -> tuple[Piece, ...]:
 def _odd_lines(size: int) -> int:
     """`size`, of whole lines, made an odd number of them, so that points do not fall on the same set of a cache."""
     return size if size // LINE % 2 else size + LINE
+
+
+def for_each_run(runs: tuple[tuple[Piece, int], ...], emit: Callable[[Piece, Any], None]) -> None:
+    """Calls `emit(piece, tiles by which it is moved to the right)`, of many pieces in a loop."""
+    for piece, count in runs:
+        if count == 1:
+            emit(piece, T.int64(0))
+        else:
+            with T.serial(0, count) as x:
+                emit(piece, T.Bind(T.Cast("int64", x) * piece.lanes))

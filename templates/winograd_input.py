@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.templates.winograd_grid import Piece, TileGrid
+from pconvgen.templates.winograd_grid import Piece, TileGrid, for_each_run
 from pconvgen.templates.winograd_transforms import TAPS, transform_input
 from pconvgen.tvm_compat import T, broadcast, ramp, shuffle
 
@@ -62,9 +62,7 @@ class InputTransform:
             self._along_columns(rows, plane, y)
             at = T.Bind(target + T.Cast("int64", r) * grid.width)
             # Vectors reach into the next row of tiles, which comes later.
-            for i in range(grid.points):
-                for piece in self.pieces:
-                    self._along_row(rows, i, piece, at)
+            for_each_run(grid.runs(), lambda piece, moved, at=at: self._along_rows(rows, piece, moved, at))
         self._zero_tail(target)
 
     def _along_columns(self, rows: Any, plane: Any, y: Any) -> None:
@@ -85,17 +83,19 @@ class InputTransform:
 
         for_each_piece(self.columns, grid.schedule.lanes, emit)
 
-    def _along_row(self, rows: Any, i: int, piece: Piece, at: Any) -> None:
-        """The points of row i of a vector of tiles."""
+    def _along_rows(self, rows: Any, piece: Piece, moved: Any, at: Any) -> None:
+        """The points of a vector of tiles, which is moved by some, from all scratch rows."""
         grid, m, lanes = self.grid, self.grid.schedule.tile, piece.lanes
-        start = i * self.pitch + m * piece.first
-        loaded = [T.Bind(rows[ramp(start + n * lanes, lanes)]) for n in range(m + 1)]
-        d = split(loaded[:m], lanes)
-        # What the next tile begins with.
-        d += [T.Bind(shuffle([d[k], loaded[m]], [*range(1, lanes), lanes + k])) for k in range(TAPS - 1)]
-        for j, point in enumerate(transform_input(d, m, lanes)):
-            start = (i * grid.points + j) * grid.inputs + piece.first
-            T.buffer_store(self.points, point, [ramp(at + start, lanes)])
+        source, target = T.Bind(moved * m), T.Bind(at + moved)
+        for i in range(grid.points):
+            start = i * self.pitch + m * piece.first
+            loaded = [T.Bind(rows[ramp(source + (start + n * lanes), lanes)]) for n in range(m + 1)]
+            d = split(loaded[:m], lanes)
+            # What the next tile begins with.
+            d += [T.Bind(shuffle([d[k], loaded[m]], [*range(1, lanes), lanes + k])) for k in range(TAPS - 1)]
+            for j, point in enumerate(transform_input(d, m, lanes)):
+                start = (i * grid.points + j) * grid.inputs + piece.first
+                T.buffer_store(self.points, point, [ramp(target + start, lanes)])
 
     def _zero_tail(self, target: Any) -> None:
         """Zeros for the tiles behind the last one of which products are made, if no vector has put some there."""

@@ -12,7 +12,7 @@ from pconvgen.templates.epilogue import finish
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.store import PlaneWriter
 from pconvgen.templates.tiles import pieces
-from pconvgen.templates.winograd_grid import Piece, TileGrid
+from pconvgen.templates.winograd_grid import Piece, TileGrid, for_each_run
 from pconvgen.templates.winograd_transforms import transform_output
 from pconvgen.tvm_compat import T, broadcast, part, ramp, shuffle
 
@@ -45,13 +45,17 @@ class OutputTransform:
         with T.serial(0, grid.schedule.rows) as r:
             y = T.Bind((first + T.Cast("int64", r)) * grid.schedule.tile)
             source = T.Bind(f * grid.stride + T.Cast("int64", r) * grid.width)
-            for piece in grid.pieces():
-                self._piece(piece, source, target, other, y, bias)
+            for_each_run(
+                grid.runs(self.writer.layout.stride[1]),
+                lambda piece, moved, source=source, y=y: self._piece(piece, moved, source, target, other, y, bias),
+            )
         end = T.min((first + s.rows) * s.tile, T.int64(grid.workload.out_height))
         self.writer.zeros(target, T.Bind(first * s.tile), T.Bind(end))
 
-    def _piece(self, piece: Piece, source: Any, target: Any, other: Any, y: Any, bias: Any) -> None:
+    def _piece(self, piece: Piece, moved: Any, source: Any, target: Any, other: Any, y: Any, bias: Any) -> None:
+        """A vector of tiles, which is moved by some."""
         grid, m, lanes = self.grid, self.grid.schedule.tile, piece.lanes
+        source, right = T.Bind(source + moved), T.Bind(moved * m)
         columns = []
         for j in range(grid.points):
             starts = [(i * grid.points + j) * grid.products + piece.first for i in range(grid.points)]
@@ -64,11 +68,11 @@ class OutputTransform:
                 place = T.Bind(target + self.writer.row(y + i))
                 add = None
                 if self.residual is not None:
-                    add = T.Bind(other + (y + i) * self.residual.line)
+                    add = T.Bind(other + (y + i) * self.residual.line + right)
                 for n, pixels in enumerate(row):
                     if n * lanes < piece.columns:
                         valid = min(lanes, piece.columns - n * lanes)
-                        self._store(pixels, lanes, valid, place, add, piece.first * m + n * lanes, bias)
+                        self._store(pixels, lanes, valid, place, add, right, piece.first * m + n * lanes, bias)
 
             # The first output row of a tile is always one of the image.
             if i == 0 or grid.workload.out_height % m == 0:
@@ -77,15 +81,20 @@ class OutputTransform:
                 with T.If(y + i < grid.workload.out_height), T.Then():
                     store()
 
-    def _store(self, pixels: Any, lanes: int, valid: int, row: Any, add: Any, column: int, bias: Any) -> None:
-        """Finishes and stores the first `valid` pixels of a vector from a column on of a row of output and residual."""
+    def _store(
+        self, pixels: Any, lanes: int, valid: int, row: Any, add: Any, right: Any, column: int, bias: Any
+    ) -> None:
+        """Finishes and stores the first `valid` pixels of a vector from column `right` + `column` on.
+
+        `row` is a row of the output, `add` that column `right` of a row of the residual.
+        """
         width, starts = pieces(valid, lanes)
         for start in starts:
             value = pixels if width == lanes else part(pixels, start, width)
             number = None if bias is None else broadcast(bias, width)
             other = None if self.added is None else self.added[ramp(add + (column + start), width)]
             outputs = T.Bind(finish(self.grid.workload.epilogue, value, width, number, other))
-            self.writer.store(row, T.int64(0), column + start, outputs, width)
+            self.writer.store(row, right, column + start, outputs, width)
 
 
 def join(vectors: list[Any], lanes: int) -> list[Any]:

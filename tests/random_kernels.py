@@ -215,7 +215,7 @@ def _winograd_workload(rng: np.random.Generator) -> ConvWorkload:
         batch=int(rng.choice([1, 1, 1, 2, 9])),
         in_channels=int(rng.integers(1, 20)),
         height=int(rng.integers(3, 6 if wide else 24)),
-        width=int(rng.integers(3, 200 if wide else 36)),
+        width=int(rng.integers(3, 600 if wide else 36)),
         out_channels=int(rng.integers(1, 24)),
         kernel=(3, 3),
         padding=padding,
