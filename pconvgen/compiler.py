@@ -24,6 +24,7 @@ from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat.building import Executable, build, export_library
+from pconvgen.watch import phase
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,8 @@ class BuiltModel(CompiledModel):
         return Path(self.imported.source)
 
     def _write(self, path: Path) -> None:
-        export_library(self._executable, str(path), library_linker(self.target))
+        with phase("link"):
+            export_library(self._executable, str(path), library_linker(self.target))
 
 
 def compile(
@@ -93,7 +95,8 @@ def compile(
     """
     preset, formats = get_target(target), precision(dtype, accumulate=accumulate, weights=weights)
     check_formats(preset, formats)
-    imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
+    with phase("read"):
+        imported = model if isinstance(model, Imported) else load_model(model, inputs, example=example)
     if planner is None:
         paths = [None if path is None else Path(path) for path in (records, latency)]
         planner = experience(preset, *paths)
@@ -121,7 +124,8 @@ def compile(
         passed = run(module, preset, dense=dense, exact_nan=exact_nan, precision=formats, planner=planner)
         return build(passed, llvm_target(preset), constants)
 
-    executable = attempt("build", imported, lambda: build(lowered, llvm_target(preset), constants), again)
+    with phase("build"):
+        executable = attempt("build", imported, lambda: build(lowered, llvm_target(preset), constants), again)
     return BuiltModel(preset, manifest, imported, executable)
 
 

@@ -19,6 +19,7 @@ from pconvgen.precision import FLOAT32, Precision
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import call_kernels, legalise
+from pconvgen.watch import phase
 
 Phase = tuple[str, Any]
 
@@ -73,8 +74,9 @@ def run(
 
     Raises PconvgenError when a weight or a bias is too large for its format.
     """
-    for name, phase in phases(target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner):
+    for name, transform in phases(target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner):
         if name == "lower":
             check_range(module, precision)
-        module = phase(module)
+        with phase(name):
+            module = transform(module)
     return module

@@ -61,6 +61,7 @@ def command(
         str | None,
         typer.Option(metavar="c-header", help="Also write OUT.h, which describes the library to C and C++."),
     ] = None,
+    timings: Annotated[bool, typer.Option("--timings", help="Print the seconds of each phase of compiling.")] = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -87,6 +88,7 @@ def command(
     from pconvgen.targets.formats import check_formats
     from pconvgen.targets.linker import find_linker
     from pconvgen.targets.presets import get_target
+    from pconvgen.watch import phase, watching
 
     # What can be known to fail does so before the minutes that a large network takes.
     model_format(model)
@@ -99,24 +101,24 @@ def command(
     if explain:
         check_output(explain, model)
 
-    with progress(f"reading {model}"):
-        from pconvgen.compiler import compile
-        from pconvgen.frontend import load_model
-        from pconvgen.header import c_header
+    verified = ""
+    with (
+        tempfile.TemporaryDirectory(prefix="pconvgen-") as folder,
+        progress(f"compiling {model} for {target}") as report,
+        watching(report) as watch,
+    ):
+        with phase("start"):
+            from pconvgen.compiler import compile
+            from pconvgen.header import c_header
 
-        imported = load_model(model, shapes)
-    with progress(f"compiling for {target}"):
         compiled = compile(
-            imported, target, dense=dense, exact_nan=exact_nan, dtype=dtype, accumulate=accumulate,
+            model, target, inputs=shapes, dense=dense, exact_nan=exact_nan, dtype=dtype, accumulate=accumulate,
             weights=weights, records=records, latency=latency,
         )  # fmt: skip
-    verified = ""
-    with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
-        # Before it is verified: running the model has LLVM change its constants, which would show in the library.
-        with progress(f"linking {output}"):
-            library = compiled.export(Path(folder) / "model.so")
+        library = compiled.export(Path(folder) / "model.so")
         if check:
-            verified = _verified(compiled, str(model))
+            with phase("verify"):
+                verified = _verified(compiled, str(model))
         size = library.stat().st_size
         with replacing(output) as temporary:
             shutil.copyfile(library, temporary)
@@ -126,9 +128,12 @@ def command(
         write_text(header, c_header(compiled.manifest, output))
 
     from pconvgen.report.layers import layer_table, summary
+    from pconvgen.report.timings import timings_table
 
     out = console()
     out.print(layer_table(compiled.decisions))
+    if timings:
+        out.print(timings_table(watch.seconds))
     out.print(summary(compiled.decisions, size, compiled.manifest.memory))
     out.print(compiled.manifest.timing)
     if verified:
@@ -139,11 +144,9 @@ def command(
 def _verified(compiled: BuiltModel, source: str) -> str:
     """What verifying the model from `source` has found. Raises PconvgenError when it computes something else."""
     from pconvgen.precision import FLOAT32
-    from pconvgen.report.console import progress
     from pconvgen.verify import check, verify
 
-    with progress("verifying"):
-        result = verify(compiled)
+    result = verify(compiled)
     formats = compiled.manifest.precision
     check(result, source, formats)
     error, count = f"{result.max_relative_error:.1e}", len(result.seeds)

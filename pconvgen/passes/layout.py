@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from pconvgen.passes.tensors import Buffer, Home
 from pconvgen.schedules.cost import pack_cycles
 from pconvgen.templates.planes import PlaneLayout, plain_layout
+from pconvgen.watch import step
 
 SWEEPS = 4
 """Rounds over all buffers, after which changes are too small to matter."""
@@ -107,7 +108,11 @@ class _Search:
             for home in operation.reads:
                 if home is not None:
                     self.readers.setdefault(home.buffer, []).append(number)
-        self.options = {buffer: self._options(buffer) for buffer in dict.fromkeys([*self.writers, *self.readers])}
+        buffers = dict.fromkeys([*self.writers, *self.readers])
+        self.options: dict[Buffer, list[PlaneLayout]] = {}
+        for number, buffer in enumerate(buffers, 1):
+            step(f"tensor {number} of {len(buffers)}")
+            self.options[buffer] = self._options(buffer)
 
     def _options(self, buffer: Buffer) -> list[PlaneLayout]:
         """Layouts that all readers and writers can use."""

@@ -59,6 +59,7 @@ from pconvgen.tvm_compat import (
     substitute,
     variables_of,
 )
+from pconvgen.watch import phase, step
 
 DECISIONS = "pconvgen.decisions"
 """Module attribute: JSON list of the decisions, one for every convolution and linear layer in program order."""
@@ -94,9 +95,13 @@ class LowerLayers:
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
         transposed = transposed_layers(module)
-        network = _Network(module, self._layers(module), self.target, self.precision)
+        with phase("structures"):
+            layers = self._layers(module)
+        with phase("layouts"):
+            network = _Network(module, layers, self.target, self.precision)
         lowering = _Lowering(network, self.planner)
-        lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule, typed=False)))
+        with phase("kernels"):
+            lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule, typed=False)))
         decided = {}
         for var, decision in lowering.decisions.items():
             layer = transposed.get(var.name)
@@ -113,6 +118,7 @@ class LowerLayers:
             present = None if rewritten is None else rewritten.mask(site.weight, site.workload.groups)
             original = originals.get(site.var.name)
             name = names.get(site.var.name, site.var.name)
+            step(name)
             layer = layer_of(site, name, dense=self.dense, original=original, present=present)
             layers.append(layer.exact(rewritten=present is not None) if self.exact_nan else layer)
         return layers
@@ -268,6 +274,7 @@ class _Lowering:
 
     def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
         """The encoding and schedule of a layer; see `plan_layer`."""
+        step(layer.name)
         return self.planner(layer, self.network.target, places, **where)
 
     def number(self, expr: Any, shape: tuple[int, ...]) -> Any:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Timer
 
 from rich.console import Console
+from rich.text import Text
 
 # Rows are cut to the width of a terminal, and never where another program reads them.
 WIDE = 10_000
+
+PATIENCE_S = 2.0
+"""What is done before that needs no word."""
 
 
 def output() -> Console:
@@ -24,5 +29,14 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    with Console(stderr=True).status(what) as status:
-        yield lambda step: status.update(f"{what}: {step}")
+    # Names of layers are no markup.
+    status = Console(stderr=True, markup=False).status(Text(what))
+    late = Timer(PATIENCE_S, status.start)
+    late.daemon = True
+    late.start()
+    try:
+        yield lambda step: status.update(Text(f"{what}: {step}"))
+    finally:
+        late.cancel()
+        late.join()
+        status.stop()

@@ -27,6 +27,7 @@ from pconvgen.tvm_compat import T, constant, prim_func
 from pconvgen.tvm_compat.constants import with_constants, without_constants
 from pconvgen.tvm_compat.passes import apply
 from pconvgen.tvm_compat.pipeline import CPU_PIPELINE
+from pconvgen.watch import step
 
 OPTIONS = {"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}
 """Options of TVM's passes.
@@ -103,7 +104,8 @@ def _objects(kernels: dict[Any, Any], target: Any) -> Iterator[bytes]:
             pool.submit(apply, _object, part, target, Path(folder) / f"{number}.o") for number, part in enumerate(parts)
         ]
         try:
-            for future in futures:
+            for number, future in enumerate(futures, 1):
+                step(f"part {number} of {len(parts)}")
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
