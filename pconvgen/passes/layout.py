@@ -1,24 +1,26 @@
 """Choosing the layout of every activation by what its readers and writers would cost with it.
 
-Each buffer starts with the layout in which its readers are fastest. Then, buffer by buffer, the layout is taken that
-makes readers and writers together fastest while all other buffers stay as they are, until nothing changes.
+Each buffer has some layouts that are worth trying. What an operation takes is a table over those of the buffers that it
+reads and writes, and the layouts are taken with which all tables together are least.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Protocol
 
+import numpy as np
+
+from pconvgen.passes.elimination import Table, least
 from pconvgen.passes.tensors import Buffer, Home
 from pconvgen.schedules.cost import pack_cycles
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.watch import step
 
-SWEEPS = 4
-"""Rounds over all buffers, after which changes are too small to matter."""
 PACKING = 2.0
 """Cycles for each element that is packed: far more than it takes, as nothing is to be packed without need."""
 CALL = 5000.0
@@ -81,16 +83,9 @@ def choose_layouts(operations: Sequence[Operation], foreign: set[Buffer], lanes:
     lanes: of the widest vector.
     """
     search = _Search(operations, foreign, lanes)
-    for buffer in search.options:
-        search.layouts[buffer] = search.best(buffer, alone=True)
-    for _ in range(SWEEPS):
-        changed = False
-        for buffer in search.options:
-            layout = search.best(buffer, alone=False)
-            changed |= layout != search.layouts[buffer]
-            search.layouts[buffer] = layout
-        if not changed:
-            break
+    chosen = least([len(layouts) for layouts in search.options.values()], list(search.tables()))
+    for (buffer, layouts), option in zip(search.options.items(), chosen, strict=True):
+        search.layouts[buffer] = layouts[option]
     packed = {i: search.packed(i) for i in range(len(operations)) if search.is_packed(i, {})}
     return Chosen(search.layouts, packed)
 
@@ -102,6 +97,7 @@ class _Search:
         self.writers: dict[Buffer, list[int]] = {}
         self.layouts: Layouts = {}
         self._costs: dict[Any, float] = {}
+        self._least_packed: dict[Any, float] = {}
         for number, operation in enumerate(operations):
             if operation.writes is not None:
                 self.writers.setdefault(operation.writes.buffer, []).append(number)
@@ -146,15 +142,20 @@ class _Search:
     def _plain(buffer: Buffer) -> PlaneLayout:
         return plain_layout(buffer.channels, buffer.height, buffer.width)
 
-    def best(self, buffer: Buffer, *, alone: bool) -> PlaneLayout:
-        """The layout with which the operations that touch a buffer are fastest; its readers alone if asked for."""
-        touching = [*self.readers.get(buffer, []), *([] if alone else self.writers.get(buffer, []))]
-
-        def cost(layout: PlaneLayout) -> float:
-            own = sum(self._cycles(number, {buffer: layout}) for number in touching)
-            return own + (buffer.batch * self._unpacking(layout) if buffer in self.foreign else 0.0)
-
-        return min(self.options[buffer], key=cost)
+    def tables(self) -> Iterator[Table]:
+        """What operations take, and what it takes to bring tensors to NCHW for others, by the layouts of buffers."""
+        numbers = {buffer: number for number, buffer in enumerate(self.options)}
+        for number, operation in enumerate(self.operations):
+            homes = [*operation.reads, operation.writes]
+            buffers = list(dict.fromkeys(home.buffer for home in homes if home is not None))
+            layouts = [self.options[buffer] for buffer in buffers]
+            costs = [self._cycles(number, dict(zip(buffers, chosen, strict=True))) for chosen in product(*layouts)]
+            shape = [len(options) for options in layouts]
+            yield Table(tuple(numbers[buffer] for buffer in buffers), np.array(costs, np.float64).reshape(shape))
+        for buffer in self.options:
+            if buffer in self.foreign:
+                costs = [buffer.batch * self._unpacking(layout) for layout in self.options[buffer]]
+                yield Table((numbers[buffer],), np.array(costs, np.float64))
 
     def _unpacking(self, layout: PlaneLayout) -> float:
         """Cycles to bring an image of a tensor to NCHW, of which packing can read whole rows only."""
@@ -190,12 +191,20 @@ class _Search:
         if home is not None and self._layout(home.buffer, instead).main is None:
             return math.inf
         calls = 1 if home is None else home.runs
-        return calls * CALL + min(self._repacked(number, layout, instead) for layout in operation.proposals())
+        key = number, *self._others(operation, instead)
+        if key not in self._least_packed:
+            packed = (self._repacked(number, layout, instead) for layout in operation.proposals())
+            self._least_packed[key] = min(packed)
+        return calls * CALL + self._least_packed[key]
+
+    def _others(self, operation: Operation, instead: Layouts) -> tuple[tuple[PlaneLayout, ...], PlaneLayout | None]:
+        """The layouts of all that an operation reads but its first input, and of what it writes."""
+        others = tuple(self._layout(home.buffer, instead) for home in operation.reads[1:] if home is not None)
+        return others, None if operation.writes is None else self._layout(operation.writes.buffer, instead)
 
     def _with(self, number: int, source: PlaneLayout, instead: Layouts) -> float:
         operation = self.operations[number]
-        others = tuple(self._layout(home.buffer, instead) for home in operation.reads[1:] if home is not None)
-        target = None if operation.writes is None else self._layout(operation.writes.buffer, instead)
+        others, target = self._others(operation, instead)
         key = (number, source, others, target)
         if key not in self._costs:
             self._costs[key] = operation.cycles([source, *others], target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import torch
 from torch import nn
 
 from benchmarks.networks import NETWORKS, randomize
+from pconvgen import compiler
 from pconvgen.compiler import compile as compile_model
 from pconvgen.frontend import load_model
+from pconvgen.passes.elimination import Table, least
 from pconvgen.pipeline import phases
 from pconvgen.sparsify import sparsify
+from pconvgen.targets.presets import get_target
 from tests.relax_modules import HOST, calls
 
 COPIES = {
@@ -118,3 +122,39 @@ def test_answers_are_pytorchs(model: nn.Module, batch: int) -> None:
 def test_equal_networks_get_equal_layouts() -> None:
     first, second = (compile_model(load_model(small("resnet18"), example=(torch.zeros(1, 3, 64, 64),))) for _ in "ab")
     assert first.decisions == second.decisions
+
+
+class Residuals(nn.Module):
+    """Few tensors, each with readers of its own kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.point = nn.Conv2d(8, 8, 1)
+        self.last = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        return self.last(x + self.point(self.depthwise(x)))
+
+
+@pytest.mark.parametrize("target", ["cortex-a76", "cortex-a7", "host"])
+@pytest.mark.parametrize("model", [Residuals(), Branches()], ids=["residuals", "branches"])
+def test_no_other_layouts_are_faster(model: nn.Module, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def checked(sizes: list[int], tables: list[Table]) -> list[int]:
+        def cost(chosen: tuple[int, ...]) -> float:
+            return sum(table.costs[tuple(chosen[variable] for variable in table.scope)] for table in tables)
+
+        found = least(sizes, tables)
+        tried.append(np.prod(sizes))
+        assert cost(tuple(found)) == pytest.approx(min(map(cost, product(*map(range, sizes)))))
+        return found
+
+    monkeypatch.setattr("pconvgen.passes.layout.least", checked)
+    monkeypatch.setattr("pconvgen.passes.layout.OPTIONS", 4)
+    compiler.lower(load_model(model.eval(), example=(torch.zeros(1, 3, 21, 30),)), get_target(target))
+    assert len(tried) == 1
+    assert tried[0] >= 30
