@@ -17,6 +17,7 @@ from pconvgen.model import CompiledModel
 from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.lower import decisions_of
 from pconvgen.passes.memory import memory_of
+from pconvgen.pipeline import decide as decide_layers
 from pconvgen.pipeline import run
 from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.targets.formats import check_formats
@@ -148,3 +149,12 @@ def lower(
 
     lowered = attempt("lower", imported, lambda: passed(imported.module), passed)
     return lowered, decisions_of(lowered)
+
+
+def decide(imported: Imported, target: Target, *, planner: Planner = plan_layer) -> tuple[Decision, ...]:
+    """What `lower` decides, without making kernels. Raises what it raises."""
+
+    def decided(module: Any) -> Any:
+        return decide_layers(module, target, planner=planner)
+
+    return attempt("lower", imported, lambda: decided(imported.module), decided)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pconvgen.decision import Decision
 from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.half import check_range
 from pconvgen.passes.lower import LowerLayers
@@ -59,6 +60,24 @@ def phases(
         ("calls", call_kernels(llvm_target(target))),
         ("memory", PlanMemory(target)),
     ]
+
+
+def decide(
+    module: Any,
+    target: Target,
+    *,
+    dense: bool = False,
+    precision: Precision = FLOAT32,
+    planner: Planner = plan_layer,
+) -> tuple[Decision, ...]:
+    """What `run` decides about layers: no further than that, and without kernels. Raises what `run` raises."""
+    for name, transform in phases(target, dense=dense, precision=precision, planner=planner):
+        if name == "lower":
+            check_range(module, precision)
+            return transform.decide(module)  # type: ignore[no-any-return]
+        with phase(name):
+            module = transform(module)
+    raise AssertionError("there is no such phase")
 
 
 def run(

@@ -137,6 +137,12 @@ def sparsify_file(model: Path, output: Path, recipe: Recipe) -> tuple[PrunedLaye
     return (*rows, *map(_left, weights.others(program)))
 
 
+def file_layers(model: Path) -> tuple[WeightedLayer, ...]:
+    """The layers of a .pt2 or .onnx model that can be pruned. Raises what `sparsify_file` raises of a model."""
+    weights = importlib.import_module(f"pconvgen.frontend.{model_format(model)}.weights")
+    return tuple(weights.layers(weights.load(model), str(model)))
+
+
 def prune(layers: Sequence[WeightedLayer], recipe: Recipe, source: str) -> tuple[PrunedLayer, ...]:
     """Prunes the chosen ones of `layers` and tells what became of all.
 

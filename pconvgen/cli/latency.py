@@ -93,7 +93,7 @@ def predict(
     model_format(model)
     preset = get_target(target)
     with progress(f"planning {model}"):
-        from pconvgen.compiler import lower
+        from pconvgen.compiler import decide
         from pconvgen.experience import Experience
         from pconvgen.frontend import load_model
         from pconvgen.latency.model import LatencyModel
@@ -101,7 +101,7 @@ def predict(
         learned = LatencyModel.load(latency)
         learned.check(preset)
         known = Experience(preset, learned.device_class, (), learned)
-        _, decisions = lower(load_model(model, shapes), preset, planner=known)
+        decisions = decide(load_model(model, shapes), preset, planner=known)
     out = output()
     out.print(layers_table(decisions, learned.together))
     out.print(known.timing)

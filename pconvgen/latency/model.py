@@ -202,7 +202,8 @@ def _packed(booster: Any) -> str:
 def _unpacked(text: str) -> Any:
     import xgboost
 
-    booster = xgboost.Booster()
+    # Its threads wait for each other longer than a few rows take, above all on a busy machine.
+    booster = xgboost.Booster({"nthread": 1})
     booster.load_model(bytearray(zlib.decompress(base64.b64decode(text))))
     return booster
 
@@ -265,7 +266,7 @@ class Quantiles:
         """Low, middle and high for each row."""
         import xgboost
 
-        data = xgboost.DMatrix(rows)
+        data = xgboost.DMatrix(rows, nthread=1)
         middle = np.asarray(self.middle.predict(data), np.float64)
         outer = np.asarray(self.outer.predict(data), np.float64).reshape(len(rows), len(OUTER))
         low, high = outer.min(axis=1) - self.widening, outer.max(axis=1) + self.widening
@@ -311,6 +312,6 @@ def train(rows: NDArray[np.float64], numbers: NDArray[np.float64]) -> Quantiles:
         "seed": 0,
     }
     quantiles = {"objective": "reg:quantileerror", "quantile_alpha": np.array(OUTER), **shared}
-    data = xgboost.QuantileDMatrix(rows, numbers)
+    data = xgboost.QuantileDMatrix(rows, numbers, nthread=1)
     middle = xgboost.train({"objective": "reg:squarederror", **shared}, data, num_boost_round=ROUNDS)
     return Quantiles(middle, xgboost.train(quantiles, data, num_boost_round=ROUNDS), 0.0)

@@ -7,19 +7,25 @@ and which structure they have.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pconvgen.compiler import compile as compile_model
-from pconvgen.compiler import lower
+from pconvgen.compiler import decide
 from pconvgen.decision import Decision
 from pconvgen.devices import Device
 from pconvgen.errors import UsageError
 from pconvgen.experience import experience
-from pconvgen.frontend import load_model
-from pconvgen.sparsify import Recipe, sparsify_file
+from pconvgen.frontend import Imported, load_model
+from pconvgen.frontend.weights import WeightedLayer
+from pconvgen.latency.masked import masked
+from pconvgen.sparsify import Recipe, file_layers, prune, sparsify_file
+from pconvgen.sparsity import Weight
 from pconvgen.targets.presets import get_target
 
 WORTH = 1.05
@@ -128,22 +134,47 @@ def whatif(
     known = experience(preset, latency=latency)
     together = 1.0 if known.model is None else known.model.together
     points = []
+    dense, weights = load_model(model, inputs), file_layers(model)
     with tempfile.TemporaryDirectory(prefix="pconvgen-whatif-") as folder:
         for density in (1.0, *(density for density in recipes if density < 1)):
-            path = model
-            if density < 1:
-                path = Path(folder) / f"pruned{model.suffix}"
-                sparsify_file(model, path, recipes[density])
             report(f"density {density:g}")
-            imported = load_model(path, inputs)
+            imported = dense
+            if density < 1:
+                imported = _pruned(dense, weights, recipes[density], model, Path(folder), inputs)
             if device is None:
-                points.append(Point(density, lower(imported, preset, planner=known)[1], together))
+                points.append(Point(density, decide(imported, preset, planner=known), together))
                 continue
             compiled = compile_model(imported, target, latency=latency)
             found = compiled.export(Path(folder) / "model.so")
             result = device.bench(compiled.manifest.model(found), compiled.manifest.random_inputs(0))
             points.append(Point(density, compiled.decisions, together, result.median_ms))
     return tuple(points)
+
+
+def _pruned(
+    dense: Imported,
+    weights: Sequence[WeightedLayer],
+    recipe: Recipe,
+    model: Path,
+    folder: Path,
+    inputs: Mapping[str, Sequence[int]] | None,
+) -> Imported:
+    """The model of a file with its layers, pruned: in memory, or as a file where it has changed weights on its way."""
+    keys: dict[Hashable, NDArray[np.bool_]] = {}
+
+    def keeping(layer: WeightedLayer) -> WeightedLayer:
+        def store(weight: Weight) -> None:
+            keys[layer.key] = weight != 0
+
+        return replace(layer, store=store)
+
+    prune([keeping(layer) for layer in weights], recipe, str(model))
+    found = masked(dense, [(layer.name, keys[layer.key]) for layer in weights if layer.key in keys])
+    if found is not None:
+        return found
+    path = folder / f"pruned{model.suffix}"
+    sparsify_file(model, path, recipe)
+    return load_model(path, inputs)
 
 
 def outlooks(points: Sequence[Point]) -> tuple[LayerOutlook, ...]:

@@ -17,7 +17,7 @@ stays for TVM, and the inputs and outputs of "main", are float32 as before.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -94,21 +94,34 @@ class LowerLayers:
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module whose kernels are TIR functions."""
-        transposed = transposed_layers(module)
+        lowering = _Lowering(self._network(module), self.planner)
+        with phase("kernels"):
+            lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule, typed=False)))
+        decisions = self._ordered(module, lowering.decisions)
+        return lowered.with_attr(DECISIONS, json.dumps([decision.to_json() for decision in decisions]))
+
+    def decide(self, module: Any) -> tuple[Decision, ...]:
+        """What `transform_module` decides, without making kernels."""
+        planning = _Planning(self._network(module), self.planner)
+        with phase("kernels"):
+            for binding in main_bindings(module) or []:
+                planning.decide(binding.var)
+        return self._ordered(module, planning.decisions)
+
+    def _network(self, module: Any) -> _Network:
         with phase("structures"):
             layers = self._layers(module)
         with phase("layouts"):
-            network = _Network(module, layers, self.target, self.precision)
-        lowering = _Lowering(network, self.planner)
-        with phase("kernels"):
-            lowered = eliminate_dead_code(lowering.kernels.add_to(rewrite_main(module, lowering.rule, typed=False)))
-        decided = {}
-        for var, decision in lowering.decisions.items():
+            return _Network(module, layers, self.target, self.precision)
+
+    def _ordered(self, module: Any, decisions: Mapping[Any, Decision]) -> tuple[Decision, ...]:
+        """Decisions of all layers in program order, of those without a kernel as well."""
+        transposed, decided = transposed_layers(module), {}
+        for var, decision in decisions.items():
             layer = transposed.get(var.name)
             decided[var] = decision if layer is None else layer.described(decision, dense=self.dense)
         decided.update(foreign_layers(module, decided, layer_names(module)))
-        ordered = [decided[binding.var] for binding in main_bindings(module) or [] if binding.var in decided]
-        return lowered.with_attr(DECISIONS, json.dumps([decision.to_json() for decision in ordered]))
+        return tuple(decided[binding.var] for binding in main_bindings(module) or [] if binding.var in decided)
 
     def _layers(self, module: Any) -> list[Layer]:
         names, originals, transposed = layer_names(module), original_shapes(module), transposed_layers(module)
@@ -202,19 +215,62 @@ class _Network:
         return found
 
 
-class _Lowering:
-    """Builds the calls. It is what operations ask for tensors."""
+class _Planning:
+    """Plans layers, in layouts that were chosen."""
 
     def __init__(self, network: _Network, planner: Planner) -> None:
         self.network = network
         self.planner = planner
-        self.kernels = KernelCalls()
         self.decisions: dict[Any, Decision] = {}
+        self.order = {var: number for number, var in enumerate(network.operations)}
+
+    def decide(self, var: Any) -> None:
+        """Plans the layer whose result is a variable, if one is."""
+        network = self.network
+        if var in network.products:
+            self._plan_product(network.products[var])
+        elif isinstance(operation := network.operations.get(var), Convolution):
+            self._plan_convolution(operation)
+
+    def _plan_product(self, layer: Layer) -> LayerPlan:
+        plan = self.plan(layer)
+        self.decisions[layer.site.var] = plan.decision
+        return plan
+
+    def _plan_convolution(self, operation: Convolution) -> tuple[LayerPlan, PlaneLayout]:
+        """The plan, and the layout that its kernel reads."""
+        source = self.source(operation)
+        assert source is not None
+        plan = operation.plan(source, self)
+        self.decisions[operation.layer.site.var] = plan.decision
+        return plan, source
+
+    def source(self, operation: Operation) -> PlaneLayout | None:
+        """The layout that an operation reads its first input in."""
+        packed = self.network.chosen.packed.get(self.order[operation.result])
+        home = operation.reads[0]
+        return packed if packed is not None or home is None else self.layout(home)
+
+    def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
+        """The encoding and schedule of a layer; see `plan_layer`."""
+        step(layer.name)
+        return self.planner(layer, self.network.target, places, **where)
+
+    def layout(self, home: Home) -> PlaneLayout:
+        """The layout of the buffer that a tensor lives in."""
+        return self.network.chosen.buffers[home.buffer]
+
+
+class _Lowering(_Planning):
+    """Builds the calls. It is what operations ask for tensors."""
+
+    def __init__(self, network: _Network, planner: Planner) -> None:
+        super().__init__(network, planner)
+        self.kernels = KernelCalls()
         self.buffers: dict[Buffer, Any] = {}
         self.activations = network.precision.activations
         self.packed: dict[tuple[Any, PlaneLayout, str], Any] = {}
         self.plain: dict[tuple[Any, str], Any] = {}
-        self.order = {var: number for number, var in enumerate(network.operations)}
         self.emit: Emit = lambda *_: None
 
     def rule(self, var: Any, value: Any, emit: Emit) -> Any:
@@ -239,24 +295,15 @@ class _Lowering:
         return made
 
     def _operation(self, operation: Operation) -> Any:
-        source = self._source(operation)
         if not isinstance(operation, Convolution):
-            return operation.emit(source, self)
-        plan = operation.plan(source, self)
-        self.decisions[operation.layer.site.var] = plan.decision
+            return operation.emit(self.source(operation), self)
+        plan, source = self._plan_convolution(operation)
         operation.emit(plan, source, self)
         return None
 
-    def _source(self, operation: Operation) -> PlaneLayout | None:
-        packed = self.network.chosen.packed.get(self.order[operation.result])
-        home = operation.reads[0]
-        return packed if packed is not None or home is None else self.layout(home)
-
     def _product(self, layer: Layer) -> Any:
         site, workload = layer.site, layer.site.workload
-        plan = self.plan(layer)
-        (instance,) = plan.instances
-        self.decisions[site.var] = plan.decision
+        (instance,) = self._plan_product(layer).instances
         shape = (workload.batch, workload.out_channels)
         args = [self._view(site.data, (workload.batch, workload.in_channels)), *map(constant, instance.constants)]
         args += [] if site.bias is None else [constant(site.bias)]
@@ -272,19 +319,10 @@ class _Lowering:
         tensors = self.network.tensors
         return substitute(value, {var: self.nchw(var) for var in variables_of(value) if var in tensors})
 
-    def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
-        """The encoding and schedule of a layer; see `plan_layer`."""
-        step(layer.name)
-        return self.planner(layer, self.network.target, places, **where)
-
     def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
         """A small tensor of other operators in another shape."""
         value = constant_value(expr)
         return self._view(expr, shape) if value is None else constant(value.reshape(shape))
-
-    def layout(self, home: Home) -> PlaneLayout:
-        """The layout of the buffer that a tensor lives in."""
-        return self.network.chosen.buffers[home.buffer]
 
     def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
         """A tensor as a kernel reads it: its buffer, or what is packed from NCHW."""

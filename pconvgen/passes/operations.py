@@ -29,11 +29,18 @@ CONTENDER = 1.4
 """Encodings are compared in every layout if in one they take at most so many times the cycles of the fastest."""
 
 
-class Tensors(Protocol):
-    """What an operation asks for when its kernel is called; see `passes/lower.py`."""
+class Plans(Protocol):
+    """What a layer asks for when it is planned; see `passes/lower.py`."""
 
     def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
         """The encoding and schedule of a layer; see `plan_layer`."""
+
+    def layout(self, home: Home) -> PlaneLayout:
+        """The layout of the buffer that a tensor lives in."""
+
+
+class Tensors(Protocol):
+    """What an operation asks for when its kernel is called; see `passes/lower.py`."""
 
     def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
         """The expression of a tensor that a kernel reads in a layout and a format."""
@@ -134,7 +141,7 @@ class Convolution:
             residual = sources[1] if sources[1:] else plain_layout(w.out_channels, w.out_height, w.out_width)
         return Places(sources[0], target, residual)
 
-    def plan(self, source: PlaneLayout, tensors: Tensors) -> LayerPlan:
+    def plan(self, source: PlaneLayout, tensors: Plans) -> LayerPlan:
         """The layer's kernel for the layouts that were chosen."""
         data, residual = self.reads[0], self.reads[1] if self.reads[1:] else None
         sources = [source, *([tensors.layout(residual)] if residual else [])]

@@ -8,7 +8,7 @@ from typing import Any
 from pconvgen.blame import attempt
 from pconvgen.frontend import Imported
 from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
-from pconvgen.pipeline import run
+from pconvgen.pipeline import decide
 from pconvgen.precision import FLOAT32, Precision
 from pconvgen.targets.target import Target
 from pconvgen.templates.planes import Places
@@ -45,7 +45,7 @@ def tasks_of(
         return plan
 
     def passed(module: Any) -> Any:
-        return run(module, target, dense=dense, precision=precision, planner=planner)
+        return decide(module, target, dense=dense, precision=precision, planner=planner)
 
     attempt("lower", imported, lambda: passed(imported.module), passed)
     return list(found.values()), split
