@@ -44,7 +44,7 @@ from pconvgen.tuning.task import Task
 BATCH = 4
 """Trials of a layer before the next layer is chosen."""
 REFIT = 16
-"""New trials after which the ranker is fitted again."""
+"""New trials after which the ranker is fitted again; of the first ones, after as many as there were."""
 SETTLED = 0.002
 """A network that is predicted to gain less than this share by a layer's next trials leaves that layer alone."""
 UNCERTAIN = 0.06
@@ -152,7 +152,7 @@ class Tuner:
         self.trials = 0
         self.failures: Counter[str] = Counter()
         self._records: list[Record] = []
-        self._fitted = -REFIT
+        self._fitted = 0
         self._rng = np.random.default_rng(0)
         prior = list(others)
         for record in known:
@@ -231,7 +231,8 @@ class Tuner:
 
         The last is there to be learned from: of bad schedules the ranker would know nothing otherwise.
         """
-        if len(self._records) - self._fitted >= REFIT:
+        # The first trials tell how fast the device is: until then, predictions are not of its unit.
+        if len(self._records) - self._fitted >= min(REFIT, max(1, self._fitted)):
             self._ranker.fit(self._records)
             self._fitted = len(self._records)
         open_tasks = [p for p in self.progress.values() if p.untried and p.stale < PATIENCE]
