@@ -42,24 +42,35 @@ def least(sizes: Sequence[int], tables: Sequence[Table]) -> list[int]:
     sizes: how many options each variable has.
     tables: of variables from 0 to len(sizes) - 1.
     """
-    open_tables, remaining = list(tables), set(range(len(sizes)))
+    tables_of: dict[int, list[Table]] = {variable: [] for variable in range(len(sizes))}
+    for table in tables:
+        for variable in table.scope:
+            tables_of[variable].append(table)
+    scopes = {variable: _scope(variable, mine) for variable, mine in tables_of.items()}
+
+    def elements(variable: int) -> int:
+        """Of the table that eliminating a variable needs."""
+        return math.prod(sizes[other] for other in scopes[variable])
+
+    needed = {variable: elements(variable) for variable in scopes}
     eliminated: list[tuple[int, Table]] = []
-    while remaining:
-        scopes = {variable: _scope(variable, open_tables) for variable in remaining}
-        variable = min(sorted(remaining), key=lambda v: math.prod(sizes[other] for other in scopes[v]))
-        mine = [table for table in open_tables if variable in table.scope]
-        open_tables = [table for table in open_tables if variable not in table.scope]
-        if math.prod(sizes[other] for other in scopes[variable]) > LARGEST:
+    while needed:
+        variable = min(needed, key=needed.__getitem__)
+        mine = tables_of.pop(variable)
+        if needed.pop(variable) > LARGEST:
             fixed = _fixed(variable, mine)
-            eliminated.append(
-                (variable, Table((variable,), np.where(np.arange(sizes[variable]) == fixed, 0.0, np.inf)))
-            )
-            open_tables += [_given(table, variable, fixed) for table in mine]
+            only = np.where(np.arange(sizes[variable]) == fixed, 0.0, np.inf)
+            eliminated.append((variable, Table((variable,), only)))
+            made = [_given(table, variable, fixed) for table in mine]
         else:
             total = _sum(scopes[variable], sizes, mine)
             eliminated.append((variable, total))
-            open_tables.append(Table(total.scope[1:], np.asarray(total.costs.min(axis=0))))
-        remaining.remove(variable)
+            made = [Table(total.scope[1:], np.asarray(total.costs.min(axis=0)))]
+        for other in scopes.pop(variable)[1:]:
+            tables_of[other] = [table for table in tables_of[other] if variable not in table.scope]
+            tables_of[other] += [table for table in made if other in table.scope]
+            scopes[other] = _scope(other, tables_of[other])
+            needed[other] = elements(other)
     chosen = [0] * len(sizes)
     for variable, table in reversed(eliminated):
         known: Any = (slice(None), *(chosen[other] for other in table.scope[1:]))
@@ -69,8 +80,7 @@ def least(sizes: Sequence[int], tables: Sequence[Table]) -> list[int]:
 
 def _scope(variable: int, tables: Sequence[Table]) -> tuple[int, ...]:
     """A variable and those that share tables with it."""
-    others = {other for table in tables if variable in table.scope for other in table.scope} - {variable}
-    return variable, *sorted(others)
+    return variable, *sorted({other for table in tables for other in table.scope} - {variable})
 
 
 def _sum(scope: tuple[int, ...], sizes: Sequence[int], tables: Sequence[Table]) -> Table:
