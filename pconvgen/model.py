@@ -117,7 +117,7 @@ class CompiledModel(ABC):
     def _main(self) -> LibraryFunction:
         with self._loading:
             if not self._loaded:
-                # From a file: running LLVM's module in place would change what a later export writes.
+                # From a file: what was built are object files.
                 with tempfile.TemporaryDirectory(prefix="pconvgen-") as folder:
                     library = self.export(Path(folder) / "model.so")
                     try:

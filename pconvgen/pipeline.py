@@ -71,13 +71,10 @@ def decide(
     planner: Planner = plan_layer,
 ) -> tuple[Decision, ...]:
     """What `run` decides about layers: no further than that, and without kernels. Raises what `run` raises."""
-    for name, transform in phases(target, dense=dense, precision=precision, planner=planner):
-        if name == "lower":
-            check_range(module, precision)
-            return transform.decide(module)  # type: ignore[no-any-return]
-        with phase(name):
-            module = transform(module)
-    raise AssertionError("there is no such phase")
+    before, ((_, lowering), *_) = _parts(phases(target, dense=dense, precision=precision, planner=planner))
+    module = _passed(module, before)
+    check_range(module, precision)
+    return lowering.decide(module)  # type: ignore[no-any-return]
 
 
 def run(
@@ -93,9 +90,20 @@ def run(
 
     Raises PconvgenError when a weight or a bias is too large for its format.
     """
-    for name, transform in phases(target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner):
-        if name == "lower":
-            check_range(module, precision)
+    before, after = _parts(phases(target, dense=dense, exact_nan=exact_nan, precision=precision, planner=planner))
+    module = _passed(module, before)
+    check_range(module, precision)
+    return _passed(module, after)
+
+
+def _parts(steps: list[Phase]) -> tuple[list[Phase], list[Phase]]:
+    """The phases before layers are lowered, and from there on."""
+    at = [name for name, _ in steps].index("lower")
+    return steps[:at], steps[at:]
+
+
+def _passed(module: Any, steps: list[Phase]) -> Any:
+    for name, transform in steps:
         with phase(name):
             module = transform(module)
     return module
