@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch._decomp import decomposition_table
 
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.constants import fold_constants
+from pconvgen.frontend.torch.functional import functional, retraced
 from pconvgen.frontend.torch.outputs import check_state
 
 
@@ -20,15 +20,15 @@ def decompose(program: Any, known: Collection[str], source: str) -> Any:
 
     Raises PconvgenError when the program has a state.
     """
-    functional = _run(program, {})
-    check_state(functional, source)
-    functional = fold_constants(functional)
-    for target in _wanted(functional, known):
-        simpler = _without(functional, target, known)
+    program = functional(program)
+    check_state(program, source)
+    program = fold_constants(program)
+    for target in _wanted(program, known):
+        simpler = _without(program, target, known)
         # What does not become known operators stays as it is, so that errors name what the model has.
-        if not _unknown(simpler, known) - _unknown(functional, known):
-            functional = simpler
-    return fold_constants(functional)
+        if not _unknown(simpler, known) - _unknown(program, known):
+            program = simpler
+    return fold_constants(program)
 
 
 def _without(program: Any, target: Any, known: Collection[str]) -> Any:
@@ -40,19 +40,13 @@ def _without(program: Any, target: Any, known: Collection[str]) -> Any:
         table = {each: rules[each] for each in _wanted(program, known) if each in rules and each not in others | done}
         if not table:
             return program
-        program = _run(program, table)
+        program = retraced(program, table)
         done |= table.keys()
 
 
 def _unknown(program: Any, known: Collection[str]) -> set[Any]:
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
     return {target for target in calls if target.__name__ not in known}
-
-
-def _run(program: Any, table: dict[Any, Callable[..., Any]]) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return program.run_decompositions(table)
 
 
 def _wanted(program: Any, known: Collection[str]) -> list[Any]:
