@@ -16,19 +16,33 @@ from pconvgen.tvm_compat.passes import module_pass
 
 CPU_PIPELINE = "pconvgen"
 FLAT = "pconvgen.flat"
-"""The attribute of functions without conditions to hoist, divisions to simplify and buffers that could be smaller."""
+"""The attribute of generated kernels: loops and straight lines of vectors.
+
+Half of the passes find nothing to do in them and take much of the time: conditions to hoist, divisions, bfloat16,
+loops to partition or unroll, what has no effect, and buffers that could be smaller, one for each register, by the
+square of their number. Common subexpressions are found by LLVM: the code is as long without.
+"""
 
 
 def _cpu_pipeline() -> Any:
-    to_opaque = [
+    of_flat = [
+        s_tir.transform.CanonicalizeLoop(),
+        s_tir.transform.LowerInitBlock(),
+        s_tir.transform.ConvertBlocksToOpaque(),
+        s_tir.transform.LowerMatchBuffer(),
+        s_tir.transform.StmtSimplify(),
+        s_tir.transform.LowerOpaqueBlock(),
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.NarrowDataType(32),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StmtSimplify(),
+    ]
+    of_blocks = [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),
         s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
         s_tir.transform.ConvertBlocksToOpaque(),
-    ]
-    # It takes time by the square of the buffers, of which flat functions have one for each register.
-    compact = [s_tir.transform.CompactBufferAllocation()]
-    to_loops = [
+        s_tir.transform.CompactBufferAllocation(),
         s_tir.transform.LowerMatchBuffer(),
         s_tir.transform.StmtSimplify(),
         s_tir.transform.LowerOpaqueBlock(),
@@ -37,15 +51,14 @@ def _cpu_pipeline() -> Any:
         tirx.transform.NarrowDataType(32),
         s_tir.transform.LoopPartition(),
         tirx.transform.VectorizeLoop(True),
-    ]
-    unroll = [tirx.transform.UnrollLoop()]
-    simplify = [
+        s_tir.transform.HoistIfThenElse(),
+        tirx.transform.UnrollLoop(),
+        s_tir.transform.RenormalizeSplitPattern(),
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),
         s_tir.transform.RewriteUnsafeSelect(),
+        tirx.transform.CommonSubexprElim(),
     ]
-    # In flat functions LLVM finds what this finds: their code is as long without it.
-    common = [tirx.transform.CommonSubexprElim()]
     finish = [
         # Behind all that simplifies, which would change the order of operands.
         HandOnNan(),
@@ -55,9 +68,6 @@ def _cpu_pipeline() -> Any:
         tirx.transform.MakePackedAPI(),
         tirx.transform.BF16StorageLegalize(),
     ]
-    hoist, renormalize = s_tir.transform.HoistIfThenElse(), s_tir.transform.RenormalizeSplitPattern()
-    of_blocks = [*to_opaque, *compact, *to_loops, hoist, *unroll, renormalize, *simplify, *common]
-    of_flat = [*to_opaque, *to_loops, *unroll, *simplify]
 
     @module_pass
     def lower(module: Any, _: Any) -> Any:
