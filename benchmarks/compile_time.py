@@ -1,9 +1,9 @@
 """How long compiling takes: python -m benchmarks.compile_time [NAME ...].
 
-For each network of `make bench-networks`, dense and pruned, and for images and kernels of awkward sizes: seconds to
-read the model, to compile it and to write the library, and the millions of cycles that the analytic model predicts for
-what was chosen, so that a compiler that is quicker because it looks at less shows. For this machine, one after the
-other in one process, after a small model that imports everything.
+For each network of `make bench-networks`, dense and pruned, for networks that join many tensors, and for images and
+kernels of awkward sizes: seconds to read the model, to compile it and to write the library, and the millions of cycles
+that the analytic model predicts for what was chosen, so that a compiler that is quicker because it looks at less shows.
+For this machine, one after the other in one process, after a small model that imports everything.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from torch import nn
 
 import pconvgen
 from benchmarks.network_cases import CASES
+from benchmarks.networks import NETWORKS
 from pconvgen.frontend import load_model
 from pconvgen.targets.presets import get_target
 
 Made = tuple[nn.Module, torch.Tensor]
 
+JOINS = (("DenseNet-121", "densenet", 1.0, 224), ("detector, YOLOv8n's size", "yolo", 0.25, 320))
+"""Networks of many concatenations: names, keys of NETWORKS, widths and sizes of the image."""
 IMAGES = ((1, 3_000), (1, 300_000), (100_000, 3), (2160, 3840))
 """Heights and widths of images for two layers."""
 PATCHES = (7, 12, 16, 32)
@@ -53,6 +56,9 @@ def models() -> Iterator[tuple[str, Callable[[], Made]]]:
         for variant in case.variants:
             made = lambda case=case, variant=variant: (case.pruned(variant), case.image())  # noqa: E731
             yield f"{case.network} {variant.name}", made
+    for name, network, width, size in JOINS:
+        image = torch.zeros(1, 3, size, size)
+        yield name, lambda network=network, width=width, image=image: (NETWORKS[network](width=width).eval(), image)
     for height, width in IMAGES:
         yield f"image {height}x{width}", lambda height=height, width=width: layers(height, width)
     for size in PATCHES:

@@ -61,7 +61,9 @@ def command(
         str | None,
         typer.Option(metavar="c-header", help="Also write OUT.h, which describes the library to C and C++."),
     ] = None,
-    timings: Annotated[bool, typer.Option("--timings", help="Print the seconds of each phase of compiling.")] = False,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Print the seconds of each phase, and the memory.")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option(

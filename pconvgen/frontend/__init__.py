@@ -83,7 +83,7 @@ def _load_path(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Import
         return onnx_file.import_file(path, inputs)
     from pconvgen.frontend.torch import export as torch_export
 
-    return torch_export.import_program(torch_export.load_file(path), inputs, str(path))
+    return torch_export.import_file(path, inputs)
 
 
 def model_format(path: Path) -> str:

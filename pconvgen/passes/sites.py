@@ -29,7 +29,7 @@ class Site:
     var: the variable of the convolution or matrix product; its name is the layer's.
     op: conv2d or linear.
     data: input expression.
-    weight: float32 [filters, input channels / groups, height, width].
+    weight: float32 [filters, input channels / groups, height, width]; of a linear layer a view of what it is in memory.
     bias: float32 [filters] or None.
     residual: variable that is added, or None.
     result: variable of the last operation of the chain; it is replaced.
@@ -102,7 +102,7 @@ def _linear(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | 
     rows = int(np.prod(shape[:-1], dtype=np.int64))
     channels, filters = weight.shape
     workload = ConvWorkload(rows, channels, 1, 1, filters, (1, 1))
-    return "linear", value.args[0], np.ascontiguousarray(weight.T)[:, :, None, None], workload
+    return "linear", value.args[0], weight.T[:, :, None, None], workload
 
 
 def _with_epilogue(

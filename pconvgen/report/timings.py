@@ -1,7 +1,9 @@
-"""The table of phases: what compiling took its time for."""
+"""The table of phases: what compiling took its time for, and how much memory."""
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Mapping
 
 from rich import box
@@ -12,7 +14,7 @@ LEAST_S = 0.005
 
 
 def timings_table(seconds: Mapping[str, float]) -> Table:
-    """One row for each phase, in order, and one for all together."""
+    """One row for each phase, in order, and one for all together; then what memory this process took at most."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("phase")
     table.add_column("s", justify="right")
@@ -20,4 +22,11 @@ def timings_table(seconds: Mapping[str, float]) -> Table:
         if took >= LEAST_S:
             table.add_row(name, f"{took:.2f}")
     table.add_row("total", f"{sum(seconds.values()):.2f}")
+    table.add_row("peak memory, MiB", f"{peak_memory() / (1 << 20):.0f}")
     return table
+
+
+def peak_memory() -> int:
+    """Bytes of memory that this process has had at most."""
+    kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kept if sys.platform == "darwin" else kept << 10

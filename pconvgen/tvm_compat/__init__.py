@@ -154,8 +154,10 @@ LAYERS = "pconvgen.layers"
 
 def constant(value: Any) -> Any:
     """A Relax constant that holds `value`, an array or a number of a NumPy dtype."""
-    array = np.ascontiguousarray(value)
-    return relax.const(array.reshape(np.shape(value)), str(array.dtype))
+    array = np.asarray(value)
+    tensor = tvm.runtime.empty(array.shape, str(array.dtype))
+    np.from_dlpack(tensor)[...] = array  # copies views as well, once
+    return relax.const(tensor)
 
 
 def constant_value(expr: Any) -> NDArray[Any] | None:

@@ -1,8 +1,11 @@
-"""What a run keeps of the machine's memory."""
+"""What compiling and running take of the machine's memory."""
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,3 +38,20 @@ def test_runs_leave_nothing_behind() -> None:
     for _ in range(30):
         compiled.run(image)
     assert resident() - before < memory.nbytes
+
+
+@pytest.mark.long
+def test_compiling_holds_few_copies_of_the_weights(tmp_path: Path) -> None:
+    """Each model in a process of its own, as the command line prints it."""
+
+    def peak(features: int) -> int:
+        model = nn.Sequential(nn.Linear(64, features), nn.Linear(features, 4096, bias=False)).eval()
+        path = tmp_path / "model.pt2"
+        torch.export.save(torch.export.export(model, (torch.zeros(1, 64),)), path)
+        command = [sys.executable, "-m", "pconvgen", "compile", path, "-o", tmp_path / "model.so", "--timings"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        (mebibytes,) = re.findall(r"peak memory, MiB +(\d+)", printed)
+        return int(mebibytes)
+
+    weights = 4 * 4096 * 8192 >> 20
+    assert peak(8192) - peak(64) <= 3 * weights

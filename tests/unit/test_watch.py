@@ -10,7 +10,7 @@ import time
 import pytest
 
 from pconvgen.report import console
-from pconvgen.report.timings import timings_table
+from pconvgen.report.timings import peak_memory, timings_table
 from pconvgen.watch import Watch, phase, step, watching
 
 
@@ -72,7 +72,18 @@ def test_other_threads_have_watchers_of_their_own() -> None:
 
 def test_the_table_leaves_out_what_takes_no_time() -> None:
     table = timings_table({"layouts": 1.25, "norms": 0.001})
-    assert [list(column.cells) for column in table.columns] == [["layouts", "total"], ["1.25", "1.25"]]
+    rows = list(zip(*(column.cells for column in table.columns), strict=True))
+    assert rows[:2] == [("layouts", "1.25"), ("total", "1.25")]
+
+
+def test_the_table_tells_the_peak_of_memory() -> None:
+    before = peak_memory()
+    kept = bytearray(256 << 20)
+    kept[::4096] = b"x" * len(kept[::4096])
+    assert peak_memory() >= max(before, len(kept))
+    *_, (name, mebibytes) = zip(*(column.cells for column in timings_table({}).columns), strict=True)
+    assert name == "peak memory, MiB"
+    assert int(mebibytes) >= 256
 
 
 class Terminal(io.StringIO):

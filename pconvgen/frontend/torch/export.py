@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import operator
 import warnings
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ from pconvgen.frontend.torch.sparse import is_sparse
 from pconvgen.tvm_compat import shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
+LARGE = 1 << 26
+"""Bytes of a file of which no second copy shall stay in memory; looking for it takes some tenths of a second."""
 _WEIGHTED = ("conv", "linear.")
 _MODAL = (
     "batch_norm.default",
@@ -106,18 +109,37 @@ def _check_archive(path: Path) -> None:
     )
 
 
+def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Imported:
+    """Import a .pt2 file; dynamic dimensions of its inputs get the sizes in `inputs`. The judge reads it again."""
+    imported = finish(*_convert(load_file(path), inputs, str(path), again=lambda: load_file(path)))
+    if path.stat().st_size > LARGE:
+        gc.collect()  # the program: a circle of references, and a second copy of weights
+    return imported
+
+
 def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, source: str) -> Imported:
     """Import an ExportedProgram; dynamic dimensions of its inputs get the sizes in `inputs`."""
+    return finish(*_convert(program, inputs, source))
+
+
+def _convert(
+    program: Any,
+    inputs: Mapping[str, Sequence[int]] | None,
+    source: str,
+    again: Callable[[], Any] | None = None,
+) -> tuple[Any, ...]:
+    """The arguments of `finish`. With `again`, which reads a file, they do not keep the program's weights in memory."""
     declared = _declared_inputs(program, source)
     shapes = resolve_shapes(declared, inputs, source)
     types = _input_types(program)
     if any(None in shape for shape in declared.values()):
-        program = specialise(program.module(), shapes, types, program.call_spec.in_spec, source)
+        program, again = specialise(program.module(), shapes, types, program.call_spec.in_spec, source), None
     _check_weights(program, source)
     outputs = outputs_of(program, source)
     names = [output.name for output in outputs]
     given = {output.name: output.dtype for output in outputs}
-    judge = _judge(program, types, outputs)
+    given_program = program  # the judge's; what is imported may be another one by then
+    judge = _judge(again or (lambda: given_program), program.call_spec.in_spec, types, outputs)
     if any(map(is_sparse, (*program.state_dict.values(), *program.constants.values()))):
         program = specialise(program.module(), shapes, types, program.call_spec.in_spec, source)
     others = other_floats(program, types)
@@ -149,7 +171,7 @@ def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, sou
         quantised=frozenset(layers[variable] for variable in quantised or ()),
         integers=quantised is not None,
     )
-    return finish(module, list(shapes), names, layers, judge, source, ends, origins=origins)
+    return module, list(shapes), names, layers, judge, source, ends, origins
 
 
 def _check_results(program: Any, expressions: Mapping[Any, Any], source: str) -> None:
@@ -280,14 +302,16 @@ def _is_index_of_maximum(node: Any) -> bool:
     return isinstance(pooling, str) and "max_pool" in pooling
 
 
-def _judge(program: Any, inputs: Mapping[str, torch.dtype], outputs: Sequence[Output]) -> Judge:
+def _judge(
+    read: Callable[[], Any], in_spec: Any, inputs: Mapping[str, torch.dtype], outputs: Sequence[Output]
+) -> Judge:
     module: list[Any] = []
 
     def run(values: Tensors) -> Tensors:
         if not module:
-            module.append(program.module())
+            module.append(read().module())
         flat = [torch.from_numpy(values[name].copy()).to(dtype) for name, dtype in inputs.items()]
-        args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
+        args, kwargs = pytree.tree_unflatten(flat, in_spec)
         with torch.no_grad():
             leaves = pytree.tree_leaves(module[0](*args, **kwargs))
         results = {output.name: leaves[output.place] for output in outputs}
