@@ -30,7 +30,8 @@ TOLERANCE = 1e-4
 def run(imported: Imported, values: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """What the module computes when TVM builds it without our passes, but the one for the operator that is ours."""
     module = LowerResizes(get_target("host"))(imported.module)
-    built = tvm.compile(relax.get_pipeline("zero")(module), tvm.target.Target({"kind": "llvm"}))
+    # Nobody waits for the result of one run: optimising takes longer.
+    built = tvm.compile(relax.get_pipeline("zero")(module), tvm.target.Target({"kind": "llvm", "opt-level": 0}))
     machine = relax.VirtualMachine(built, tvm.cpu())
     result = machine["main"](*(tvm.runtime.tensor(values[spec.name]) for spec in imported.inputs))
     results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
@@ -77,7 +78,11 @@ def to_onnx(model: nn.Module, example: Any, path: Path, **options: Any) -> Impor
     return load_model(path)
 
 
-@pytest.mark.parametrize("name", ZOO)
+FEW = ("mobilenet_v3", "shufflenet", "unet")
+"""Networks of many operators. Our own pipeline compiles all of them in each run, see test_networks.py."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in FEW else pytest.mark.long) for name in ZOO])
 def test_network(name: str) -> None:
     entry = ZOO[name]
     model = entry.build()
@@ -85,7 +90,7 @@ def test_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("dynamo", [False, True])
-@pytest.mark.parametrize("name", ["mobilenet_v3", "shufflenet", "unet"])
+@pytest.mark.parametrize("name", FEW)
 def test_network_from_onnx(name: str, dynamo: bool, tmp_path: Path) -> None:
     entry = ZOO[name]
     model = entry.build()

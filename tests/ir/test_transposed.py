@@ -18,6 +18,7 @@ from pconvgen.passes.transposed import RewriteTransposed, phase_axis, phase_weig
 from pconvgen.sparsity import STRUCTURES, project
 from pconvgen.sparsity.structure import swap_channels
 from pconvgen.tvm_compat import main_bindings
+from pconvgen.tvm_compat.building import compile_module
 from pconvgen.workload import RELU, Epilogue, X
 from tests.activations import clip
 from tests.references import transposed_convolution
@@ -111,9 +112,7 @@ def test_random_layers(seed: int, dense: bool) -> None:
 
     lowered = lower(body, *data.shape, dense=dense)
     assert not {"relax.nn.conv2d_transpose", "relax.nn.conv2d", "relax.add", "relax.clip"} & calls(lowered).keys()
-    built = tvm.compile(
-        relax.get_pipeline("zero")(lowered), target=tvm.target.Target({"kind": "llvm", "mcpu": "haswell"})
-    )
+    built = compile_module(relax.get_pipeline("zero")(lowered), tvm.target.Target({"kind": "llvm", "mcpu": "haswell"}))
     found = relax.VirtualMachine(built, tvm.cpu())["main"](tvm.runtime.tensor(data))
     for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-4, err_msg=str(index))
