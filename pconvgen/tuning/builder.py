@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import pickle
-import signal
 from collections.abc import Mapping
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -18,6 +15,7 @@ from pathlib import Path
 from pconvgen.devices.device import Model
 from pconvgen.errors import PconvgenError
 from pconvgen.schedules.default import Choice
+from pconvgen.tuning.child import attach
 from pconvgen.tuning.record import Failure
 from pconvgen.tuning.task import Task
 
@@ -63,7 +61,7 @@ class Builder:
     def start(self, key: str, choice: Choice, number: int) -> Build:
         """Begins to build a trial of a task; its number names the file. Builds end in the order of their starts."""
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_attach)
+            self._pool = ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=attach)
         library = self._pool.submit(_build, self._folder / f"{key}.task", choice, self._folder / f"{number}.so")
         return Build(key, choice, number, self._pool, library)
 
@@ -106,14 +104,6 @@ class Builder:
             for process in list(getattr(pool, "_processes", {}).values()):
                 process.kill()
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _attach() -> None:
-    """Ctrl-C is for the process that waits for this one, which ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with suppress(OSError, AttributeError):  # Linux has prctl
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
 
 
 def _build(task: Path, choice: Choice, library: Path) -> Model:
