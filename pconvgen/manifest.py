@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,27 +96,36 @@ def read_manifest(path: Path) -> Manifest:
     Raises PconvgenError when the file cannot be read or is no library of pconvgen's.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            is_library = file.read(4) == b"\x7fELF"
+            text = _marked(file) if is_library else None
     except OSError as error:
         raise PconvgenError("cannot be read", file=path, found=error.strerror) from error
-    start = data.find(MARK)
-    if not data.startswith(b"\x7fELF") or start < 0:
+    if text is None:
         model = path.suffix.lower() in (".onnx", ".pt2")
         raise PconvgenError(
             "no pconvgen manifest in this file",
             file=path,
-            found="a shared library" if data.startswith(b"\x7fELF") else "no shared library",
+            found="a shared library" if is_library else "no shared library",
             expected="a library that `pconvgen compile` wrote",
             remedy=f"compile it first: pconvgen compile {path}" if model else "compile the model again",
         )
     try:
-        begin = start + len(MARK) + _LENGTH_DIGITS
-        size = int(data[start + len(MARK) : begin])
-        manifest = _from_json(json.loads(data[begin : begin + size]))
+        begin = _LENGTH_DIGITS
+        return _from_json(json.loads(text[begin : begin + int(text[:begin])]))
     except (ValueError, KeyError, TypeError) as error:
         raise PconvgenError("the manifest is damaged", file=path, remedy="compile the model again") from error
 
-    return manifest
+
+def _marked(file: BinaryIO) -> bytes | None:
+    """What follows MARK in a file, its length first. The file is not read: it may hold a network's weights."""
+    with mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        begin = data.find(MARK) + len(MARK)
+        if begin < len(MARK):
+            return None
+        digits = data[begin : begin + _LENGTH_DIGITS]
+        size = int(digits) if digits.isdigit() else 0
+        return data[begin : begin + _LENGTH_DIGITS + size]
 
 
 def _from_json(data: dict[str, Any]) -> Manifest:

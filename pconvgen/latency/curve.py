@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
 from pconvgen.errors import UsageError
 
@@ -64,7 +65,9 @@ def curve(cost: Callable[[float], float], low: float, high: float) -> LatencyCur
         if abs(found[middle] - straight) > TOLERANCE * min(found[left], found[middle], found[right]):
             open_ += [(left, middle), (middle, right)]
     densities = sorted(found)
-    return LatencyCurve(tuple(densities), tuple(_monotone([found[density] for density in densities])))
+    # What was measured to fall is averaged: the nearest costs that never do, by least squares.
+    costs = isotonic_regression([found[density] for density in densities]).x
+    return LatencyCurve(tuple(densities), tuple(costs.tolist()))
 
 
 def added(curves: Sequence[LatencyCurve]) -> LatencyCurve:
@@ -73,15 +76,3 @@ def added(curves: Sequence[LatencyCurve]) -> LatencyCurve:
     high = min(curve.densities[-1] for curve in curves)
     knots = sorted({low, high, *(d for curve in curves for d in curve.densities if low < d < high)})
     return LatencyCurve(tuple(knots), tuple(sum(curve.at(density) for curve in curves) for density in knots))
-
-
-def _monotone(costs: list[float]) -> list[float]:
-    """The nearest numbers that never fall, by least squares: neighbours that do are averaged."""
-    pools: list[list[float]] = []
-    for value in costs:
-        pools.append([value, 1.0])
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            value, count = pools.pop()
-            before, many = pools[-1]
-            pools[-1] = [(before * many + value * count) / (many + count), many + count]
-    return [value for value, count in pools for _ in range(int(count))]
