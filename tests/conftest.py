@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, ROOT / "tests"):
@@ -12,6 +13,9 @@ for folder in (ROOT, ROOT / "tests"):
 
 from tests.tally import tally  # noqa: E402
 from tests.turn import first_workload  # noqa: E402
+
+settings.register_profile("pconvgen", deadline=None)  # speed is asserted in benchmarks
+settings.load_profile("pconvgen")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

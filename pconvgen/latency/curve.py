@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from pconvgen.errors import UsageError
 
@@ -54,6 +53,8 @@ def curve(cost: Callable[[float], float], low: float, high: float) -> LatencyCur
     cost: what the layer takes at a density, measured or predicted; asked once for each.
     low, high: ends of the curve, which is a point when they are equal.
     """
+    from scipy.optimize import isotonic_regression  # takes as long to import as all the rest
+
     found = {density: cost(density) for density in (low, high)}
     open_ = [(low, high)] if low < high else []
     while open_ and len(found) < MOST:

@@ -28,7 +28,7 @@ def layout_of(kernel: tuple[int, int], stride: tuple[int, int], **options: Any) 
 pairs = st.tuples(st.integers(1, 13), st.integers(1, 13))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pairs, pairs, st.tuples(st.integers(0, 9), st.integers(0, 9)), st.booleans(), st.booleans(), st.integers(1, 3))
 def test_blocks_hold_every_plane_once(
     kernel: tuple[int, int],

@@ -20,7 +20,7 @@ LIFETIMES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(LIFETIMES)
 def test_tensors_of_one_step_lie_apart(tensors: list[Lifetime]) -> None:
     arena = pack(tensors)

@@ -15,7 +15,7 @@ from pconvgen.templates.planes import PlaneLayout, plain_layout, plane_layout
 from pconvgen.workload import ConvWorkload
 from tests.planes import in_planes
 
-SETTINGS = settings(max_examples=100, deadline=None)
+SETTINGS = settings(max_examples=100)
 
 
 @st.composite

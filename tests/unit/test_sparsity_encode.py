@@ -95,7 +95,7 @@ def stored_without_padding(encoding: TapEncoding) -> int:
     return int((sizes * (encoding.order >= 0).sum(axis=1)).sum()) * len(encoding.bodies[0])
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(layers(), st.sampled_from([1, 3, 4, 8, 16]))
 def test_round_trip(layer, max_group):
     weight, groups = layer
@@ -109,7 +109,7 @@ def test_round_trip(layer, max_group):
     assert found == candidates(weight.copy(), groups)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(layers())
 def test_candidates_count_what_encodings_store(layer):
     weight, groups = layer

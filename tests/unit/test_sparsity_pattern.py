@@ -85,7 +85,7 @@ def test_top_patterns_orders_ties_by_position():
     assert top_patterns(forward, 8) == top_patterns(backward, 8)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.sampled_from([(3, 3), (5, 5), (7, 7), (1, 3), (3, 1), (2, 3)]),
     st.integers(1, 16),

@@ -55,7 +55,7 @@ def test_params_of_candidates_are_params_of_projections(groups):
 
 
 @pytest.mark.parametrize(("name", "params"), PARAMS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     filters=st.integers(1, 9),
     channels=st.integers(1, 6),
