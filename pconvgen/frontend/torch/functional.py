@@ -27,15 +27,42 @@ Table = Mapping[Any, Callable[..., Any]]
 
 def functional(program: Any) -> Any:
     """The same program without in-place operators; `program` stays as it is."""
-    graph = copy.deepcopy(program.graph)
-    for given, node in zip(program.graph.nodes, graph.nodes, strict=True):
+    graph = _copy(program.graph)
+    _leave_out_dropout(graph)
+    plain = _copy(graph)
+    if _LIES is None or not _rewrite(plain):
+        return retraced(_with(program, graph), {})
+    plain.eliminate_dead_code()
+    return _with(program, plain)
+
+
+def _copy(graph: Any) -> Any:
+    copied = copy.deepcopy(graph)
+    for given, node in zip(graph.nodes, copied.nodes, strict=True):
         node.name = given.name  # of what is called as one of Python's functions, the copy has another
-    if _LIES is None or not _rewrite(graph):
-        return retraced(program, {})
-    graph.eliminate_dead_code()
+    return copied
+
+
+def _with(program: Any, graph: Any) -> Any:
     graph.lint()
     module = torch.fx.GraphModule(program.graph_module, graph)
     return program._update(module, copy.deepcopy(program.graph_signature))
+
+
+def _leave_out_dropout(graph: Any) -> None:
+    """Has readers of what dropout returns, which is its argument, read that: PyTorch would take it for a copy.
+
+    Where it is a result of the model it is taken at the end, when nothing writes to it any more.
+    """
+    end = next(node for node in graph.nodes if node.op == "output")
+    for node in graph.find_nodes(op="call_function", target=aten.dropout.default):
+        found = arguments(node)
+        if not found["train"]:
+            node.replace_all_uses_with(found["input"], delete_user_cb=lambda user: user is not end)
+            if node.users:
+                end.prepend(node)
+            else:
+                graph.erase_node(node)
 
 
 def retraced(program: Any, table: Table) -> Any:
@@ -47,7 +74,7 @@ def retraced(program: Any, table: Table) -> Any:
 
 def _rewrite(graph: Any) -> bool:
     """Replaces what is not functional; False where that takes more than a look at one operator."""
-    places = {node: number for number, node in enumerate(graph.nodes)}
+    given = {node: (number, node.target) for number, node in enumerate(graph.nodes) if node.op == "call_function"}
     for node in [node for node in graph.nodes if node.op == "call_function"]:
         if node.target is operator.getitem:
             continue
@@ -58,7 +85,7 @@ def _rewrite(graph: Any) -> bool:
             if not rule(node):
                 return False
         elif node.target._schema.is_mutable:
-            if not _out_of_place(node, places):
+            if not _out_of_place(node, given):
                 return False
         elif not _stays(node.target):
             return False
@@ -79,24 +106,32 @@ def _aliases(target: Any) -> bool:
     return any(each.alias_info for each in (*target._schema.arguments, *target._schema.returns))
 
 
-def _is_fresh(node: Any) -> bool:
-    """Whether nothing but the result of `node` lies in its memory. What getitem takes out may be part of a view."""
-    if node.op != "call_function" or node.target is operator.getitem:
-        return node.op == "call_function" and node.args[0].target is _NORM
-    return not _aliases(node.target)
+def _is_fresh(target: Any) -> bool:
+    """Whether nothing but its result lies in the memory of the result of an operator of the model.
+
+    Not what getitem takes out, which may be a part of a view; but what was an in-place operator is none any more.
+    """
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if target is aten.batch_norm.default or target._schema.is_mutable:
+        return True
+    return _LIES not in target.tags and not _aliases(target)
 
 
-def _out_of_place(node: Any, places: Mapping[Any, int]) -> bool:
-    """Makes of an in-place operator one that is not, where nobody else can see what it writes to."""
+def _out_of_place(node: Any, given: Mapping[Any, tuple[int, Any]]) -> bool:
+    """Makes of an in-place operator one that is not, where nobody else can see what it writes to.
+
+    given: place and operator of each call in the model.
+    """
     name, overload = node.target._schema.name.removeprefix("aten::"), node.target._overloadname
     packet = getattr(aten, name.removesuffix("_"), None)
     if not name.endswith("_") or packet is None or overload not in packet.overloads() or not node.args:
         return False
     base = node.args[0]
-    if not isinstance(base, torch.fx.Node) or not _is_fresh(base):
+    if base not in given or not _is_fresh(given[base][1]):
         return False
     others = [user for user in base.users if user is not node]
-    if not all(user in places and places[user] < places[node] and _is_fresh(user) for user in others):
+    if not all(user in given and given[user][0] < given[node][0] and _is_fresh(given[user][1]) for user in others):
         return False
     kinds = {each.meta["val"].dtype for each in node.all_input_nodes}
     if len(kinds) != 1 or not base.meta["val"].dtype.is_floating_point:
@@ -119,9 +154,9 @@ def _batch_norm(node: Any) -> bool:
 
 
 def _dropout(node: Any) -> bool:
-    given = arguments(node)
-    node.target, node.args, node.kwargs = aten.clone.default, (given["input"],), {}
-    return not given["train"]
+    found = arguments(node)
+    node.target, node.args, node.kwargs = aten.clone.default, (found["input"],), {}
+    return not found["train"]
 
 
 def _view(node: Any) -> bool:
