@@ -154,6 +154,7 @@ def _batch_norm(node: Any) -> bool:
 
 
 def _dropout(node: Any) -> bool:
+    """Of those that are left, which are results of the model."""
     found = arguments(node)
     node.target, node.args, node.kwargs = aten.clone.default, (found["input"],), {}
     return not found["train"]
@@ -198,7 +199,7 @@ def _chunk(node: Any) -> bool:
 
 
 _LIES = getattr(torch.Tag, "maybe_aliasing_or_mutating", None)
-"""The mark of operators whose schema hides that they return views; PyTorch has it since 2.7."""
+"""The mark of operators whose schema hides that they return views; without it every program is traced again."""
 _NORM = aten._native_batch_norm_legit_no_training.default
 _RULES: dict[Any, Callable[[Any], bool]] = {
     aten.batch_norm.default: _batch_norm,
