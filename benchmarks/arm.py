@@ -32,7 +32,6 @@ from pconvgen.devices.device import Model
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import PconvgenError
 from pconvgen.files import write_text
-from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import rank
 from pconvgen.sparsity import STRUCTURES, Candidate, encode, project
@@ -44,7 +43,8 @@ from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pack import PackKernel, input_pack
 from pconvgen.tvm_compat import KernelCalls, constant
 from pconvgen.tvm_compat.building import build, export_library
-from pconvgen.workload import RELU, ConvWorkload, Epilogue
+from pconvgen.values.precision import FLOAT32, Precision, precision
+from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 
 LAYERS = ((64, 112), (128, 56), (256, 28), (512, 14))
 """Channels in and out, height and width: 462.4 million multiply-accumulates each."""

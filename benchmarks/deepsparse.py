@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.engines import DEEPSPARSE, Running, running
 from benchmarks.measure import REPEATS, Data, Reading
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 
 OPSET, IR_VERSION = 13, 8
 """What onnx 1.14 reads."""

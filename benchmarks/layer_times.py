@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.network_results import LayerTime, Profile
-from pconvgen.decision import Decision
+from pconvgen.values.decision import Decision
 
 TOLERANCE, TOLERANCE_MS = 1.05, 0.01
 """How much longer than dense a layer may seem to take: what repeated measurements differ by."""

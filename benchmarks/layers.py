@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.networks import mobilenet_v2, resnet50
-from pconvgen.workload import RELU, ConvWorkload, Epilogue
+from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 
 SQUARES = ((64, 56), (128, 28), (256, 14), (512, 7), (256, 28), (512, 14), (128, 112), (64, 224))
 """The 3x3 layers: channels, height and width."""

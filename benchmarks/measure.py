@@ -38,7 +38,7 @@ from pconvgen.targets.target import Target
 from pconvgen.templates.instance import instantiate
 from pconvgen.templates.pack import input_pack
 from pconvgen.tvm_compat.building import compile_module
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 
 QUIET = 0.97
 """Of a quiet round: least share of the best peak, and least share of the time in which a subject had its core."""

@@ -21,13 +21,13 @@ from benchmarks.measure import Data, build, interleave, is_noisy, random_data
 from benchmarks.peak import Meter, fma_meter
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
-from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.schedules.winograd import priced_winograd
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.planes import Places, plain_layout, plane_layout
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.schedule import WinogradSchedule
+from pconvgen.values.workload import ConvWorkload
 
 LAYERS = (
     (64, 64, 56), (128, 128, 28), (256, 256, 14), (512, 512, 7),  # ResNet-50

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pconvgen.blame import attempt
-from pconvgen.decision import Decision
 from pconvgen.experience import Experience, experience
 from pconvgen.frontend import Imported, load_model
 from pconvgen.manifest import Manifest
@@ -19,12 +18,13 @@ from pconvgen.passes.lower import decisions_of
 from pconvgen.passes.memory import memory_of
 from pconvgen.pipeline import decide as decide_layers
 from pconvgen.pipeline import run
-from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.targets.formats import check_formats
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat.building import Executable, build, export_library
+from pconvgen.values.decision import Decision
+from pconvgen.values.precision import FLOAT32, Precision, precision
 from pconvgen.watch import phase
 
 

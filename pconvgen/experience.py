@@ -21,7 +21,6 @@ from pconvgen.devices.units import CYCLES, SECONDS, cost_text
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
 from pconvgen.passes.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
-from pconvgen.precision import Precision
 from pconvgen.schedules.default import Choice, all_choices
 from pconvgen.schedules.measured import latency_of, records_of
 from pconvgen.targets.target import Target
@@ -36,6 +35,7 @@ from pconvgen.tuning.describe import (
 from pconvgen.tuning.facts import device_name
 from pconvgen.tuning.record import Record, device_class, target_key, task_key
 from pconvgen.tuning.store import NEAR, ranked, read_records
+from pconvgen.values.precision import Precision
 
 PROMISING = 60
 """Schedules among which the learned model chooses: those that the analytic one likes best."""

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.arena import ActivationMemory
-from pconvgen.decision import Decision
 from pconvgen.devices.device import Model
 from pconvgen.errors import PconvgenError
-from pconvgen.precision import FLOAT32, Precision
+from pconvgen.values.decision import Decision
+from pconvgen.values.precision import FLOAT32, Precision
 
 MARK = b"pconvgen manifest 1\n"
 _LENGTH_DIGITS = 12

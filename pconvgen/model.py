@@ -13,7 +13,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pconvgen.decision import Decision
 from pconvgen.devices import BenchResult, Device, Model, get_device
 from pconvgen.devices.device import named_outputs, ordered_inputs
 from pconvgen.errors import PconvgenError, UsageError
@@ -24,6 +23,7 @@ from pconvgen.targets.elf import check_whole
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import LibraryFunction, local_function
+from pconvgen.values.decision import Decision
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -13,8 +13,8 @@ from pconvgen.compiler import compile
 from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import TensorSpec
 from pconvgen.passes.sites import find_sites
-from pconvgen.precision import LARGEST_HALF
 from pconvgen.tvm_compat import layer_names, returning, shape_of
+from pconvgen.values.precision import LARGEST_HALF
 
 
 def first_overflow(imported: Imported, inputs: Mapping[str, NDArray[Any]]) -> tuple[str, float] | None:

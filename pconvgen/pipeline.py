@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pconvgen.decision import Decision
 from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.half import check_range
 from pconvgen.passes.lower import LowerLayers
@@ -16,10 +15,11 @@ from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.special_numbers import KeepSpecialNumbers
 from pconvgen.passes.transposed import RewriteTransposed
-from pconvgen.precision import FLOAT32, Precision
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import call_kernels, legalise
+from pconvgen.values.decision import Decision
+from pconvgen.values.precision import FLOAT32, Precision
 from pconvgen.watch import phase
 
 Phase = tuple[str, Any]

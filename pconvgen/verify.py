@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pconvgen.compiler import BuiltModel
 from pconvgen.errors import PconvgenError
 from pconvgen.overflow import first_overflow
-from pconvgen.precision import FLOAT32, LARGEST_HALF, Precision
+from pconvgen.values.precision import FLOAT32, LARGEST_HALF, Precision
 
 # float32 sums of thousands of products, in another order than the framework's, differ by about 1e-6.
 TOLERANCE = 1e-4

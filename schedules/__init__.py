@@ -3,9 +3,9 @@
 from pconvgen.schedules.armv7a import ARMV7A
 from pconvgen.schedules.avx2 import AVX2
 from pconvgen.schedules.avx512 import AVX512, AVX512_ZEN4
-from pconvgen.schedules.isa import Isa, VectorWidth
 from pconvgen.schedules.neon import NEON
 from pconvgen.schedules.neon_fp16 import NEON_FP16
+from pconvgen.values.isa import Isa, VectorWidth
 
 ISAS: dict[str, Isa] = {isa.name: isa for isa in (NEON, NEON_FP16, ARMV7A, AVX2, AVX512, AVX512_ZEN4)}
 

@@ -1,6 +1,6 @@
 """Advanced SIMD of 32-bit ARM with VFPv4: 16 registers of 4 lanes."""
 
-from pconvgen.schedules.isa import Isa, VectorWidth
+from pconvgen.values.isa import Isa, VectorWidth
 
 # There is no fused multiply-add by element. The older one, which rounds twice, has it, and LLVM does not select it once
 # fusing is allowed; separate multiplications and additions by element take 61 instructions for 12 products, and more

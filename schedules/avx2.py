@@ -1,6 +1,6 @@
 """AVX2 with FMA: 16 registers of 8 lanes."""
 
-from pconvgen.schedules.isa import Isa, VectorWidth
+from pconvgen.values.isa import Isa, VectorWidth
 
 AVX2 = Isa(
     name="avx2",

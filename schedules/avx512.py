@@ -1,6 +1,6 @@
 """AVX-512: 32 registers of 16 lanes, which short tails use at half their width."""
 
-from pconvgen.schedules.isa import Isa, VectorWidth
+from pconvgen.values.isa import Isa, VectorWidth
 
 AVX512 = Isa(
     name="avx512",

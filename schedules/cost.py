@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.precision import BYTES
-from pconvgen.schedules.isa import Isa, VectorWidth
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import ENTRIES, block_tiles
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.tiles import TileRun
-from pconvgen.workload import Activation, ConvWorkload
+from pconvgen.values.isa import Isa, VectorWidth
+from pconvgen.values.precision import BYTES
+from pconvgen.values.schedule import ChannelSchedule, PixelSchedule
+from pconvgen.values.workload import Activation, ConvWorkload
 
 Array = NDArray[np.float64]
 Numbers = Any

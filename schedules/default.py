@@ -10,7 +10,6 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.precision import FLOAT32
 from pconvgen.schedules.cost import (
     TLB_KIB,
     channel_cycles,
@@ -21,13 +20,14 @@ from pconvgen.schedules.cost import (
     tile_channel_bytes,
     zeros_cycles,
 )
-from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.schedules.winograd import best_winograd, can_place, priced_winograd
 from pconvgen.sparsity.structure import Candidate, TapShape
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout, plane_layout
 from pconvgen.templates.tiles import even_parts
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.isa import Isa
+from pconvgen.values.precision import FLOAT32
+from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule
+from pconvgen.values.workload import ConvWorkload
 
 CODE_CAP = 1024
 """FMAs that the bodies of one tile may unroll to: 8 KiB of instructions, a quarter of the instruction cache."""

@@ -1,6 +1,6 @@
 """Advanced SIMD of aarch64: 32 registers of 4 lanes, FMA by element."""
 
-from pconvgen.schedules.isa import Isa, VectorWidth
+from pconvgen.values.isa import Isa, VectorWidth
 
 # Two 128-bit FMA pipes and two load pipes: Cortex-A76 and later; A53 and A55 have half of both, the same ratio.
 NEON = Isa(

@@ -1,6 +1,6 @@
 """Advanced SIMD of aarch64 with half precision arithmetic (ARMv8.2 FP16): 32 registers of 8 lanes, FMA by element."""
 
-from pconvgen.schedules.isa import Isa, VectorWidth
+from pconvgen.values.isa import Isa, VectorWidth
 
 # The pipes of `neon` with twice the lanes. Tails take whole registers: beside FMAs of eight lanes, LLVM broadcasts the
 # weights of those of four rather than multiply by element.

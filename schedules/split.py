@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 
 from pconvgen.schedules.cost import L2_BYTES, L3_BYTES
 from pconvgen.schedules.default import Choice, rank
-from pconvgen.schedules.isa import Isa
 from pconvgen.sparsity.split import Split
 from pconvgen.templates.planes import Places, plain_layout
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.values.isa import Isa
+from pconvgen.values.workload import ConvWorkload, Epilogue
 
 
 @dataclass(frozen=True)

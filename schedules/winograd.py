@@ -23,13 +23,13 @@ from pconvgen.schedules.cost import (
     KernelCycles,
     activation_instructions,
 )
-from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.templates.planes import Places, PlaneLayout
 from pconvgen.templates.tiles import even_parts
 from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_transforms import PAIRS, TAPS
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.isa import Isa
+from pconvgen.values.schedule import WinogradSchedule
+from pconvgen.values.workload import ConvWorkload
 
 FILTERS = (4, 8, 16)
 """Filters of a register tile."""

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from pconvgen.tvm_compat import T, broadcast, cast, element_of, float_bits, from_float_bits, number, ramp
-from pconvgen.workload import Activation, X
+from pconvgen.values.workload import Activation, X
 
 _LOG2_E = 1.4426950408889634
 _LN2 = (0.693359375, -2.12194440e-4)

@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.planes import LINE
 from pconvgen.templates.weights import weights
 from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.isa import Isa
+from pconvgen.values.schedule import ChannelSchedule
+from pconvgen.values.workload import ConvWorkload
 
 AHEAD = 1024
 """Weights between those that are multiplied and those that are fetched."""

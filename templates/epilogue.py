@@ -6,7 +6,7 @@ from typing import Any
 
 from pconvgen.templates.activations import activate
 from pconvgen.tvm_compat import T, cast, element_of
-from pconvgen.workload import Epilogue
+from pconvgen.values.workload import Epilogue
 
 
 def finish(epilogue: Epilogue, value: Any, lanes: int, bias: Any, residual: Any) -> Any:

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.schedules.default import Choice
-from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, WinogradSchedule
 from pconvgen.sparsity.taps import TapEncoding, by_channels
 from pconvgen.templates.channels import ChannelKernel
 from pconvgen.templates.pixels import PixelKernel
 from pconvgen.templates.planes import Places
 from pconvgen.templates.winograd import WinogradKernel
 from pconvgen.templates.winograd_product import pack_weight
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.isa import Isa
+from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, WinogradSchedule
+from pconvgen.values.workload import ConvWorkload
 
 CHUNKS = 8
 """Parts of equal work for threads: enough for 8 threads, few enough that a small layer is not cut to pieces."""

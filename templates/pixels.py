@@ -25,8 +25,6 @@ from dataclasses import dataclass
 from itertools import chain, product
 from typing import Any
 
-from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import PixelSchedule
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.planes import LINE, PlaneLayout
 from pconvgen.templates.store import PlaneWriter, tensor_shape
@@ -45,7 +43,9 @@ from pconvgen.tvm_compat import (
     prim_func,
     ramp,
 )
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.isa import Isa
+from pconvgen.values.schedule import PixelSchedule
+from pconvgen.values.workload import ConvWorkload
 
 _WeightAt = Callable[[int, int], Any]
 """(number of a weight, lanes) -> the weight, broadcast."""

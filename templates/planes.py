@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 
 SAME_SETS = 256
 """Rows that are a multiple of so many elements (1 KiB) apart compete for the same places of a cache."""

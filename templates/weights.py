@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pconvgen.schedules.isa import Isa
 from pconvgen.tvm_compat import cast, element_of, intrinsic, lanes_of
+from pconvgen.values.isa import Isa
 
 
 def weights(loaded: Any, computed: str, isa: Isa) -> Any:

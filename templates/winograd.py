@@ -16,8 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.store import PlaneWriter, tensor_shape
 from pconvgen.templates.winograd_grid import TileGrid
@@ -25,7 +23,9 @@ from pconvgen.templates.winograd_input import InputTransform
 from pconvgen.templates.winograd_output import OutputTransform
 from pconvgen.templates.winograd_product import Product
 from pconvgen.tvm_compat import PrimFunc, T, prim_func
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.isa import Isa
+from pconvgen.values.schedule import WinogradSchedule
+from pconvgen.values.workload import ConvWorkload
 
 TASKS = 8
 """Blocks that are enough for threads to share; of fewer, threads share the work in each."""

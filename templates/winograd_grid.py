@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from pconvgen.schedules.schedule import WinogradSchedule
 from pconvgen.templates.tiles import UNROLLED_PIECES
 from pconvgen.templates.winograd_transforms import TAPS
 from pconvgen.tvm_compat import T
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.schedule import WinogradSchedule
+from pconvgen.values.workload import ConvWorkload
 
 LINE = 16
 """float32 elements of a cache line."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.schedules.isa import Isa
 from pconvgen.templates.tiles import cut
 from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_transforms import transform_weight
 from pconvgen.tvm_compat import T, broadcast, lane, prefetch, ramp
+from pconvgen.values.isa import Isa
 
 AHEAD = 16384
 """Elements by which weights, which are read once a block, are fetched ahead: hardware stops at the ends of pages."""

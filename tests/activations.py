@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.workload import RELU, Activation, X
+from pconvgen.values.workload import RELU, Activation, X
 
 Array = NDArray[np.float64]
 

@@ -31,7 +31,7 @@ def main(template: str, isa: str, first: int, count: int = 1, **formats: str) ->
     sys.modules["torch"] = None  # type: ignore[assignment]
     import tvm
 
-    from pconvgen.precision import precision
+    from pconvgen.values.precision import precision
     from tests.random_kernels import failures
 
     # TVM prints a symbolised stack, for half a minute, when a kernel crashes.

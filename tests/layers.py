@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.precision import Precision
 from pconvgen.sparsity import STRUCTURES, project
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.values.precision import Precision
+from pconvgen.values.workload import ConvWorkload, Epilogue
 from tests.activations import activated, random_activation
 
 TOLERANCE = 1e-5

@@ -15,10 +15,8 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from pconvgen.precision import FLOAT32, Precision
 from pconvgen.schedules import Isa, isa_for
 from pconvgen.schedules.default import is_single_pixel, layouts, schedules
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule
 from pconvgen.schedules.winograd import can_place, winograd_schedules
 from pconvgen.sparsity import STRUCTURES, candidates, encode
 from pconvgen.templates.instance import Instance, convolution, matrix_product
@@ -27,7 +25,9 @@ from pconvgen.templates.pixels import PixelKernel, block_tiles
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
 from pconvgen.templates.store import tensor_shape
 from pconvgen.tvm_compat.building import compile_module
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.precision import FLOAT32, Precision
+from pconvgen.values.schedule import ChannelSchedule, PixelSchedule
+from pconvgen.values.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.layers import (
     Layer,

@@ -84,12 +84,12 @@ def command(
     header = output.with_suffix(".h") if emit else None
     from pconvgen.files import replacing, write_json, write_text
     from pconvgen.frontend import model_format
-    from pconvgen.precision import precision
     from pconvgen.report.console import output as console
     from pconvgen.report.console import progress
     from pconvgen.targets.formats import check_formats
     from pconvgen.targets.linker import find_linker
     from pconvgen.targets.presets import get_target
+    from pconvgen.values.precision import precision
     from pconvgen.watch import phase, watching
 
     # What can be known to fail does so before the minutes that a large network takes.
@@ -145,7 +145,7 @@ def command(
 
 def _verified(compiled: BuiltModel, source: str) -> str:
     """What verifying the model from `source` has found. Raises PconvgenError when it computes something else."""
-    from pconvgen.precision import FLOAT32
+    from pconvgen.values.precision import FLOAT32
     from pconvgen.verify import check, verify
 
     result = verify(compiled)

@@ -13,7 +13,7 @@ from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
     from pconvgen.arena import ActivationMemory
-    from pconvgen.decision import Decision
+    from pconvgen.values.decision import Decision
 
 
 def command(

@@ -36,7 +36,7 @@ from pconvgen.tuning.describe import (
 from pconvgen.tuning.features import features
 from pconvgen.tuning.ranker import examples
 from pconvgen.tuning.record import NetworkRecord, Record, target_key
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 1
 OUTER = (0.1, 0.9)

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from pconvgen.compiler import compile as compile_model
 from pconvgen.compiler import decide
-from pconvgen.decision import Decision
 from pconvgen.devices import Device
 from pconvgen.errors import UsageError
 from pconvgen.experience import experience
@@ -27,6 +26,7 @@ from pconvgen.latency.masked import masked
 from pconvgen.sparsify import Recipe, file_layers, prune, sparsify_file
 from pconvgen.sparsity import Weight
 from pconvgen.targets.presets import get_target
+from pconvgen.values.decision import Decision
 
 WORTH = 1.05
 """How many times faster a layer has to be at the lowest density for pruning it to be worth anything."""

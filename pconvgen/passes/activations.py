@@ -20,7 +20,7 @@ import numpy as np
 from pconvgen.passes.users import Users
 from pconvgen.templates.activations import OPERATIONS
 from pconvgen.tvm_compat import constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
-from pconvgen.workload import Activation, X
+from pconvgen.values.workload import Activation, X
 
 MOST_OPERATIONS = 16
 """What an expression may have: all vectors of a tile compute it, each with code of its own."""

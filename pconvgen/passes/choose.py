@@ -11,13 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.decision import Decision
 from pconvgen.passes.sites import Site
-from pconvgen.precision import FLOAT32
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
-from pconvgen.schedules.isa import Isa
-from pconvgen.schedules.schedule import ChannelSchedule, WinogradSchedule
 from pconvgen.schedules.split import SplitChoice, schedule_split
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
 from pconvgen.sparsity.counts import WeightCounts, count
@@ -25,6 +21,10 @@ from pconvgen.sparsity.split import Split, splits
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, convolution, matrix_product
 from pconvgen.templates.planes import Places
+from pconvgen.values.decision import Decision
+from pconvgen.values.isa import Isa
+from pconvgen.values.precision import FLOAT32
+from pconvgen.values.schedule import ChannelSchedule, WinogradSchedule
 
 FILL_SHARE, FILL_BYTES = 0.1, 8192
 """Zeros that a sparse encoding may store: this share of its non-zeros, and some bytes for incomplete blocks."""

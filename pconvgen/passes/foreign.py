@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.decision import Decision
 from pconvgen.tvm_compat import constant_value, is_op, main_bindings, shape_of
+from pconvgen.values.decision import Decision
 
 _CONVOLUTIONS = {
     "relax.nn.conv1d": "conv1d",

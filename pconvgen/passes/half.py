@@ -9,9 +9,9 @@ import numpy as np
 
 from pconvgen.errors import PconvgenError
 from pconvgen.passes.sites import Site, find_sites
-from pconvgen.precision import LARGEST_HALF, Precision
 from pconvgen.schedules.default import is_single_pixel
 from pconvgen.tvm_compat import layer_names
+from pconvgen.values.precision import LARGEST_HALF, Precision
 
 LONG_SUM = 2048
 """Products that are added up in float16 at most. Of normally distributed numbers, the root mean square of the error is

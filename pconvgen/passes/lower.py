@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.decision import Decision
 from pconvgen.passes.choose import Layer, LayerPlan, Planner, layer_of, plan_layer
 from pconvgen.passes.foreign import foreign_layers
 from pconvgen.passes.half import in_precision
@@ -37,7 +36,6 @@ from pconvgen.passes.sites import find_sites
 from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.passes.users import Users
-from pconvgen.precision import FLOAT32, Precision
 from pconvgen.schedules import isa_for
 from pconvgen.targets.target import Target
 from pconvgen.templates.pack import PackKernel
@@ -59,6 +57,8 @@ from pconvgen.tvm_compat import (
     substitute,
     variables_of,
 )
+from pconvgen.values.decision import Decision
+from pconvgen.values.precision import FLOAT32, Precision
 from pconvgen.watch import phase, step
 
 DECISIONS = "pconvgen.decisions"

@@ -13,7 +13,6 @@ from pconvgen.passes.norms import Norm
 from pconvgen.passes.pointwise import Pointwise
 from pconvgen.passes.pools import Pool
 from pconvgen.passes.tensors import Home
-from pconvgen.precision import FLOAT32, Precision
 from pconvgen.schedules import Isa, isa_for
 from pconvgen.schedules.cost import plane_cycles, store_cycles, zeros_cycles
 from pconvgen.schedules.default import layouts
@@ -24,6 +23,7 @@ from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
 from pconvgen.templates.pointwise import PointwiseKernel
 from pconvgen.templates.pool import GlobalPoolKernel
 from pconvgen.tvm_compat import constant, reshape, shape_of
+from pconvgen.values.precision import FLOAT32, Precision
 
 CONTENDER = 1.4
 """Encodings are compared in every layout if in one they take at most so many times the cycles of the fastest."""

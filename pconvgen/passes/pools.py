@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.precision import Precision
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
 from pconvgen.tvm_compat import dtype_of, is_op, shape_of
+from pconvgen.values.precision import Precision
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.decision import Decision
 from pconvgen.passes.channel_values import is_unary
 from pconvgen.schedules import ISAS
 from pconvgen.sparsity import candidates, smallest
@@ -49,6 +48,7 @@ from pconvgen.tvm_compat import (
     with_args,
     with_main_attr,
 )
+from pconvgen.values.decision import Decision
 
 TRANSPOSED = "pconvgen.transposed"
 """Attribute of "main": JSON object, name of a convolution's variable -> the transposed convolution that it was."""

@@ -11,9 +11,9 @@ from rich.table import Table
 from pconvgen.report.units import millions, milliseconds, percent
 
 if TYPE_CHECKING:
-    from pconvgen.decision import Decision
     from pconvgen.latency.evaluate import Evaluation
     from pconvgen.latency.layer_curves import LayerCurve
+    from pconvgen.values.decision import Decision
 
 
 def kind(workload: Mapping[str, Any]) -> str:

@@ -9,8 +9,8 @@ from rich import box
 from rich.table import Table
 
 from pconvgen.arena import ActivationMemory
-from pconvgen.decision import Decision
 from pconvgen.report.units import byte_size, dimensions, kib, millions, milliseconds, percent
+from pconvgen.values.decision import Decision
 
 
 def layer_table(decisions: Sequence[Decision]) -> Table:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pconvgen.errors import UsageError
-from pconvgen.precision import Precision
 from pconvgen.targets.target import Target
+from pconvgen.values.precision import Precision
 
 HALF_ARITHMETIC = "fullfp16"
 """LLVM's name of the ARM feature that adds and multiplies float16 (FEAT_FP16 of ARMv8.2)."""

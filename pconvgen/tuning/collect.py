@@ -9,10 +9,10 @@ from pconvgen.blame import attempt
 from pconvgen.frontend import Imported
 from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
 from pconvgen.pipeline import decide
-from pconvgen.precision import FLOAT32, Precision
 from pconvgen.targets.target import Target
 from pconvgen.templates.planes import Places
 from pconvgen.tuning.task import Task
+from pconvgen.values.precision import FLOAT32, Precision
 
 
 def tasks_of(

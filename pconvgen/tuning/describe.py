@@ -9,11 +9,11 @@ import numpy as np
 
 from pconvgen.passes.choose import Layer
 from pconvgen.schedules.default import Choice
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
 from pconvgen.sparsity import smallest
 from pconvgen.targets.target import Target
 from pconvgen.templates.planes import Places
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.values.workload import ConvWorkload
 
 TEMPLATES: dict[str, type[Schedule]] = {
     "pixels": PixelSchedule,

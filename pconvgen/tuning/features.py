@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pconvgen.precision import BYTES
 from pconvgen.schedules.cost import ARITHMETIC, CALL
+from pconvgen.values.precision import BYTES
 
 VECTOR = 16
 """Elements by which work on outputs is counted: only its share of the cycles matters."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.workload import Activation, ConvWorkload
+from pconvgen.values.workload import Activation, ConvWorkload
 
 Array = NDArray[np.float64]
 

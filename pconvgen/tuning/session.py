@@ -27,7 +27,7 @@ from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.store import RecordFile, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget, Tuner
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 
 Report = Callable[[Tuner, float], None]
 

@@ -24,7 +24,7 @@ from pconvgen.tuning.record import task_key
 from pconvgen.tuning.reference import convolution
 from pconvgen.tvm_compat import kernel_module
 from pconvgen.tvm_compat.building import build, export_library
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 
 
 @dataclass(frozen=True, eq=False)

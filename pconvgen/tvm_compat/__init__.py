@@ -19,10 +19,10 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 
-from pconvgen.precision import LARGEST_HALF
 from pconvgen.tvm_compat.passes import apply as apply
 from pconvgen.tvm_compat.passes import module_pass as module_pass
 from pconvgen.tvm_compat.pipeline import FLAT
+from pconvgen.values.precision import LARGEST_HALF
 
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""

@@ -12,9 +12,9 @@ from pconvgen.devices import get_device
 from pconvgen.errors import UsageError
 from pconvgen.frontend import load_model
 from pconvgen.manifest import read_manifest
-from pconvgen.precision import Precision
 from pconvgen.targets.formats import has_half_arithmetic
 from pconvgen.targets.presets import TARGETS, get_target
+from pconvgen.values.precision import Precision
 from pconvgen.verify import TOLERANCE_HALF, TOLERANCE_STORED_HALF, verify
 from tests.networks import imported
 from tests.segmenter import SHAPE, segmenter

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tvm
 
-from pconvgen.precision import FLOAT32, Precision, precision
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode, project
@@ -22,7 +21,8 @@ from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pixels import ENTRIES, PixelKernel, block_tiles
 from pconvgen.tvm_compat.building import compile_module
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.precision import FLOAT32, Precision, precision
+from pconvgen.values.workload import ConvWorkload
 
 pytestmark = pytest.mark.cross
 

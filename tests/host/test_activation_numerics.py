@@ -23,7 +23,7 @@ from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.templates.activations import activate
 from pconvgen.tvm_compat import T, prim_func, ramp
 from pconvgen.tvm_compat.building import compile_module
-from pconvgen.workload import Activation, X
+from pconvgen.values.workload import Activation, X
 from tests.activations import ACTIVATIONS, sigmoid, silu
 from tests.networks import TOLERANCE, relative_error
 from tests.relax_modules import calls

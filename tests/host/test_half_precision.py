@@ -16,8 +16,8 @@ import pconvgen
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.frontend import load_model
 from pconvgen.overflow import first_overflow
-from pconvgen.precision import precision
 from pconvgen.targets.host import CPUINFO, cpu_flags
+from pconvgen.values.precision import precision
 from pconvgen.verify import check, verify
 from tests.random_kernels import HALF
 from tests.segmenter import SHAPE, segmenter

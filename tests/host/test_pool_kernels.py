@@ -18,7 +18,7 @@ from pconvgen.templates.normalise import NormKernel
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
 from pconvgen.tvm_compat.building import compile_module
-from pconvgen.workload import Activation, ConvWorkload, X
+from pconvgen.values.workload import Activation, ConvWorkload, X
 from tests.guarded import Guarded
 from tests.planes import in_planes
 from tests.references import windows

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from pconvgen.decision import Decision
 from pconvgen.devices import get_device
 from pconvgen.errors import UsageError
 from pconvgen.latency.whatif import Point, outlooks, whatif
+from pconvgen.values.decision import Decision
 
 pytestmark = pytest.mark.host
 

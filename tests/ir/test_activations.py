@@ -13,7 +13,7 @@ import pytest
 from tvm import relax
 
 from pconvgen.passes.sites import find_sites
-from pconvgen.workload import RELU, Activation, Epilogue, X
+from pconvgen.values.workload import RELU, Activation, Epilogue, X
 from tests.activations import ACTIVATIONS, HARD_SIGMOID, SIGMOID, SILU, clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight
 

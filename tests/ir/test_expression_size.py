@@ -22,7 +22,7 @@ from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import get_target
 from pconvgen.templates.instance import convolution
 from pconvgen.templates.planes import Places, plain_layout
-from pconvgen.workload import ConvWorkload, Epilogue
+from pconvgen.values.workload import ConvWorkload, Epilogue
 from tests.activations import ACTIVATIONS
 
 

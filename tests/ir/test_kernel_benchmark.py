@@ -21,7 +21,7 @@ from benchmarks.peak import Meter, Roofs
 from benchmarks.promises import PEER_PROMISES, PROMISES, Promise, geometric_mean, judge, judge_peer
 from benchmarks.roofline import draw
 from pconvgen.errors import PconvgenError
-from pconvgen.workload import RELU, ConvWorkload, Epilogue
+from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 
 ROOT = Path(__file__).resolve().parents[2]
 PEAK = 100.0

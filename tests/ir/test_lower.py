@@ -15,7 +15,6 @@ from torch import nn
 from tvm import relax
 
 from pconvgen.compiler import compile as compile_model
-from pconvgen.decision import Decision
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model
 from pconvgen.manifest import MARK, read_manifest
@@ -23,7 +22,8 @@ from pconvgen.passes.lower import DECISIONS, LowerLayers, decisions_of
 from pconvgen.passes.sites import find_sites
 from pconvgen.pipeline import phases, run
 from pconvgen.tvm_compat import main_bindings
-from pconvgen.workload import RELU, Activation, Epilogue, X
+from pconvgen.values.decision import Decision
+from pconvgen.values.workload import RELU, Activation, Epilogue, X
 from tests.relax_modules import BIAS, HOST, NN, RNG, calls, conv, kernels, lower, module_of, weight
 
 

@@ -32,10 +32,10 @@ from benchmarks.network_results import (
     save,
 )
 from benchmarks.network_tables import SUMMARY_COLUMNS, engine_rows, network_table, summary_rows, summary_table
-from pconvgen.decision import Decision
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.torch.weights import module_layers
 from pconvgen.sparsity import density
+from pconvgen.values.decision import Decision
 
 SMALL = Case(
     "mobilenet_v2", "small", 32, (Variant("simd_block", 0.5),), options={"num_classes": 10, "width": 0.25}, scaling=True

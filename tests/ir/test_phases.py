@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pconvgen.templates.pack import input_pack
 from pconvgen.templates.phases import phase_blocks
 from pconvgen.templates.planes import PlaneLayout, plane_layout
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 from tests.ir.test_expression_size import nodes
 
 

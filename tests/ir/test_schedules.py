@@ -12,14 +12,14 @@ import pytest
 
 from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import CODE_CAP, all_choices, is_single_pixel, layouts, rank, schedules
-from pconvgen.schedules.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
 from pconvgen.schedules.winograd import winograd_schedules
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, project
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.pixels import block_tiles
 from pconvgen.templates.planes import Places, plain_layout
 from pconvgen.templates.tiles import TileRun
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.values.workload import ConvWorkload
 from tests.layers import random_weight, random_workload
 
 L2_KIB = (16, 1024)

@@ -10,7 +10,7 @@ import pytest
 from tvm import relax
 
 from pconvgen.passes.sites import Site, find_sites
-from pconvgen.workload import RELU, Epilogue, X
+from pconvgen.values.workload import RELU, Epilogue, X
 from tests.activations import clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight
 

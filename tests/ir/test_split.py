@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 from tvm import relax
 
-from pconvgen.decision import Decision
 from pconvgen.passes.choose import layer_of
 from pconvgen.passes.lower import LowerLayers, decisions_of
 from pconvgen.passes.sites import find_sites
@@ -21,6 +20,7 @@ from pconvgen.sparsity import project
 from pconvgen.sparsity.split import splits
 from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat import constant_value, is_op, main_bindings
+from pconvgen.values.decision import Decision
 from tests.mixtures import mixture
 from tests.relax_modules import NN, calls, module_of
 

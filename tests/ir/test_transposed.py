@@ -19,7 +19,7 @@ from pconvgen.sparsity import STRUCTURES, project
 from pconvgen.sparsity.structure import swap_channels
 from pconvgen.tvm_compat import main_bindings
 from pconvgen.tvm_compat.building import compile_module
-from pconvgen.workload import RELU, Epilogue, X
+from pconvgen.values.workload import RELU, Epilogue, X
 from tests.activations import clip
 from tests.references import transposed_convolution
 from tests.relax_modules import BIAS, HOST, NN, calls, kernels, module_of, weight

@@ -11,14 +11,14 @@ import pytest
 
 from pconvgen.schedules import ISAS, Isa
 from pconvgen.schedules.default import Choice, rank
-from pconvgen.schedules.schedule import PixelSchedule, WinogradSchedule
 from pconvgen.schedules.winograd import priced_winograd, winograd_schedules
 from pconvgen.sparsity import candidates, project
 from pconvgen.templates.planes import plain_layout
 from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.templates.winograd_transforms import PAIRS, TAPS, transform_weight, transforms
-from pconvgen.workload import RELU, ConvWorkload, Epilogue
+from pconvgen.values.schedule import PixelSchedule, WinogradSchedule
+from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 
 
 def square(channels: int, filters: int, size: int) -> ConvWorkload:

@@ -16,7 +16,6 @@ from commands import Invoke, invoker
 from pconvgen.arena import ActivationMemory
 from pconvgen.cli.options import parse_shapes
 from pconvgen.cli.run import _summary, read_arrays, write_arrays
-from pconvgen.decision import Decision
 from pconvgen.errors import REPORT, PconvgenError, UsageError
 from pconvgen.frontend.weights import WeightedLayer
 from pconvgen.manifest import Manifest
@@ -24,6 +23,7 @@ from pconvgen.report.layers import layer_table, summary
 from pconvgen.report.units import kib, millions, milliseconds, percent
 from pconvgen.sparsify import PrunedLayer, Recipe, prune
 from pconvgen.sparsity import STRUCTURES
+from pconvgen.values.decision import Decision
 
 COMMANDS = (
     "compile",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from pconvgen.arena import ActivationMemory
-from pconvgen.decision import Decision
 from pconvgen.errors import PconvgenError
 from pconvgen.manifest import MARK, Manifest, read_manifest
+from pconvgen.values.decision import Decision
 
 MANIFEST = Manifest(
     target="host",

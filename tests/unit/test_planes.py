@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
 from pconvgen.templates.planes import PlaneLayout, plain_layout, plane_layout
-from pconvgen.workload import ConvWorkload
+from pconvgen.values.workload import ConvWorkload
 from tests.planes import in_planes
 
 SETTINGS = settings(max_examples=100)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pconvgen.precision import FLOAT32, Precision
+from pconvgen.values.precision import FLOAT32, Precision
 
 
 @dataclass(frozen=True)
