@@ -32,15 +32,15 @@ from pconvgen.devices.device import Model
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import PconvgenError
 from pconvgen.files import write_text
-from pconvgen.schedules import isa_for
-from pconvgen.schedules.default import rank
+from pconvgen.planning.search import rank
 from pconvgen.sparsity import STRUCTURES, Candidate, encode, project
 from pconvgen.sparsity.patterns import PCONV_PATTERNS
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.templates.instance import Instance, instantiate
-from pconvgen.templates.pack import PackKernel, input_pack
+from pconvgen.templates.family import DIRECT, instantiate
+from pconvgen.templates.instance import Instance
+from pconvgen.templates.movement.pack import PackKernel, input_pack
 from pconvgen.tvm_compat import KernelCalls, constant
 from pconvgen.tvm_compat.building import build, export_library
 from pconvgen.values.precision import FLOAT32, Precision, precision
@@ -156,15 +156,17 @@ def count_kernel(
     PconvgenError: the kernel computes something else than PyTorch.
     """
     w, target = replace(layer.workload, precision=formats), get_target(TARGET)
-    isa = isa_for(target.isa, formats.arithmetic)
+    lanes = target.core.lanes(formats.arithmetic)
     weight = layer.weight
     if structure != "dense":
         weight = project(structure, weight, density, **params)
     found = STRUCTURES[structure].detect(weight)
     own = [c for c in found if c.params.get("n") == params.get("n") and not c.params.get("whole_kernel")]
-    choice = rank(w, own, isa, target.l2_kib, winograd=False)[0]
-    instance = instantiate(w, encode(weight, choice.candidate, 1, choice.max_group), choice, isa)
-    packing = input_pack(w.batch, choice.places.source, isa.widths[0].lanes) if choice.places else None
+    choice = rank(w, own, target.core, families=DIRECT)[0]
+    instance = instantiate(
+        w, encode(weight, choice.candidate, 1, choice.max_group), choice.schedule, target.core.isa, choice.places
+    )
+    packing = input_pack(w.batch, choice.places.source, lanes) if choice.places else None
     if packing:
         packing = replace(packing, formats=(formats.activations, formats.arithmetic))
     expected = _reference(w, weight, layer.data, layer.bias)
@@ -178,7 +180,7 @@ def count_kernel(
         pack=pack,
         total=span.instructions,
         vector_fma=span.classes["vector_fma"],
-        bound=int(np.count_nonzero(weight)) * w.out_height * w.out_width // isa.widths[0].lanes,
+        bound=int(np.count_nonzero(weight)) * w.out_height * w.out_width // lanes,
         classes=dict(span.classes),
         cycles=_cycles(span) if cycles else {},
         schedule={"group": instance.kernel.group, **asdict(choice.schedule)},

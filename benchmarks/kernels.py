@@ -168,7 +168,7 @@ def report(results: Results, folder: Path) -> int:
     missing = f"missing: {results.missing}" if results.missing else None
     values = {
         "cpu": results.target.cpu,
-        "isa": results.target.isa,
+        "isa": results.target.core.name,
         **asdict(results.roofs),
         "rows": [row.json(peak) for row in results.rows],
         DEEPSPARSE.name.lower(): missing or [asdict(row) for row in results.comparisons],

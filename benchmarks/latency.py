@@ -37,15 +37,15 @@ from pconvgen.latency.layer_curves import pruned_layer
 from pconvgen.latency.measuring import measured
 from pconvgen.latency.model import fit, most
 from pconvgen.latency.whatif import whatif
+from pconvgen.planning.search import Choice
 from pconvgen.report.console import output
 from pconvgen.report.latency import plot
-from pconvgen.schedules.default import Choice
 from pconvgen.sparsify import fitting
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.network import measure_network
-from pconvgen.tuning.ranker import examples
+from pconvgen.tuning.ranker import examples, features_of
 from pconvgen.tuning.record import NetworkRecord, Record
 from pconvgen.tuning.session import tune
 from pconvgen.tuning.store import best, read_all, read_records
@@ -200,11 +200,11 @@ def collect(
     """Measure; about an hour. An interrupted run is gone on from. For ARM, the layers that come with pconvgen only."""
     console, target = output(), _target(on)
     device, cores = (get_device("local"), CORE) if target.is_host else (get_device("emulated"), None)
-    (FOLDER / target.isa).mkdir(parents=True, exist_ok=True)
+    (FOLDER / target.core.name).mkdir(parents=True, exist_ok=True)
     for network in NETWORKS:
         if network.name not in names if names else device.counts and not network.shipped:
             continue
-        imported, records = network.load(), FOLDER / target.isa / f"{network.name}.jsonl"
+        imported, records = network.load(), FOLDER / target.core.name / f"{network.name}.jsonl"
         for strategy, minutes in ((Sampler, 60.0), (Tuner, network.minutes)):
             if not minutes or (strategy is Sampler and device.counts):
                 continue
@@ -220,7 +220,7 @@ def networks(on: On = "host") -> None:
     """Measure the networks that were tuned as a whole."""
     console, target, device = output(), _target(on), get_device("local")
     for network in NETWORKS:
-        path = FOLDER / target.isa / f"{network.name}.jsonl"
+        path = FOLDER / target.core.name / f"{network.name}.jsonl"
         if not network.minutes or not path.exists() or _networks(target, network.name):
             continue
         whole = measure_network(network.load(), target, device, path, CORE)
@@ -278,11 +278,11 @@ def _missed(found: dict[str, Any]) -> list[str]:
 def _ranks(records: list[Record], console: Console) -> dict[str, float]:
     """How well the schedules of layers that were swept are ordered by what was learned from the others."""
     target, model, found = get_target("host"), fit(records), {}
-    for path in sorted((FOLDER / target.isa).glob("sweep-*.jsonl")):
+    for path in sorted((FOLDER / target.core.name).glob("sweep-*.jsonl")):
         swept = [record for record in read_records(path) if record.cost is not None]
-        rows, logarithms = examples(swept)
+        rows, (_, logarithms) = [features_of(record) for record in swept], examples(swept)
         cycles = [record.predicted_cycles for record in swept]
-        times = [time.middle for time in model.predict(rows.tolist(), cycles)]
+        times = [time.middle for time in model.predict(rows, cycles)]
         found[path.stem.removeprefix("sweep-")] = rank_correlation(np.exp(logarithms) * cycles, np.array(times))
     console.print(f"rank correlation over all schedules of a layer: {found}")
     return found
@@ -342,7 +342,7 @@ def _whatif(console: Console) -> list[dict[str, Any]]:
 def ship(on: On = "host") -> None:
     """Write what comes with pconvgen: the fastest record of each layer of some networks, and the learned model."""
     target = _target(on)
-    path = MEASURED / f"{target.isa}-{target.cpu}.jsonl"
+    path = MEASURED / f"{target.core.name}-{target.cpu}.jsonl"
     fastest = best(_read(target, [network for network in NETWORKS if network.shipped]))
     write_text(path, "".join(record.to_line() for record in fastest.values()))
     output().print(f"{path}: {len(fastest)} records")
@@ -359,7 +359,7 @@ def _target(name: str) -> Target:
 
 def _read(target: Target, networks: Iterable[Pruned | Drawn]) -> list[Record]:
     """All records of some networks."""
-    paths = [FOLDER / target.isa / f"{network.name}.jsonl" for network in networks]
+    paths = [FOLDER / target.core.name / f"{network.name}.jsonl" for network in networks]
     return [record for path in paths if path.exists() for record in read_records(path)]
 
 
@@ -368,7 +368,7 @@ def _records(target: Target) -> list[Record]:
 
 
 def _networks(target: Target, name: str = "*") -> list[NetworkRecord]:
-    paths = sorted((FOLDER / target.isa).glob(f"{name}.jsonl"))
+    paths = sorted((FOLDER / target.core.name).glob(f"{name}.jsonl"))
     return [record for path in paths for record in read_all(path) if isinstance(record, NetworkRecord)]
 
 

@@ -30,14 +30,14 @@ from numpy.typing import NDArray
 
 from benchmarks.layers import Layer, Pruning
 from benchmarks.peak import Meter
-from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import Choice, rank
+from pconvgen.planning.search import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode, project
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.templates.instance import instantiate
-from pconvgen.templates.pack import input_pack
+from pconvgen.templates.family import DIRECT, instantiate
+from pconvgen.templates.movement.pack import input_pack
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.values.dtype import DType
 from pconvgen.values.workload import ConvWorkload
 
 QUIET = 0.97
@@ -210,11 +210,11 @@ def prepare(layer: Layer, pruning: Pruning, density: float, target: Target) -> K
 
     Raises ValueError when the kernel's output is not PyTorch's.
     """
-    w, isa = layer.workload, ISAS[target.isa]
+    w = layer.workload
     data = random_data(w, pruning, density)
     found = STRUCTURES[pruning.structure].detect(data.weight, w.groups)
     # Kernels are measured by the share of the peak that surviving weights have: Winograd's would have more than all.
-    choice = rank(w, found, isa, target.l2_kib, winograd=False)[0]
+    choice = rank(w, found, target.core, families=DIRECT)[0]
     return build(w, data, choice, target, f"{pruning.name} at {density:g} on {layer.group} {layer.name}")
 
 
@@ -223,11 +223,10 @@ def build(w: ConvWorkload, data: Data, choice: Choice, target: Target, what: str
 
     Raises ValueError, with `what` was compiled, when the kernel's output is not PyTorch's.
     """
-    isa = ISAS[target.isa]
     encoding = encode(data.weight, choice.candidate, w.groups, choice.max_group)
-    instance, pack = instantiate(w, encoding, choice, isa), None
+    instance, pack = instantiate(w, encoding, choice.schedule, target.core.isa, choice.places), None
     if choice.places is not None:
-        pack = input_pack(w.batch, choice.places.source, isa.widths[0].lanes)
+        pack = input_pack(w.batch, choice.places.source, target.core.lanes(DType.FLOAT32))
     functions = {"kernel": instance.kernel.build()} | ({"pack": pack.build()} if pack else {})
     module = tvm.IRModule({name: function.with_attr("global_symbol", name) for name, function in functions.items()})
     library = compile_module(module, llvm_target(target))

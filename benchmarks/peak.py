@@ -15,12 +15,12 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
-from pconvgen.schedules import ISAS
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import KernelCalls, T, broadcast, prim_func, ramp
 from pconvgen.tvm_compat.building import build, export_library
+from pconvgen.values.dtype import DType
 
 ACCUMULATORS = 12
 """Independent sums: enough to hide the latency of an instruction, few enough for 16 registers."""
@@ -114,7 +114,7 @@ def export_peak(target: Target, threads: int, path: Path) -> PeakKernel:
 
 def l2_meter(target: Target) -> Meter:
     """GB/s of reading half of the L2 cache, which its data just came to."""
-    return _read_meter(target, target.l2_kib * 1024 // 2)
+    return _read_meter(target, target.core.l2_kib * 1024 // 2)
 
 
 def memory_meter(target: Target) -> Meter:
@@ -149,7 +149,7 @@ def _read_meter(target: Target, nbytes: int) -> Meter:
 
 
 def _lanes(target: Target) -> int:
-    return ISAS[target.isa].widths[0].lanes
+    return target.core.lanes(DType.FLOAT32)
 
 
 def _accumulators(lanes: int) -> list:

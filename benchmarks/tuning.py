@@ -29,8 +29,8 @@ from pconvgen.devices import get_device
 from pconvgen.experience import experience
 from pconvgen.files import write_json
 from pconvgen.passes.choose import plan_layer
+from pconvgen.planning.search import Choice
 from pconvgen.report.console import output
-from pconvgen.schedules.default import Choice
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.collect import tasks_of
@@ -111,7 +111,7 @@ def sweep(pruning: Pruning, channels: int, size: int, console: Console) -> Sweep
         tuned = tune(imported, target, device, Path(name) / "tuned.jsonl", Budget(trials=budget), cores=CORE)
     # What the tuner takes for the best, as the sweep has measured it: the same runner, at the same time.
     taken = min(range(len(task.choices)), key=lambda number: tuned.tuner.cost(task.key, task.choices[number]))
-    folder = SWEEPS / target.isa
+    folder = SWEEPS / target.core.name
     folder.mkdir(parents=True, exist_ok=True)
     records = folder / f"sweep-{pruning.name}-{channels}-{size}.jsonl"
     records.unlink(missing_ok=True)

@@ -19,13 +19,13 @@ from rich.table import Table
 from benchmarks.layers import EPILOGUE, PRUNINGS
 from benchmarks.measure import Data, build, interleave, is_noisy, random_data
 from benchmarks.peak import Meter, fma_meter
-from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import Choice, rank
-from pconvgen.schedules.winograd import priced_winograd
+from pconvgen.planning.search import Choice, all_choices, rank
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places, plain_layout, plane_layout
+from pconvgen.templates.family import DIRECT, FAMILIES
+from pconvgen.values.dtype import DType
+from pconvgen.values.planes import Places, plain_layout, plane_layout
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
 
@@ -46,13 +46,13 @@ def name(channels: int, filters: int, size: int) -> str:
 
 def rivals(w: ConvWorkload, data: Data, target: Target) -> dict[str, Choice]:
     """The best schedule of each kind."""
-    isa, (candidate,) = ISAS[target.isa], STRUCTURES["dense"].detect(data.weight)
-    found = {"direct": rank(w, [candidate], isa, target.l2_kib, winograd=False)[0]}
+    core, (candidate,) = target.core, STRUCTURES["dense"].detect(data.weight)
+    found = {"direct": rank(w, [candidate], core, families=DIRECT)[0]}
     layout = plane_layout(w, align=1, aligned_rows=False, own_columns=False, interleaved=False, slack=0)
     places = Places(layout, plain_layout(w.out_channels, w.out_height, w.out_width))
-    for schedule, cycles in priced_winograd(w, isa, target.l2_kib):
-        choice = Choice(candidate, 1, schedule, cycles.to(places.target), places)
-        key = f"F({schedule.tile},3)"
+    for choice in all_choices(w, [candidate], core, places, families=[FAMILIES["winograd"]]):
+        assert isinstance(choice.schedule, WinogradSchedule)
+        key = f"F({choice.schedule.tile},3)"
         if key not in found or choice.cycles < found[key].cycles:
             found[key] = choice
     return found
@@ -76,7 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     target = get_target("host")
     peak = fma_meter(target)
-    flops_per_cycle = 2 * max(width.lanes * width.fma for width in ISAS[target.isa].widths)
+    flops_per_cycle = 2 * max(width.lanes * width.fma for width in target.core.widths(DType.FLOAT32))
     table = Table("layer", "direct ms", "F(2,3) ms", "F(4,3) ms", "gain", "predicted", "products", "schedule")
     for layer in LAYERS:
         if not any(fnmatch(name(*layer), pattern) for pattern in patterns):

@@ -20,11 +20,10 @@ from pconvgen.devices import get_device
 from pconvgen.devices.units import CYCLES, SECONDS, cost_text
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
-from pconvgen.passes.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
-from pconvgen.schedules.default import Choice, all_choices
+from pconvgen.passes.choose import Chosen, Layer, LayerPlan, plan_layer, predicted
+from pconvgen.planning.search import Choice, all_choices
 from pconvgen.schedules.measured import latency_of, records_of
 from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places
 from pconvgen.tuning.describe import (
     describe_choice,
     describe_places,
@@ -35,6 +34,7 @@ from pconvgen.tuning.describe import (
 from pconvgen.tuning.facts import device_name
 from pconvgen.tuning.record import Record, device_class, target_key, task_key
 from pconvgen.tuning.store import NEAR, ranked, read_records
+from pconvgen.values.planes import Places
 from pconvgen.values.precision import Precision
 
 PROMISING = 60
@@ -64,7 +64,7 @@ class Experience:
     def timing(self) -> str:
         """Where the times of layers without records come from, or why there are none."""
         if self.model is not None:
-            kinds = ", ".join(str(Precision(**kinds)) for kinds in self.model.formats)
+            kinds = ", ".join(str(Precision.from_json(kinds)) for kinds in self.model.formats)
             seen = f"batch {self.model.batch} at most, {kinds}"
             return f"times learned from {self.model.records} records of {self.device_class} ({seen})"
         return f"no times: nothing was learned of {self.target.name} on {self.device_class}"
@@ -100,8 +100,7 @@ class Experience:
         self, model: LatencyModel, analytic: Chosen, layer: Layer, target: Target, places: Places | None
     ) -> tuple[Chosen, Interval]:
         """The fastest by the learned model, where it is so by more than predictions are off."""
-        isa, l2_kib = isa_of(layer, target), target.l2_kib
-        found = all_choices(layer.site.workload, layer.candidates, isa, l2_kib, places, winograd=layer.winograd)
+        found = all_choices(layer.site.workload, layer.candidates, target.core, places, families=layer.families)
         promising = nsmallest(PROMISING, found, key=lambda choice: choice.cycles)
         times = model.times(layer, places, promising)
         best = min(range(len(times)), key=lambda number: times[number].middle)
@@ -109,7 +108,7 @@ class Experience:
         gain = usual.middle / times[best].middle
         if gain < GAIN:
             return analytic, usual
-        return Chosen(promising[best], f"learned: {gain:.2f}x faster than {text_of(analytic.choice)}"), times[best]
+        return Chosen(promising[best], f"learned: {gain:.2f}x faster than {analytic.choice}"), times[best]
 
     def _measured(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None] | None:
         """The fastest record; where it is not legal any more, one that is hardly slower."""
@@ -142,8 +141,8 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     UsageError: the model is of another target, or another device than this machine.
     """
     own = [] if records is None else [record for record in read_records(records) if _is_of(record, target)]
-    known = latency_of(target.isa, target.cpu)
-    came = [record for path in records_of(target.isa) for record in read_records(path) if _is_of(record, target)]
+    known = latency_of(target.core.name, target.cpu)
+    came = [record for path in records_of(target.core.name) for record in read_records(path) if _is_of(record, target)]
     model = None if latency is None else LatencyModel.load(latency)
     if model is not None:
         model.check(target)
@@ -190,9 +189,7 @@ def find_choice(record: Record, layer: Layer, target: Target, places: Places | N
     """The choice that a record is about; None where the layer has no such encoding or the schedule is not legal."""
     trial = record.trial
     candidates = [candidate for candidate in layer.candidates if candidate.structure == trial["structure"]]
-    found = all_choices(
-        layer.site.workload, candidates, isa_of(layer, target), target.l2_kib, places, winograd=layer.winograd
-    )
+    found = all_choices(layer.site.workload, candidates, target.core, places, families=layer.families)
     return next((choice for choice in found if describe_choice(choice) == trial), None)
 
 

@@ -137,7 +137,7 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         inputs=specs(data["inputs"]),
         outputs=specs(data["outputs"]),
         decisions=tuple(Decision.from_json(row) for row in data["decisions"]),
-        precision=Precision(**data["precision"]),
+        precision=Precision.from_json(data["precision"]),
         versions=data["versions"],
         timing=data.get("timing", ""),
         memory=None if data.get("memory") is None else ActivationMemory(**data["memory"]),

@@ -14,7 +14,7 @@ from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import TensorSpec
 from pconvgen.passes.sites import find_sites
 from pconvgen.tvm_compat import layer_names, returning, shape_of
-from pconvgen.values.precision import LARGEST_HALF
+from pconvgen.values.dtype import DType
 
 
 def first_overflow(imported: Imported, inputs: Mapping[str, NDArray[Any]]) -> tuple[str, float] | None:
@@ -30,6 +30,6 @@ def first_overflow(imported: Imported, inputs: Mapping[str, NDArray[Any]]) -> tu
     results = compile(replace(imported, module=module, outputs=specs)).run(inputs)
     for number, site in enumerate(sites):
         largest = float(np.abs(results[str(number)]).max(initial=0))
-        if not largest <= LARGEST_HALF:
+        if not largest <= DType.FLOAT16.largest:
             return names.get(site.var.name, site.var.name), largest
     return None

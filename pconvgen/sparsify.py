@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,16 +20,11 @@ from pconvgen.errors import UsageError
 from pconvgen.frontend import model_format
 from pconvgen.frontend.spec import check_finite
 from pconvgen.frontend.weights import OtherWeight, WeightedLayer
-from pconvgen.sparsity import STRUCTURES, Weight, project
+from pconvgen.sparsity import DENSE, SPARSE, STRUCTURES, SimdBlock, Weight, project
 from pconvgen.sparsity import density as density_of
-from pconvgen.sparsity.patterns import MAX_POSITIONS
 
 if TYPE_CHECKING:
     from torch import nn
-
-# Sizes in the order of preference; the first that fits into a layer is taken.
-_SIMD_BLOCKS = (4, 2)
-_PUNCHED_BLOCKS = ((8, 4), (4, 4))
 
 
 @dataclass(frozen=True)
@@ -81,9 +76,8 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        sparse = [name for name in STRUCTURES if name != "dense"]
-        if self.structure not in sparse:
-            raise UsageError("unknown structure", found=self.structure, expected=f"one of {', '.join(sparse)}")
+        if self.structure not in SPARSE:
+            raise UsageError("unknown structure", found=self.structure, expected=f"one of {', '.join(SPARSE)}")
         if not 0 < self.density <= 1:
             raise UsageError(
                 "density is out of range",
@@ -205,12 +199,11 @@ def _few(names: Sequence[str], most: int = 8) -> str:
 def _prune_layer(layer: WeightedLayer, recipe: Recipe) -> PrunedLayer:
     weight = layer.weight
     if weight is None:
-        return PrunedLayer(layer.name, layer.op, (), "dense", 1.0, "left as it is: its weight is computed")
+        return PrunedLayer(layer.name, layer.op, (), DENSE, 1.0, "left as it is: its weight is computed")
     structure, params, note = fitting(layer.op, weight.shape, layer.groups, recipe.structure)
     density = recipe.density
-    if structure == "pattern" and weight.shape[1] == 1:
-        # Without its only kernel a filter is gone, and with it a channel of the network.
-        density, note = 1.0, "all kernels kept: one for each filter"
+    if reason := STRUCTURES[structure].keeps_all(weight.shape):
+        density, note = 1.0, reason
     if recipe.random:
         # From the layer's name, so that a layer's zeros do not depend on which others are pruned.
         rng = np.random.default_rng([recipe.seed, zlib.crc32(layer.name.encode())])
@@ -219,33 +212,28 @@ def _prune_layer(layer: WeightedLayer, recipe: Recipe) -> PrunedLayer:
         pruned: Weight = np.where(keep, weight, np.float32(0))
     else:
         pruned = project(structure, weight, density, groups=layer.groups, **params)
-    if structure != "dense":
+    if structure != DENSE:
         layer.store(pruned)
     return PrunedLayer(layer.name, layer.op, _shape(layer), structure, density_of(pruned), note)
 
 
-def fitting(op: str, shape: tuple[int, ...], groups: int, wanted: str) -> tuple[str, dict[str, int], str]:
+def fitting(op: str, shape: tuple[int, ...], groups: int, wanted: str) -> tuple[str, dict[str, Any], str]:
     """The structure that is nearest to the wanted one and applies to such a weight, its parameters, and why."""
-    filters, channels, height, width = shape
-    if wanted in ("unstructured", "filter") or (wanted == "pattern" and 1 < height * width <= MAX_POSITIONS):
-        return wanted, {}, ""
-    per_group = filters // groups
-    if wanted == "block_punched":
-        for rows, columns in _PUNCHED_BLOCKS:
-            if rows <= per_group and columns <= channels:
-                return wanted, {"filters": rows, "channels": columns}, ""
-    kind = "depthwise" if channels == 1 and groups > 1 else op if op == "linear" else f"{height}x{width}"
-    for n in _SIMD_BLOCKS:
-        if n <= per_group:
-            return "simd_block", {"n": n}, "" if wanted == "simd_block" else f"{wanted} does not apply to {kind}"
-    return "dense", {}, f"left as it is: {wanted} does not apply to {kind}"
+    params = STRUCTURES[wanted].fit(shape, groups)
+    if params is not None:
+        return wanted, params, ""
+    kind = "depthwise" if shape[1] == 1 and groups > 1 else op if op == "linear" else f"{shape[2]}x{shape[3]}"
+    params = STRUCTURES[SimdBlock.name].fit(shape, groups)
+    if params is not None:
+        return SimdBlock.name, params, f"{wanted} does not apply to {kind}"
+    return DENSE, {}, f"left as it is: {wanted} does not apply to {kind}"
 
 
 def _row(layer: WeightedLayer, done: Mapping[Hashable, PrunedLayer]) -> PrunedLayer:
     """What became of a layer, which may have its weight from another."""
     if layer.key not in done:
         density = 1.0 if layer.weight is None else density_of(layer.weight)
-        return PrunedLayer(layer.name, layer.op, _shape(layer), "dense", density, "not chosen")
+        return PrunedLayer(layer.name, layer.op, _shape(layer), DENSE, density, "not chosen")
     row = done[layer.key]
     if row.name == layer.name:
         return row
@@ -255,7 +243,7 @@ def _row(layer: WeightedLayer, done: Mapping[Hashable, PrunedLayer]) -> PrunedLa
 def _left(weight: OtherWeight) -> PrunedLayer:
     """A weight that no kernel reads."""
     note = f"left as it is: nothing skips the zeros of {weight.op}"
-    return PrunedLayer(weight.name, weight.op, weight.shape, "dense", weight.density, note)
+    return PrunedLayer(weight.name, weight.op, weight.shape, DENSE, weight.density, note)
 
 
 def _shape(layer: WeightedLayer) -> tuple[int, ...]:

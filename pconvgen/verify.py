@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pconvgen.compiler import BuiltModel
 from pconvgen.errors import PconvgenError
 from pconvgen.overflow import first_overflow
-from pconvgen.values.precision import FLOAT32, LARGEST_HALF, Precision
+from pconvgen.values.dtype import DType
+from pconvgen.values.precision import FLOAT32, Precision
 
 # float32 sums of thousands of products, in another order than the framework's, differ by about 1e-6.
 TOLERANCE = 1e-4
@@ -81,7 +82,7 @@ def verify(compiled: BuiltModel, seeds: Sequence[int] = (0, 1, 2)) -> Verificati
         for name, expected in reference.items():
             if overflow is None and not np.isfinite(found[name][np.isfinite(expected)]).all():
                 overflow = name
-                layer = first_overflow(compiled.imported, inputs) if formats.activations == "float16" else None
+                layer = first_overflow(compiled.imported, inputs) if formats.activations == DType.FLOAT16 else None
             if expected.ndim > 1 and expected.shape[1] > 1:
                 same.append(found[name].argmax(axis=1) == expected.argmax(axis=1))
     # NaN compares as larger than nothing, so max() alone would lose it.
@@ -94,21 +95,21 @@ def verify(compiled: BuiltModel, seeds: Sequence[int] = (0, 1, 2)) -> Verificati
 
 def tolerance_of(formats: Precision) -> float:
     """What counts as equal in these formats."""
-    if formats.arithmetic == "float16":
+    if formats.arithmetic == DType.FLOAT16:
         return TOLERANCE_HALF
     return TOLERANCE if formats == FLOAT32 else TOLERANCE_STORED_HALF
 
 
 def check(result: Verification, source: str, formats: Precision = FLOAT32) -> None:
     """Raises PconvgenError unless the verification of the model from `source`, compiled in `formats`, passed."""
-    if result.overflow is not None and formats.activations == "float16":
+    if result.overflow is not None and formats.activations == DType.FLOAT16:
         raise PconvgenError(
             "the model leaves the range of float16",
             file=source,
             layer=None if result.overflow_layer is None else result.overflow_layer[0],
             found=f"infinities or NaNs in output {result.overflow}"
             + ("" if result.overflow_layer is None else f", {result.overflow_layer[1]:g} in this layer"),
-            expected=f"activations of at most {LARGEST_HALF:g}",
+            expected=f"activations of at most {formats.activations.largest:g}",
             remedy="compile it with --dtype float32; --weights float16 still makes the library smaller",
         )
     if not result.passed:

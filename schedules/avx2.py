@@ -1,13 +1,12 @@
-"""AVX2 with FMA: 16 registers of 8 lanes."""
+"""AVX2 with FMA: 16 registers of 256 bits."""
 
-from pconvgen.values.isa import Isa, VectorWidth
+from pconvgen.values.isa import Isa
 
 AVX2 = Isa(
     name="avx2",
-    widths=(VectorWidth(8, fma=2, loads=2, split=1.5),),
+    widths=(256,),
     registers=16,
     by_element=False,
     memory_operands=True,
-    issue=5,
     paired=1,
 )

@@ -1,14 +1,16 @@
-"""Advanced SIMD of aarch64: 32 registers of 4 lanes, FMA by element."""
+"""Advanced SIMD of aarch64: 32 registers of 128 bits, FMA by element."""
 
-from pconvgen.values.isa import Isa, VectorWidth
+from pconvgen.values.dtype import DType
+from pconvgen.values.isa import Isa
 
-# Two 128-bit FMA pipes and two load pipes: Cortex-A76 and later; A53 and A55 have half of both, the same ratio.
+# Tails take whole registers in half precision (ARMv8.2 FP16), too: beside FMAs of eight lanes, LLVM broadcasts the
+# weights of those of four rather than multiply by element.
 NEON = Isa(
     name="neon",
-    widths=(VectorWidth(4, fma=2, loads=2, split=1.0),),
+    widths=(128,),
     registers=32,
     by_element=True,
     memory_operands=False,
-    issue=4,
     paired=2,
+    arithmetic=(DType.FLOAT32, DType.FLOAT16),
 )

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.templates.planes import PlaneLayout
-from pconvgen.templates.store import tensor_shape
+from pconvgen.templates.layout.store import tensor_shape
+from pconvgen.values.planes import PlaneLayout
 
 
 def _planes(layout: PlaneLayout) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:

@@ -15,18 +15,20 @@ import numpy as np
 import tvm
 from numpy.typing import NDArray
 
-from pconvgen.schedules import Isa, isa_for
-from pconvgen.schedules.default import is_single_pixel, layouts, schedules
-from pconvgen.schedules.winograd import can_place, winograd_schedules
+from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import STRUCTURES, candidates, encode
-from pconvgen.templates.instance import Instance, convolution, matrix_product
-from pconvgen.templates.pack import PackKernel
-from pconvgen.templates.pixels import PixelKernel, block_tiles
-from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
-from pconvgen.templates.store import tensor_shape
+from pconvgen.templates.family import FAMILIES, Family, instantiate
+from pconvgen.templates.instance import Instance
+from pconvgen.templates.layout.proposals import layouts
+from pconvgen.templates.layout.store import tensor_shape
+from pconvgen.templates.movement.pack import PackKernel
+from pconvgen.templates.pixels.kernel import PixelKernel, block_tiles
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.values.core import Core
+from pconvgen.values.dtype import DType
+from pconvgen.values.planes import Places, PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
-from pconvgen.values.schedule import ChannelSchedule, PixelSchedule
+from pconvgen.values.schedule import PixelSchedule
 from pconvgen.values.workload import ConvWorkload
 from tests.guarded import Guarded
 from tests.layers import (
@@ -41,6 +43,7 @@ from tests.layers import (
 )
 from tests.planes import elements, from_planes, in_planes, nothing, visible
 from tests.random_movers import MOVERS, Mover, check_mover
+from tests.spaces import schedules
 
 L2_KIB = (4, 16, 64, 1024)
 """Caches to block for: small ones cut a small layer into blocks of rows."""
@@ -69,20 +72,48 @@ class Case:
     check: Callable[[Functions, At], str | None]
 
 
-def draw(template: str, isa: str, number: int, formats: Precision = FLOAT32) -> Case:
-    """The workload of that number."""
-    rng = np.random.default_rng([*f"{template} {isa}".encode(), number])
-    return TEMPLATES[template](rng, isa_for(isa, formats.arithmetic), formats)
+def draw(template: str, core: str, number: int, formats: Precision = FLOAT32) -> Case:
+    """The workload of that number, for a core by its name."""
+    rng = np.random.default_rng([*f"{template} {core}".encode(), number])
+    return TEMPLATES[template](rng, replace(CORES[core], l2_kib=int(rng.choice(L2_KIB))), formats)
 
 
-def _pixels(rng: np.random.Generator, isa: Isa, formats: Precision) -> Case:
+def _kernel(family: Family, rng: np.random.Generator, core: Core, formats: Precision) -> Case:
+    """Any schedule of a family for any of a weight's encodings, not only what is fastest."""
     while True:
-        w = replace(random_convolution(rng), precision=formats)
-        if is_single_pixel(w):
-            continue
-        case = _convolution(rng, w, isa)
-        if _unrolled(case.kernels[0]) <= LARGE or rng.random() < LARGE_SHARE:
+        w = replace(WORKLOADS.get(family.name, random_convolution)(rng), precision=formats)
+        case = _attempt(family, rng, core, w) if family.applies(w) else None
+        if case is not None:
             return case
+
+
+def _attempt(family: Family, rng: np.random.Generator, core: Core, w: ConvWorkload) -> Case | None:
+    """A random case of a workload; None where the layouts that were drawn allow none, or it takes long to compile."""
+    weight = _stored(w, random_weight(w, rng))
+    found = [candidate for candidate in candidates(weight, w.groups) if any(family.encodings(w, candidate, core))]
+    candidate = found[rng.integers(len(found))]
+    scattered = family.scattered and not STRUCTURES[candidate.structure].spans_channels
+    at = None if w.is_product else _places(rng, w, core, scattered=scattered)
+    places, slots, first = at or (None, None, (0, 0))
+    legal = list(schedules(w, candidate, core, places, [family]))
+    if not legal:
+        return None
+    max_group, _, schedule = legal[rng.integers(len(legal))]
+    if isinstance(schedule, PixelSchedule):
+        schedule = _with_large_layers_choices(rng, w, schedule)
+    encoding = encode(weight, candidate, w.groups, max_group)
+    instance = instantiate(w, encoding, schedule, core.isa, places, slots=slots, first=first)
+    large = isinstance(instance.kernel, PixelKernel) and _unrolled(instance.kernel) > LARGE
+    if large and rng.random() >= LARGE_SHARE:
+        return None
+    seed, text = int(rng.integers(1 << 32)), f"{w} {candidate} {schedule} {places}"
+    if at is not None:
+        return _checked(w, weight, instance, *at, seed, text, spreads=not family.direct)
+
+    def check(functions: Functions, at: At) -> str | None:
+        return _run_product(random_layer(np.random.default_rng(seed), w, weight), instance, functions, at)
+
+    return Case(text, (instance.kernel,), check)
 
 
 def _unrolled(kernel: PixelKernel) -> int:
@@ -91,21 +122,6 @@ def _unrolled(kernel: PixelKernel) -> int:
     return sum(
         bodies * len(run.vectors) for run in block_tiles(kernel.workload, kernel.schedule, kernel.isa, kernel.source)
     )
-
-
-def _convolution(rng: np.random.Generator, w: ConvWorkload, isa: Isa) -> Case:
-    weight = _stored(w, random_weight(w, rng))
-    found = candidates(weight, w.groups)
-    candidate = found[rng.integers(len(found))]
-    places, slots, first = _places(rng, w, isa, scattered="channels" not in candidate.params)
-    legal = list(schedules(w, candidate, isa, int(rng.choice(L2_KIB)), places))
-    max_group, _, schedule = legal[rng.integers(len(legal))]
-    assert isinstance(schedule, PixelSchedule)
-    schedule = _with_large_layers_choices(rng, w, schedule)
-    encoding = encode(weight, candidate, w.groups, max_group)
-    instance = convolution(w, encoding, schedule, isa, places, slots=slots, first=first)
-    text = f"{w} {candidate} {schedule} {places}"
-    return _checked(w, weight, instance, places, slots, first, int(rng.integers(1 << 32)), text)
 
 
 def _stored(w: ConvWorkload, weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -158,26 +174,26 @@ def _checked(
 
 
 def _places(
-    rng: np.random.Generator, w: ConvWorkload, isa: Isa, *, scattered: bool
+    rng: np.random.Generator, w: ConvWorkload, core: Core, *, scattered: bool
 ) -> tuple[Places, NDArray[np.int64], tuple[int, int]]:
     """Layouts of a convolution's tensors, in which others may have a part; places of the input's channels, and first
     places of those of output and residual."""
-    sources = layouts(w, isa)
+    sources = layouts(w, core.isa)
     source = sources[rng.integers(len(sources))]
     slots = np.arange(w.in_channels)
     if not source.plain and rng.random() < 0.3:
         source = replace(source, channels=w.in_channels + 3)
         slots = rng.permutation(source.channels)[: w.in_channels] if scattered else slots + 2
-    target, first = _somewhere(rng, w, isa)
+    target, first = _somewhere(rng, w, core)
     residual, second = None, 0
     if w.epilogue.residual:
-        residual, second = _somewhere(rng, w, isa)
+        residual, second = _somewhere(rng, w, core)
         while residual.main is None:
-            residual, second = _somewhere(rng, w, isa)
+            residual, second = _somewhere(rng, w, core)
     return Places(source, target, residual), slots, (first, second)
 
 
-def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: Isa) -> tuple[PlaneLayout, int]:
+def _somewhere(rng: np.random.Generator, w: ConvWorkload, core: Core) -> tuple[PlaneLayout, int]:
     """A writable layout of the output, as some reader wants it, with the first place of its channels."""
     if rng.random() < 0.2:
         return plain_layout(w.out_channels, w.out_height, w.out_width), 0
@@ -188,27 +204,12 @@ def _somewhere(rng: np.random.Generator, w: ConvWorkload, isa: Isa) -> tuple[Pla
         )
         if reader.out_height < 1 or reader.out_width < 1:
             continue
-        found = [layout for layout in layouts(reader, isa) if layout.writable]
+        found = [layout for layout in layouts(reader, core.isa) if layout.writable]
         if not found:
             continue
         layout = found[rng.integers(len(found))]
         more = int(rng.integers(3))
         return replace(layout, channels=w.out_channels + more), int(rng.integers(more + 1))
-
-
-def _winograd(rng: np.random.Generator, isa: Isa, _formats: Precision) -> Case:
-    while True:
-        w = _winograd_workload(rng)
-        places, slots, first = _places(rng, w, isa, scattered=False)
-        if can_place(places):
-            break
-    legal = list(winograd_schedules(w, isa))
-    schedule = legal[rng.integers(len(legal))]
-    weight = rng.standard_normal(w.weight_shape).astype(np.float32)
-    (dense,) = STRUCTURES["dense"].detect(weight)
-    instance = convolution(w, encode(weight, dense), schedule, isa, places, slots=slots, first=first)
-    seed, text = int(rng.integers(1 << 32)), f"{w} {schedule} {places}"
-    return _checked(w, weight, instance, places, slots, first, seed, text, spreads=True)
 
 
 def _winograd_workload(rng: np.random.Generator) -> ConvWorkload:
@@ -224,23 +225,6 @@ def _winograd_workload(rng: np.random.Generator) -> ConvWorkload:
         padding=padding,
         epilogue=random_epilogue(rng),
     )
-
-
-def _channels(rng: np.random.Generator, isa: Isa, formats: Precision) -> Case:
-    w = replace(random_linear(rng), precision=formats)
-    weight = _stored(w, random_weight(w, rng))
-    found = candidates(weight, w.groups)
-    candidate = found[rng.integers(len(found))]
-    legal = list(schedules(w, candidate, isa, int(rng.choice(L2_KIB))))
-    max_group, _, schedule = legal[rng.integers(len(legal))]
-    assert isinstance(schedule, ChannelSchedule)
-    instance = matrix_product(w, encode(weight, candidate, w.groups, max_group), schedule, isa)
-    seed = int(rng.integers(1 << 32))
-
-    def check(functions: Functions, at: At) -> str | None:
-        return _run_product(random_layer(np.random.default_rng(seed), w, weight), instance, functions, at)
-
-    return Case(f"{w} {candidate} {schedule}", (instance.kernel,), check)
 
 
 def _with_large_layers_choices(rng: np.random.Generator, w: ConvWorkload, schedule: PixelSchedule) -> PixelSchedule:
@@ -269,23 +253,23 @@ def _run_product(layer: Layer, instance: Instance, functions: Functions, at: At)
     return None if wrong <= tolerance(w.precision) else f"error {wrong}"
 
 
-def _pack(rng: np.random.Generator, isa: Isa, formats: Precision) -> Case:
+def _pack(rng: np.random.Generator, core: Core, formats: Precision) -> Case:
     while True:
         w = random_convolution(rng)
-        if not is_single_pixel(w):
+        if not w.is_product:
             break
-    sources = layouts(w, isa)
+    sources = layouts(w, core.isa)
     target = sources[rng.integers(len(sources))]
     source = plain_layout(w.in_channels, w.height, w.width)
     first = (0, 0)
     if rng.random() < 0.3:
         made = replace(w, out_channels=w.in_channels, stride=(1, 1), kernel=(1, 1), padding=(0,) * 4, dilation=(1, 1))
-        source, slot = _somewhere(rng, made, isa)
+        source, slot = _somewhere(rng, made, core)
         target = replace(target, channels=w.in_channels + 2)
         first = (slot, 1)
         if source.main is None:
-            return _pack(rng, isa, formats)
-    lanes = int(rng.choice([width.lanes for width in isa.widths]))
+            return _pack(rng, core, formats)
+    lanes = int(rng.choice(core.isa.lanes(formats.arithmetic)))
     data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(formats.activations)
 
     def check(functions: Functions, at: At) -> str | None:
@@ -303,9 +287,9 @@ def _pack(rng: np.random.Generator, isa: Isa, formats: Precision) -> Case:
 
 
 def _mover(
-    make: Callable[[np.random.Generator, str], Mover], rng: np.random.Generator, isa: Isa, _formats: Precision
+    make: Callable[[np.random.Generator, int], Mover], rng: np.random.Generator, core: Core, _formats: Precision
 ) -> Case:
-    kernel, inputs, expected = make(rng, isa.name)
+    kernel, inputs, expected = make(rng, core.lanes(DType.FLOAT32))
     return Case(
         str(kernel),
         (kernel,),
@@ -313,11 +297,15 @@ def _mover(
     )
 
 
-TEMPLATES: dict[str, Callable[[np.random.Generator, Isa, Precision], Case]] = {
-    "pixels": _pixels,
-    "channels": _channels,
+WORKLOADS: dict[str, Callable[[np.random.Generator], ConvWorkload]] = {
+    "channels": random_linear,
+    "winograd": _winograd_workload,
+}
+"""Where most convolutions are not what a family computes: those that are."""
+
+TEMPLATES: dict[str, Callable[[np.random.Generator, Core, Precision], Case]] = {
+    **{name: partial(_kernel, family) for name, family in FAMILIES.items()},
     "pack": _pack,
-    "winograd": _winograd,
     **{name: partial(_mover, make) for name, make in MOVERS.items()},
 }
 
@@ -344,15 +332,15 @@ def compiled(cases: Mapping[int, Case], target: Any) -> Any:
 
 
 def failures(
-    template: str, isa: str, numbers: Sequence[int], target: Any, formats: Precision = FLOAT32
+    template: str, core: str, numbers: Sequence[int], target: Any, formats: Precision = FLOAT32
 ) -> Iterator[tuple[int, str]]:
     """(number, what is wrong) of workloads that fail. Prints each before it runs, in case it ends the process."""
     for first in range(0, len(numbers), BATCH):
-        cases = {number: draw(template, isa, number, formats) for number in numbers[first : first + BATCH]}
-        print(f"compiling {template} {isa} {min(cases)} to {max(cases)}", flush=True)
+        cases = {number: draw(template, core, number, formats) for number in numbers[first : first + BATCH]}
+        print(f"compiling {template} {core} {min(cases)} to {max(cases)}", flush=True)
         library = compiled(cases, target)
         for number, case in cases.items():
-            print(f"running {template} {isa} {number}: {case.text}", flush=True)
+            print(f"running {template} {core} {number}: {case.text}", flush=True)
             functions = [library[kernel_name(number, index)] for index in range(len(case.kernels))]
             for at in ("start", "end"):
                 if problem := case.check(functions, at):

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.schedules import ISAS
-from pconvgen.templates.planes import plain_layout
-from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
-from pconvgen.templates.resize import ResizeKernel
-from pconvgen.templates.softmax import SoftmaxKernel
-from pconvgen.templates.transpose import TransposeKernel
+from pconvgen.templates.movement.resize import ResizeKernel
+from pconvgen.templates.movement.transpose import TransposeKernel
+from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.templates.operators.softmax import SoftmaxKernel
+from pconvgen.values.planes import plain_layout
 from tests.guarded import Guarded
 from tests.references import windows
 
@@ -45,7 +44,7 @@ def with_special_numbers(rng: np.random.Generator, data: Array) -> Array:
     return np.where(rng.random(data.shape) < rng.choice([0, 0.02, 0.2]), special, data)
 
 
-def resize(rng: np.random.Generator, isa: str) -> Mover:
+def resize(rng: np.random.Generator, lanes: int) -> Mover:
     """Columns that grow evenly, with and without a period, and may begin and end beside the input."""
     while True:
         size, output = (_size(rng), _size(rng)), (_size(rng), _size(rng))
@@ -56,7 +55,7 @@ def resize(rng: np.random.Generator, isa: str) -> Mover:
         columns = (np.floor(np.arange(output[1]) * scale + shift) + np.arange(terms)[:, None]).astype(int)
         planes = (int(rng.integers(1, 4)), int(rng.integers(1, 5)))
         picks = tuple(tuple(map(int, each)) for each in columns)
-        kernel = ResizeKernel(planes, size, output, picks, ISAS[isa].widths[0].lanes)
+        kernel = ResizeKernel(planes, size, output, picks, lanes)
         if kernel.feasible:
             break
     data = with_special_numbers(rng, rng.standard_normal((*planes, *size)).astype(np.float32))
@@ -76,7 +75,7 @@ def resize(rng: np.random.Generator, isa: str) -> Mover:
     return kernel, inputs, wide
 
 
-def softmax(rng: np.random.Generator, isa: str) -> Mover:
+def softmax(rng: np.random.Generator, lanes: int) -> Mover:
     """Rows and columns of any length; now and then minus infinity."""
     shape = tuple(int(size) for size in rng.integers(1, 12, rng.integers(2, 5)))
     axis = int(rng.integers(len(shape)))
@@ -88,27 +87,27 @@ def softmax(rng: np.random.Generator, isa: str) -> Mover:
         data[infinite] = -np.inf
     with np.errstate(invalid="ignore"):
         powers = np.exp(data.astype(float) - data.max(axis=axis, keepdims=True))
-    kernel = SoftmaxKernel(shape, axis, ISAS[isa].widths[0].lanes)
+    kernel = SoftmaxKernel(shape, axis, lanes)
     return kernel, [data], powers / powers.sum(axis=axis, keepdims=True)
 
 
-def transpose(rng: np.random.Generator, isa: str) -> Mover:
+def transpose(rng: np.random.Generator, lanes: int) -> Mover:
     """Permutations of two to five axes, many of them with short rows."""
     while True:
         rank = int(rng.integers(2, 6))
         shape = tuple(int(rng.integers(1, [5, 9, 40 if rank < 4 else 12][rng.integers(3)])) for _ in range(rank))
         axes = tuple(int(axis) for axis in rng.permutation(rank))
-        kernel = TransposeKernel(shape, axes, ISAS[isa].widths[0].lanes)
+        kernel = TransposeKernel(shape, axes, lanes)
         if kernel.moves_last:
             break
     data = with_special_numbers(rng, rng.standard_normal(shape).astype(np.float32))
     return kernel, [data], np.ascontiguousarray(data.transpose(axes))
 
 
-def pool(rng: np.random.Generator, isa: str) -> Mover:
+def pool(rng: np.random.Generator, lanes: int) -> Mover:
     """The largest elements of windows of any kernel, stride, dilation and padding, or of whole planes."""
     batch, channels = int(rng.integers(1, 3)), int(rng.integers(1, 5))
-    size, lanes = (_size(rng), _size(rng)), ISAS[isa].widths[0].lanes
+    size = (_size(rng), _size(rng))
     data = with_special_numbers(rng, rng.standard_normal((batch, channels, *size)).astype(np.float32))
     if rng.random() < 0.3:
         kernel: Any = GlobalPoolKernel("max", batch, channels, plain_layout(channels, *size), 0, lanes)

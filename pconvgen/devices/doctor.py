@@ -147,10 +147,11 @@ def _host() -> Check:
         host = host_target()
     except PconvgenError as error:
         return Check("host", "warning", str(error), error.remedy)
+    core = host.core
     return Check(
         "host",
         "ok",
-        f"{host.cpu}, kernels for {host.isa}, {measured_ghz()} GHz, L1 {host.l1_kib} KiB, L2 {host.l2_kib} KiB",
+        f"{host.cpu}, kernels for {core.name}, {measured_ghz()} GHz, L1 {core.l1_kib} KiB, L2 {core.l2_kib} KiB",
     )
 
 

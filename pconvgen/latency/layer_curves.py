@@ -17,13 +17,13 @@ from pconvgen.experience import Experience
 from pconvgen.frontend import Imported
 from pconvgen.latency.curve import LatencyCurve, curve
 from pconvgen.latency.model import Interval
-from pconvgen.passes.choose import Layer, isa_of, layer_of, predicted
-from pconvgen.schedules.default import Choice, layouts
+from pconvgen.passes.choose import Layer, layer_of, predicted
+from pconvgen.planning.search import Choice, layouts
 from pconvgen.sparsify import fitting
-from pconvgen.sparsity import project
-from pconvgen.templates.planes import Places
+from pconvgen.sparsity import DENSE, project
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.task import Task
+from pconvgen.values.planes import Places
 
 LOWEST = 0.05
 """Where curves begin; with fewer weights, filters and channels vanish."""
@@ -114,7 +114,7 @@ def layer_curves(
         report(task.name)
         site = task.layer.site
         kind, params, _ = fitting(site.op, site.weight.shape, site.workload.groups, structure)
-        ends = (1.0, 1.0) if kind == "dense" else (lowest, 1.0)
+        ends = (1.0, 1.0) if kind == DENSE else (lowest, 1.0)
 
         def at(density: float, task: Task = task, kind: str = kind, params: dict[str, int] = params) -> float:
             return cost(pruned_layer(task, kind, params, density, experience))
@@ -143,7 +143,7 @@ def _nearest(layer: Layer, places: Places | None, experience: Experience) -> lis
     if places is None:
         return [None]
     target = experience.target
-    options = [replace(places, source=source) for source in layouts(layer.site.workload, isa_of(layer, target))]
+    options = [replace(places, source=source) for source in layouts(layer.site.workload, target.core.isa)]
     return sorted(options, key=lambda option: predicted(layer, target, option).choice.cycles)[:SOURCES]  # type: ignore[return-value]
 
 

@@ -22,10 +22,9 @@ from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import write_text
 from pconvgen.passes.choose import Layer
-from pconvgen.schedules.default import Choice
-from pconvgen.schedules.split import SplitChoice
+from pconvgen.planning.search import Choice
+from pconvgen.planning.split import SplitChoice
 from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places
 from pconvgen.tuning.describe import (
     describe_choice,
     describe_places,
@@ -33,12 +32,13 @@ from pconvgen.tuning.describe import (
     describe_weight,
     describe_workload,
 )
-from pconvgen.tuning.features import features
-from pconvgen.tuning.ranker import examples
+from pconvgen.tuning.features import features, matrix
+from pconvgen.tuning.ranker import examples, features_of
 from pconvgen.tuning.record import NetworkRecord, Record, target_key
+from pconvgen.values.planes import Places
 from pconvgen.values.workload import ConvWorkload
 
-FORMAT, VERSION = "pconvgen latency model", 1
+FORMAT, VERSION = "pconvgen latency model", 2
 OUTER = (0.1, 0.9)
 """Quantiles between which 80 % of the times lie."""
 LEAST = 60
@@ -67,6 +67,7 @@ class LatencyModel:
     target: of the records, `describe_target`.
     device_class: of the records.
     records, tasks: how many there were, and of how many layers.
+    columns: the features that were learned from, in their order.
     factors: of the logarithm of seconds by analytic cycles.
     batch: the largest of the records.
     formats: those of the records, as dicts of a Precision's.
@@ -78,6 +79,7 @@ class LatencyModel:
     device_class: str
     records: int
     tasks: int
+    columns: tuple[str, ...]
     factors: Quantiles
     batch: int
     formats: Sequence[Mapping[str, str]]
@@ -135,9 +137,9 @@ class LatencyModel:
         found = self.predict(rows, [part.cycles for _, part, _ in parts])
         return Interval(*(sum(getattr(time, end) for time in found) for end in ("low", "middle", "high")))
 
-    def predict(self, rows: Sequence[Sequence[float]], cycles: Sequence[float]) -> list[Interval]:
+    def predict(self, rows: Sequence[Mapping[str, float]], cycles: Sequence[float]) -> list[Interval]:
         """The times of some trials, from their `features` and their analytic cycles."""
-        factors = np.exp(self.factors.predict(np.array(rows)))
+        factors = np.exp(self.factors.predict(matrix(rows, self.columns)))
         return [Interval(*(float(c * value) for value in f)) for c, f in zip(cycles, factors, strict=True)]
 
     def save(self, path: Path) -> None:
@@ -149,6 +151,7 @@ class LatencyModel:
             "device_class": self.device_class,
             "records": self.records,
             "tasks": self.tasks,
+            "columns": list(self.columns),
             "batch": self.batch,
             "formats": list(self.formats),
             "together": self.together,
@@ -164,13 +167,13 @@ class LatencyModel:
 
         Raises
         ------
-        PconvgenError: the file cannot be read, is something else, damaged, or of a newer version.
+        PconvgenError: the file cannot be read, is something else, damaged, or of another version.
         """
         import xgboost
 
         try:
             data = json.loads(path.read_text())
-            if data["format"] != FORMAT or data["version"] > VERSION:
+            if data["format"] != FORMAT or data["version"] != VERSION:
                 raise ValueError(f"{data['format']}, version {data['version']}")
             factors = Quantiles(_unpacked(data["middle"]), _unpacked(data["outer"]), float(data["widening"]))
             return LatencyModel(
@@ -178,6 +181,7 @@ class LatencyModel:
                 device_class=data["device_class"],
                 records=data["records"],
                 tasks=data["tasks"],
+                columns=tuple(data["columns"]),
                 factors=factors,
                 batch=int(data["batch"]),
                 formats=data["formats"],
@@ -190,7 +194,7 @@ class LatencyModel:
                 "no latency model",
                 file=path,
                 found=str(error).splitlines()[0],
-                expected=f"what `pconvgen latency fit` wrote, version {VERSION} at most",
+                expected=f"what `pconvgen latency fit` wrote, version {VERSION}",
                 remedy="fit it again",
             ) from error
 
@@ -218,6 +222,7 @@ def fit(records: Sequence[Record], networks: Sequence[NetworkRecord] = ()) -> La
         device_class=mine[0].device_class,
         records=len(mine),
         tasks=len(set(tasks)),
+        columns=tuple(features_of(mine[0])),
         factors=learn(*examples(mine), tasks),
         batch=max(record.workload["batch"] for record in mine),
         formats=[dict(kinds) for kinds in sorted({tuple(r.workload["precision"].items()) for r in mine})],

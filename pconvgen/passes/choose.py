@@ -12,19 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.passes.sites import Site
-from pconvgen.schedules import isa_for
-from pconvgen.schedules.default import Choice, is_single_pixel, rank
-from pconvgen.schedules.split import SplitChoice, schedule_split
-from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, smallest
+from pconvgen.planning.search import ALL, Choice, rank
+from pconvgen.planning.split import SplitChoice, schedule_split
+from pconvgen.sparsity import DENSE, STRUCTURES, Candidate, Filter, candidates, encode, smallest
 from pconvgen.sparsity.counts import WeightCounts, count
 from pconvgen.sparsity.split import Split, splits
 from pconvgen.targets.target import Target
-from pconvgen.templates.instance import Instance, convolution, matrix_product
-from pconvgen.templates.planes import Places
+from pconvgen.templates.family import DIRECT, Family, instantiate
+from pconvgen.templates.instance import Instance
 from pconvgen.values.decision import Decision
 from pconvgen.values.isa import Isa
+from pconvgen.values.planes import Places
 from pconvgen.values.precision import FLOAT32
-from pconvgen.values.schedule import ChannelSchedule, WinogradSchedule
 
 FILL_SHARE, FILL_BYTES = 0.1, 8192
 """Zeros that a sparse encoding may store: this share of its non-zeros, and some bytes for incomplete blocks."""
@@ -50,8 +49,7 @@ class Layer:
     found: encodings that hold the weight's non-zeros.
     candidates: those of them that are small enough.
     splits: ways to split it into two encodings.
-    winograd: whether Winograd's template may compute it: not if the input's channels do not lie side by side, nor if
-        some weights are zeros of a rewriting, which it would compute.
+    families: kernels that may compute it.
     """
 
     site: Site
@@ -62,12 +60,12 @@ class Layer:
     found: tuple[Candidate, ...]
     candidates: tuple[Candidate, ...]
     splits: tuple[Split, ...] = ()
-    winograd: bool = True
+    families: tuple[Family, ...] = ALL
 
     @property
     def is_product(self) -> bool:
         """Whether it is a product of matrices, whose tensors have no planes."""
-        return is_single_pixel(self.site.workload)
+        return self.site.workload.is_product
 
     @cached_property
     def counts(self) -> WeightCounts:
@@ -76,16 +74,16 @@ class Layer:
 
     def scattered(self) -> Layer:
         """The layer when its input's channels do not lie side by side."""
-        left = tuple(c for c in self.candidates if c.structure != "block_punched")
-        return replace(self, candidates=left, winograd=False)
+        left = tuple(c for c in self.candidates if not STRUCTURES[c.structure].spans_channels)
+        return replace(self, candidates=left, families=tuple(f for f in self.families if f.scattered))
 
     def exact(self, *, rewritten: bool) -> Layer:
         """The layer when NaN and infinities may reach no outputs but those whose windows hold them.
 
-        Winograd spreads them over tiles. Of a weight that is `rewritten`, so do zeros that the model does not have and
-        an encoding stores.
+        Kernels that are not direct spread them. Of a weight that is `rewritten`, so do zeros that the model does not
+        have and an encoding stores.
         """
-        layer = replace(self, winograd=False)
+        layer = replace(self, families=tuple(f for f in self.families if f.direct))
         if not rewritten:
             return layer
         return replace(
@@ -151,28 +149,23 @@ def layer_of(
     if dense and present is not None:
         weight = np.where(present & (weight == 0), np.float32(np.nan), weight)
     everything = dense and present is None
-    found = STRUCTURES["dense"].detect(weight) if everything else candidates(weight, site.workload.groups)
-    small = tuple(c for c in found if c.structure == "dense" or _compact(c))
-    mixed = not dense and all(c.fill < MIXED for c in found if c.structure != "unstructured")
-    parted = splits(weight, site.workload.groups) if mixed and not is_single_pixel(site.workload) else ()
+    found = STRUCTURES[DENSE].detect(weight) if everything else candidates(weight, site.workload.groups)
+    small = tuple(c for c in found if c.structure == DENSE or _compact(c))
+    mixed = not dense and all(c.fill < MIXED for c in found if not STRUCTURES[c.structure].per_weight)
+    parted = splits(weight, site.workload.groups) if mixed and not site.workload.is_product else ()
     parted = tuple(split for split in parted if _compact(split))
-    return Layer(site, name, dense, original, weight, tuple(found), small, parted, winograd=present is None)
+    return Layer(site, name, dense, original, weight, tuple(found), small, parted, ALL if present is None else DIRECT)
 
 
 def options(layer: Layer, target: Target, places: Places | None) -> tuple[list[Choice], list[SplitChoice]]:
     """The layer's encodings and its splits, each with its best schedule, the fastest first."""
-    workload, isa, l2_kib = layer.site.workload, isa_of(layer, target), target.l2_kib
-    ranking = rank(workload, layer.candidates, isa, l2_kib, places, winograd=layer.winograd)
+    workload, core = layer.site.workload, target.core
+    ranking = rank(workload, layer.candidates, core, places, families=layer.families)
     # The sums between the kernels of a split are float32.
     if places is None or workload.precision != FLOAT32:
         return ranking, []
-    parted = [schedule_split(workload, split, isa, l2_kib, places) for split in layer.splits]
+    parted = [schedule_split(workload, split, core, places) for split in layer.splits]
     return ranking, sorted(parted, key=lambda choice: choice.cycles)
-
-
-def isa_of(layer: Layer, target: Target) -> Isa:
-    """The instruction set as the layer is computed with it."""
-    return isa_for(target.isa, layer.site.workload.precision.arithmetic)
 
 
 def fastest(ranking: list[Choice], parted: list[SplitChoice]) -> Choice | SplitChoice:
@@ -212,16 +205,16 @@ def plan_layer(
     site = layer.site
     chosen = chosen or predicted(layer, target, places)
     best, reason = chosen.choice, chosen.reason
-    instances = tuple(_instances(layer, best, isa_of(layer, target), places, slots, first))
+    instances = tuple(_instances(layer, best, target.core.isa, places, slots, first))
     shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
-    stays_dense = isinstance(best, Choice) and best.candidate.structure == "dense"
-    structure = "dense" if stays_dense else smallest(layer.found).structure
+    stays_dense = isinstance(best, Choice) and best.candidate.structure == DENSE
+    structure = DENSE if stays_dense else smallest(layer.found).structure
     original = layer.original
     whole = original or shape
     if original is not None:
         gone = [before - after for before, after in zip(original, shape, strict=True)][:2]
         reason = f"{gone[0]} of {original[0]} filters and {gone[1]} of {original[1]} channels removed; {reason}"
-        structure = "filter" if structure == "dense" else structure
+        structure = Filter.name if structure == DENSE else structure
     decision = Decision(
         name=layer.name,
         op=site.op,
@@ -229,7 +222,7 @@ def plan_layer(
         macs=site.workload.macs * math.prod(whole) // math.prod(shape),
         structure=structure,
         density=layer.counts.nonzeros / math.prod(whole),
-        choice=text_of(best),
+        choice=str(best),
         reason=reason,
         schedule=_schedule(best) | _described(places),
         predicted_cycles=best.cycles,
@@ -254,16 +247,12 @@ def _instances(
         weights = choice.split.parts(weight, workload.groups)
         for work, part, weight, end in zip(choice.workloads, choice.parts, weights, ends, strict=True):
             encoding = encode(weight, part.candidate, groups=workload.groups, max_group=part.max_group)
-            yield convolution(work, encoding, part.schedule, isa, part.places, slots=slots, first=end)
+            yield instantiate(work, encoding, part.schedule, isa, part.places, slots=slots, first=end)
         return
     encoding = encode(weight, choice.candidate, groups=workload.groups, max_group=choice.max_group)
     if weight is not layer.site.weight:
         encoding = replace(encoding, values=np.nan_to_num(encoding.values))
-    if isinstance(choice.schedule, ChannelSchedule):
-        yield matrix_product(workload, encoding, choice.schedule, isa)
-    else:
-        assert places is not None
-        yield convolution(workload, encoding, choice.schedule, isa, places, slots=slots, first=first)
+    yield instantiate(workload, encoding, choice.schedule, isa, places, slots=slots, first=first)
 
 
 def _schedule(choice: Choice | SplitChoice) -> dict[str, Any]:
@@ -272,16 +261,6 @@ def _schedule(choice: Choice | SplitChoice) -> dict[str, Any]:
         blocks, rest = choice.parts
         return {"blocks": asdict(blocks.schedule), "rest": asdict(rest.schedule)}
     return asdict(choice.schedule)
-
-
-def text_of(choice: Choice | SplitChoice) -> str:
-    """Template and encoding."""
-    if isinstance(choice, SplitChoice):
-        return f"pixels: {choice.split}"
-    if isinstance(choice.schedule, WinogradSchedule):
-        return f"winograd: F({choice.schedule.tile},3)"
-    template = "channels" if isinstance(choice.schedule, ChannelSchedule) else "pixels"
-    return f"{template}: {choice.candidate}"
 
 
 def _described(places: Places | None) -> dict[str, str]:
@@ -296,7 +275,7 @@ def _compact(found: Candidate | Split) -> bool:
 def _split_reason(best: SplitChoice, single: Choice) -> str:
     """How many of the non-zeros the blocks hold, and what a split gains over the best that holds all weights."""
     blocks = round(100 * best.split.blocks.nonzeros / best.split.nonzeros)
-    gain = f"{single.cycles / best.cycles:.2f}x fewer cycles than the best single encoding ({text_of(single)})"
+    gain = f"{single.cycles / best.cycles:.2f}x fewer cycles than the best single encoding ({single})"
     return f"split {blocks} % / {100 - blocks} %: {gain}"
 
 
@@ -304,20 +283,20 @@ def _reason(ranking: list[Choice], decided_dense: bool) -> str:
     """Why the first of the ranking was taken, with predicted cycles against the alternative a user would ask about."""
     best = ranking[0]
     zeros = best.candidate.nonzeros < _dense_size(ranking, best)
-    if isinstance(best.schedule, WinogradSchedule):
+    if not best.family.direct:
         text = (
             "dense was asked for" if decided_dense else _against_sparse(ranking) if zeros else "the weight has no zeros"
         )
         return f"{_against_direct(ranking)}; {text}"
     if decided_dense:
         return "dense was asked for"
-    if not any(choice.candidate.structure == "dense" for choice in ranking):
+    if not any(choice.candidate.structure == DENSE for choice in ranking):
         return "zeros of the rewriting may not be computed"
     if not zeros:
         return "the weight has no zeros"
-    if best.candidate.structure == "dense":
+    if best.candidate.structure == DENSE:
         return _against_sparse(ranking)
-    dense = next(choice for choice in ranking if choice.candidate.structure == "dense")
+    dense = next(choice for choice in ranking if choice.candidate.structure == DENSE)
     text = f"{dense.cycles / best.cycles:.1f}x fewer cycles than dense"
     if best.candidate.fill < 0.995:
         text += f", fill {best.candidate.fill:.2f}"
@@ -326,14 +305,14 @@ def _reason(ranking: list[Choice], decided_dense: bool) -> str:
 
 
 def _against_direct(ranking: list[Choice]) -> str:
-    """What Winograd, the first of the ranking, gains over direct convolution."""
-    direct = next(choice for choice in ranking[1:] if choice.candidate.structure == "dense")
+    """What the first of the ranking, which computes in another way, gains over direct convolution."""
+    direct = next(choice for choice in ranking[1:] if choice.candidate.structure == DENSE)
     return f"{direct.cycles / ranking[0].cycles:.1f}x fewer cycles than direct convolution"
 
 
 def _against_sparse(ranking: list[Choice]) -> str:
     """What the first of the ranking, a dense choice, gains over the best sparse encoding."""
-    rival = next((choice for choice in ranking if choice.candidate.structure != "dense"), None)
+    rival = next((choice for choice in ranking if choice.candidate.structure != DENSE), None)
     if rival is None:
         return "no sparse encoding fits"
     slower, fill = rival.cycles / ranking[0].cycles, rival.candidate.fill
@@ -341,4 +320,4 @@ def _against_sparse(ranking: list[Choice]) -> str:
 
 
 def _dense_size(ranking: list[Choice], best: Choice) -> int:
-    return next((c.candidate.stored for c in ranking if c.candidate.structure == "dense"), best.candidate.stored)
+    return next((c.candidate.stored for c in ranking if c.candidate.structure == DENSE), best.candidate.stored)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pconvgen.sparsity import DENSE
 from pconvgen.tvm_compat import constant_value, is_op, main_bindings, shape_of
 from pconvgen.values.decision import Decision
 
@@ -37,7 +38,7 @@ def foreign_layers(module: Any, decided: Container[Any], names: Mapping[str, str
             op=op,
             shape=shape,
             macs=_macs(value, op, shape),
-            structure="dense",
+            structure=DENSE,
             density=1.0 if weight is None else float(np.count_nonzero(weight) / weight.size),
             choice="tvm",
             reason="the weight is computed at run time" if weight is None else f"no template for this {op}",

@@ -9,9 +9,9 @@ import numpy as np
 
 from pconvgen.errors import PconvgenError
 from pconvgen.passes.sites import Site, find_sites
-from pconvgen.schedules.default import is_single_pixel
 from pconvgen.tvm_compat import layer_names
-from pconvgen.values.precision import LARGEST_HALF, Precision
+from pconvgen.values.dtype import DType
+from pconvgen.values.precision import Precision
 
 LONG_SUM = 2048
 """Products that are added up in float16 at most. Of normally distributed numbers, the root mean square of the error is
@@ -25,9 +25,9 @@ def in_precision(site: Site, asked: Precision) -> Site:
     they are as fast as their weights are read, and mostly come last.
     """
     longest = int(np.count_nonzero(site.weight, axis=(1, 2, 3)).max(initial=0))
-    formats = asked if longest <= LONG_SUM else replace(asked, arithmetic="float32")
-    if is_single_pixel(site.workload):
-        formats = replace(asked, activations="float32", arithmetic="float32")
+    formats = asked if longest <= LONG_SUM else replace(asked, arithmetic=DType.FLOAT32)
+    if site.workload.is_product:
+        formats = replace(asked, activations=DType.FLOAT32, arithmetic=DType.FLOAT32)
     return replace(site, workload=replace(site.workload, precision=formats))
 
 
@@ -40,7 +40,7 @@ def check_range(module: Any, asked: Precision) -> None:
     ------
     PconvgenError: one is too large.
     """
-    if asked.weights == "float32":
+    if asked.weights == DType.FLOAT32:
         return
     names = layer_names(module)
     for site in find_sites(module):
@@ -48,11 +48,11 @@ def check_range(module: Any, asked: Precision) -> None:
         values = {"weight": (site.weight, formats.weights), "bias": (site.bias, formats.arithmetic)}
         for what, (array, stored) in values.items():
             largest = 0.0 if array is None else float(np.abs(array).max(initial=0))
-            if stored == "float16" and not largest <= LARGEST_HALF:
+            if stored != DType.FLOAT32 and not largest <= stored.largest:
                 raise PconvgenError(
-                    f"a {what} is too large for float16",
+                    f"a {what} is too large for {stored}",
                     layer=names.get(site.var.name, site.var.name),
                     found=f"{largest:g}",
-                    expected=f"at most {LARGEST_HALF:g}",
+                    expected=f"at most {stored.largest:g}",
                     remedy="compile in float32, or scale the layer and the one before it",
                 )

@@ -17,8 +17,10 @@ import numpy as np
 
 from pconvgen.passes.elimination import Table, least
 from pconvgen.passes.tensors import Buffer, Home
-from pconvgen.schedules.cost import pack_cycles
-from pconvgen.templates.planes import PlaneLayout, plain_layout
+from pconvgen.schedules.roofline import pack_cycles
+from pconvgen.values.core import Core
+from pconvgen.values.dtype import DType
+from pconvgen.values.planes import PlaneLayout, plain_layout
 from pconvgen.watch import step
 
 PACKING = 2.0
@@ -73,16 +75,17 @@ class Chosen:
     packed: dict[int, PlaneLayout]
 
 
-def choose_layouts(operations: Sequence[Operation], foreign: set[Buffer], lanes: int) -> Chosen:
+def choose_layouts(operations: Sequence[Operation], foreign: set[Buffer], core: Core, dtype: DType) -> Chosen:
     """The layouts of all buffers that `operations` read and write.
 
     Parameters
     ----------
     operations: in program order.
     foreign: buffers that other operators read, as NCHW.
-    lanes: of the widest vector.
+    core: that computes them.
+    dtype: that it computes in.
     """
-    search = _Search(operations, foreign, lanes)
+    search = _Search(operations, foreign, core, dtype)
     chosen = least([len(layouts) for layouts in search.options.values()], list(search.tables()))
     for (buffer, layouts), option in zip(search.options.items(), chosen, strict=True):
         search.layouts[buffer] = layouts[option]
@@ -91,8 +94,8 @@ def choose_layouts(operations: Sequence[Operation], foreign: set[Buffer], lanes:
 
 
 class _Search:
-    def __init__(self, operations: Sequence[Operation], foreign: set[Buffer], lanes: int) -> None:
-        self.operations, self.foreign, self.lanes = operations, foreign, lanes
+    def __init__(self, operations: Sequence[Operation], foreign: set[Buffer], core: Core, dtype: DType) -> None:
+        self.operations, self.foreign, self.core, self.lanes = operations, foreign, core, core.lanes(dtype)
         self.readers: dict[Buffer, list[int]] = {}
         self.writers: dict[Buffer, list[int]] = {}
         self.layouts: Layouts = {}
@@ -161,7 +164,7 @@ class _Search:
         """Cycles to bring an image of a tensor to NCHW, of which packing can read whole rows only."""
         if layout.plain:
             return 0.0
-        return math.inf if layout.main is None else pack_cycles(layout, self.lanes)
+        return math.inf if layout.main is None else pack_cycles(layout, self.lanes, self.core.costs)
 
     def packed(self, number: int) -> PlaneLayout:
         """The layout in which an operation has its input packed."""

@@ -36,11 +36,9 @@ from pconvgen.passes.sites import find_sites
 from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.passes.users import Users
-from pconvgen.schedules import isa_for
 from pconvgen.targets.target import Target
-from pconvgen.templates.pack import PackKernel
-from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
-from pconvgen.templates.store import tensor_shape
+from pconvgen.templates.layout.store import tensor_shape
+from pconvgen.templates.movement.pack import PackKernel
 from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
@@ -58,6 +56,8 @@ from pconvgen.tvm_compat import (
     variables_of,
 )
 from pconvgen.values.decision import Decision
+from pconvgen.values.dtype import DType
+from pconvgen.values.planes import Places, PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
 from pconvgen.watch import phase, step
 
@@ -157,7 +157,7 @@ class _Network:
 
     def __init__(self, module: Any, layers: Sequence[Layer], target: Target, precision: Precision) -> None:
         self.target, self.precision = target, precision
-        self.lanes = isa_for(target.isa, precision.arithmetic).widths[0].lanes
+        self.lanes = target.core.lanes(precision.arithmetic)
         self.users = Users(module)
         self.products = {layer.site.result: layer for layer in layers if layer.is_product}
         convolutions = {layer.site.result: layer for layer in layers if not layer.is_product}
@@ -199,7 +199,7 @@ class _Network:
 
     def _layouts(self) -> Chosen:
         foreign = {self.tensors[var].buffer for var in self._read_by_others()}
-        return choose_layouts(list(self.operations.values()), foreign, self.lanes)
+        return choose_layouts(list(self.operations.values()), foreign, self.target.core, self.precision.arithmetic)
 
     def _read_by_others(self) -> list[Any]:
         """Tensors with a home that something else than a generated kernel reads, as NCHW."""
@@ -296,7 +296,9 @@ class _Lowering(_Planning):
 
     def _operation(self, operation: Operation) -> Any:
         if not isinstance(operation, Convolution):
-            return operation.emit(self.source(operation), self)
+            source = self.source(operation)
+            assert source is not None
+            return operation.emit(source, self)
         plan, source = self._plan_convolution(operation)
         operation.emit(plan, source, self)
         return None
@@ -339,11 +341,13 @@ class _Lowering(_Planning):
         """A tensor in a layout and a format of its own; one call for each run of channels that lie together."""
         tensors = self.network.tensors
         if data in tensors:
-            home, formats = tensors[data], (self.activations, dtype)
+            home = tensors[data]
+            formats: tuple[str, str] = (self.activations, dtype)
             buffer, source, slots = self.buffers[home.buffer], self.layout(home), home.slots
         else:
             _, *size = shape_of(data) or ()
-            buffer, source, slots, formats = data, plain_layout(*size), np.arange(size[0]), ("float32", dtype)
+            buffer, source, slots = data, plain_layout(*size), np.arange(size[0])
+            formats = (DType.FLOAT32, dtype)
         batch, made = (shape_of(data) or ())[0], None
         shape = tensor_shape(target, batch)
         for begin, end in _runs(slots):

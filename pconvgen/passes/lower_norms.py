@@ -20,10 +20,8 @@ import numpy as np
 from tvm.relax import op
 
 from pconvgen.passes.norms import norm_of
-from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
-from pconvgen.templates.normalise import NormKernel
-from pconvgen.templates.planes import plain_layout
+from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
@@ -38,6 +36,8 @@ from pconvgen.tvm_compat import (
     shape_of,
     with_args,
 )
+from pconvgen.values.dtype import DType
+from pconvgen.values.planes import plain_layout
 
 
 @module_pass
@@ -50,7 +50,7 @@ class LowerNorms:
     """
 
     def __init__(self, target: Target) -> None:
-        self.lanes = ISAS[target.isa].widths[0].lanes
+        self.lanes = target.core.lanes(DType.FLOAT32)
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module; other floats are converted to float32 and back."""

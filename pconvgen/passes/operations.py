@@ -13,16 +13,16 @@ from pconvgen.passes.norms import Norm
 from pconvgen.passes.pointwise import Pointwise
 from pconvgen.passes.pools import Pool
 from pconvgen.passes.tensors import Home
-from pconvgen.schedules import Isa, isa_for
-from pconvgen.schedules.cost import plane_cycles, store_cycles, zeros_cycles
-from pconvgen.schedules.default import layouts
+from pconvgen.planning.search import layouts
+from pconvgen.schedules.roofline import plane_cycles, store_cycles, zeros_cycles
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance
-from pconvgen.templates.normalise import NormKernel
-from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
-from pconvgen.templates.pointwise import PointwiseKernel
-from pconvgen.templates.pool import GlobalPoolKernel
+from pconvgen.templates.operators.normalise import NormKernel
+from pconvgen.templates.operators.pointwise import PointwiseKernel
+from pconvgen.templates.operators.pool import GlobalPoolKernel
 from pconvgen.tvm_compat import constant, reshape, shape_of
+from pconvgen.values.dtype import DType
+from pconvgen.values.planes import Places, PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
 
 CONTENDER = 1.4
@@ -86,10 +86,6 @@ class Convolution:
         home = self.reads[0]
         return self.layer if home is None or home.first is not None else self.layer.scattered()
 
-    @property
-    def _isa(self) -> Isa:
-        return isa_for(self.target.isa, self.layer.site.workload.precision.arithmetic)
-
     @cached_property
     def _contenders(self) -> Layer:
         """The layer with the encodings that are fastest in some layout: the others will not be in another one."""
@@ -112,7 +108,7 @@ class Convolution:
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
-        return layouts(self.layer.site.workload, self._isa)
+        return layouts(self.layer.site.workload, self.target.core.isa)
 
     def can_read(self, number: int, source: PlaneLayout) -> bool:
         """Whether the data (0) or the residual (1) may lie so."""
@@ -123,9 +119,9 @@ class Convolution:
         if target is None or not target.writable or not all(map(self.can_read, range(len(sources)), sources)):
             return math.inf
         places = self._places(sources, target)
-        # All that the cost of a kernel knows of where its output lies: see KernelCycles, and Places for `seamless`.
-        to_rows = replace(places, residual=None).seamless
-        key = places.source, places.seamless, to_rows, store_cycles(target), zeros_cycles(target)
+        # All that the cost of a kernel knows of where its output lies: see Priced, and Places for `seamless`.
+        costs, to_rows = self.target.core.costs, replace(places, residual=None).seamless
+        key = places.source, places.seamless, to_rows, store_cycles(target, costs), zeros_cycles(target, costs)
         if key not in self._known:
             self._known[key] = fastest(*options(self._contenders, self.target, places)).cycles
         return self._known[key]
@@ -209,7 +205,7 @@ class Pooling:
         if target is None:
             return 0.0
         n, c, *_ = self.pool.shape
-        return n * c * plane_cycles(target, self._lanes)
+        return n * c * plane_cycles(target, self._lanes, self.target.core.costs)
 
     def can_read(self, _number: int, source: PlaneLayout) -> bool:
         """Whether the data may lie so."""
@@ -219,7 +215,7 @@ class Pooling:
 
     @property
     def _lanes(self) -> int:
-        return isa_for(self.target.isa, self.pool.computed(self.precision)).widths[0].lanes
+        return self.target.core.lanes(self.pool.computed(self.precision))
 
     def emit(self, source: PlaneLayout, tensors: Tensors) -> Any:
         """Calls the kernel; the tensor that it makes, where it has no home."""
@@ -280,17 +276,17 @@ class Elementwise:
         if target is None or not target.writable or not all(map(self.can_read, range(len(sources)), sources)):
             return math.inf
         n, c, *_ = shape_of(self.chain.result) or ()
-        return n * c * plane_cycles(target, self._lanes)
+        return n * c * plane_cycles(target, self._lanes, self.target.core.costs)
 
     @property
-    def _computed(self) -> str:
+    def _computed(self) -> DType:
         """The format of the arithmetic: factors and addends of channels may be too large for float16."""
         chain = self.chain
-        return self.precision.arithmetic if chain.scale is None and chain.shift is None else "float32"
+        return self.precision.arithmetic if chain.scale is None and chain.shift is None else DType.FLOAT32
 
     @property
     def _lanes(self) -> int:
-        return isa_for(self.target.isa, self._computed).widths[0].lanes
+        return self.target.core.lanes(self._computed)
 
     def emit(self, source: PlaneLayout, tensors: Tensors) -> None:
         """Calls the kernel."""
@@ -368,11 +364,11 @@ class Normalisation:
         if target is None or not target.writable or not self.can_read(0, sources[0]):
             return math.inf
         n, c, *_ = shape_of(self.norm.data) or ()
-        return n * c * plane_cycles(target, self._lanes)
+        return n * c * plane_cycles(target, self._lanes, self.target.core.costs)
 
     @property
     def _lanes(self) -> int:
-        return isa_for(self.target.isa, "float32").widths[0].lanes
+        return self.target.core.lanes(DType.FLOAT32)
 
     def emit(self, source: PlaneLayout, tensors: Tensors) -> None:
         """Calls the kernel."""

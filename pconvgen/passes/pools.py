@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.templates.planes import PlaneLayout
-from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel
 from pconvgen.tvm_compat import dtype_of, is_op, shape_of
+from pconvgen.values.dtype import DType
+from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.precision import Precision
 
 
@@ -52,9 +53,9 @@ class Pool:
         """Arguments of the kernel behind the data: for means, the factors of rows and of columns."""
         return [self._scale(axis) for axis in range(2)] if self.kind == "avg" and not self.whole else []
 
-    def computed(self, formats: Precision) -> str:
+    def computed(self, formats: Precision) -> DType:
         """The format in which windows are reduced: means are sums, which float16 would make inexact."""
-        return formats.arithmetic if self.kind == "max" else "float32"
+        return formats.arithmetic if self.kind == "max" else DType.FLOAT32
 
     def window_kernel(
         self, source: PlaneLayout, target: PlaneLayout, slots: tuple[int, int], lanes: int, formats: Precision

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
-from pconvgen.templates.resize import ResizeKernel
+from pconvgen.templates.movement.resize import ResizeKernel
 from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
@@ -28,6 +27,7 @@ from pconvgen.tvm_compat import (
     shape_of,
 )
 from pconvgen.tvm_compat.packed import packed_arguments, packed_call, weighted_takes
+from pconvgen.values.dtype import DType
 
 Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Elements to read, and their weights, both [terms, outputs]; indices outside mean the border."""
@@ -57,7 +57,7 @@ class LowerResizes:
     """
 
     def __init__(self, target: Target) -> None:
-        self.lanes = ISAS[target.isa].widths[0].lanes
+        self.lanes = target.core.lanes(DType.FLOAT32)
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module; other axes, and what has no kernel, become sums of elements that are taken one by one."""

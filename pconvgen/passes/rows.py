@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
-from pconvgen.templates.softmax import SoftmaxKernel
-from pconvgen.templates.transpose import TransposeKernel
+from pconvgen.templates.movement.transpose import TransposeKernel
+from pconvgen.templates.operators.softmax import SoftmaxKernel
 from pconvgen.tvm_compat import KernelCalls, dtype_of, is_op, module_pass, rewrite_main, shape_of
+from pconvgen.values.dtype import DType
 
 Kernel: TypeAlias = SoftmaxKernel | TransposeKernel
 
@@ -31,7 +31,7 @@ class LowerRows:
     """
 
     def __init__(self, target: Target) -> None:
-        self.lanes = ISAS[target.isa].widths[0].lanes
+        self.lanes = target.core.lanes(DType.FLOAT32)
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module; what has no template stays for TVM's own legalisation."""

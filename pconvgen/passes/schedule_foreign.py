@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
 from pconvgen.templates.activations import ELEMENTARY
 from pconvgen.tvm_compat import PrimFunc, is_static, module_pass
@@ -35,6 +34,7 @@ from pconvgen.tvm_compat.schedules import (
     marked_scheduled,
     replace_calls,
 )
+from pconvgen.values.dtype import DType
 
 PARALLEL = 1 << 15
 """Iterations that are worth starting threads for, which takes one or two microseconds."""
@@ -58,7 +58,7 @@ class ScheduleForeign:
     """
 
     def __init__(self, target: Target) -> None:
-        self.lanes = ISAS[target.isa].widths[0].lanes
+        self.lanes = target.core.lanes(DType.FLOAT32)
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module in which all TIR functions are marked `tirx.is_scheduled`."""

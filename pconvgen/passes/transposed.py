@@ -25,11 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.passes.channel_values import is_unary
-from pconvgen.schedules import ISAS
-from pconvgen.sparsity import candidates, smallest
+from pconvgen.sparsity import DENSE, candidates, smallest
 from pconvgen.sparsity.structure import swap_channels
 from pconvgen.targets.target import Target
-from pconvgen.templates.interleave import InterleaveKernel
+from pconvgen.templates.movement.interleave import InterleaveKernel
 from pconvgen.tvm_compat import (
     Emit,
     KernelCalls,
@@ -49,6 +48,7 @@ from pconvgen.tvm_compat import (
     with_main_attr,
 )
 from pconvgen.values.decision import Decision
+from pconvgen.values.dtype import DType
 
 TRANSPOSED = "pconvgen.transposed"
 """Attribute of "main": JSON object, name of a convolution's variable -> the transposed convolution that it was."""
@@ -153,7 +153,7 @@ class TransposedLayer:
             op="conv2d_transpose",
             shape=self.shape,
             macs=self.macs,
-            structure="dense" if dense or decision.structure == "dense" else self.structure,
+            structure=DENSE if dense or decision.structure == DENSE else self.structure,
             density=self.density,
             reason=f"as a convolution with {filters}; {decision.reason}",
         )
@@ -182,7 +182,7 @@ class RewriteTransposed:
     """
 
     def __init__(self, target: Target) -> None:
-        self.lanes = ISAS[target.isa].widths[0].lanes
+        self.lanes = target.core.lanes(DType.FLOAT32)
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module, or the same one; computed weights, other layouts and types stay."""

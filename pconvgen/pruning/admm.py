@@ -17,7 +17,7 @@ import torch
 from pconvgen.errors import UsageError
 from pconvgen.pruning.constraint import Constraint
 from pconvgen.pruning.pruner import TINY, Pruner
-from pconvgen.sparsity import Units, Weight
+from pconvgen.sparsity import STRUCTURES, Units, Weight
 from pconvgen.sparsity.pattern import connectivity
 from pconvgen.sparsity.units import Mask
 
@@ -124,8 +124,8 @@ class ADMMPruner(Pruner):
 
 
 def _sets(constraint: Constraint) -> int:
-    """How many constraints a weight has: patterns and connectivity are two."""
-    return 2 if constraint.structure == "pattern" and constraint.fixed is None else 1
+    """How many constraints a weight has: what kernels keep, and which kernels are kept."""
+    return 2 if STRUCTURES[constraint.structure].connectivity and constraint.fixed is None else 1
 
 
 def _masks(units: Units, weights: Sequence[Weight], density: float) -> list[Mask]:

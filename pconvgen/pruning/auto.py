@@ -12,6 +12,7 @@ from pconvgen.frontend import load_model
 from pconvgen.latency.layer_curves import pruned_layer
 from pconvgen.pruning.constraint import as_computed, constrain
 from pconvgen.pruning.layers import Layer
+from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.target import Target
 from pconvgen.tuning.collect import tasks_of
 
@@ -46,10 +47,8 @@ def auto_structures(
 
 def _options(layer: Layer) -> tuple[str, ...]:
     """What is chosen from, by the kind of layer."""
-    height, width = layer.weight().shape[2:]
-    if layer.is_depthwise:
-        return ("pattern",)
-    return ("pattern", "simd_block") if height * width > 1 else ("simd_block", "block_punched")
+    shape, depthwise = layer.weight().shape, layer.is_depthwise
+    return tuple(name for name, row in STRUCTURES.items() if row.is_promising(shape, depthwise=depthwise))
 
 
 def _kept(layer: Layer, mask: Any) -> float:

@@ -9,15 +9,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from pconvgen.errors import UsageError
 from pconvgen.latency.layer_curves import LOWEST
 from pconvgen.passes.sites import Site
 from pconvgen.pruning.layers import Layer
 from pconvgen.sparsify import fitting
-from pconvgen.sparsity import STRUCTURES, Units, Weight
-from pconvgen.sparsity.patterns import PCONV_PATTERNS, top_patterns
+from pconvgen.sparsity import DENSE, SPARSE, STRUCTURES, Units, Unstructured, Weight
 
 AUTO = "auto"
 _N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")
@@ -92,40 +89,30 @@ def constrain(layer: Layer, wanted: str, patterns: int | str | Sequence[Any], de
     if match:
         n, m = int(match[1]), int(match[2])
         if m > weight.shape[1]:
-            return Constraint(layer, "dense", note=f"left as it is: fewer than {m} input channels")
-        return Constraint(layer, "unstructured", {"m": m}, fixed=n / m)
+            return Constraint(layer, DENSE, note=f"left as it is: fewer than {m} input channels")
+        return Constraint(layer, Unstructured.name, {"m": m}, fixed=n / m)
     structure, sizes, note = fitting(layer.op, weight.shape, layer.groups, wanted)
-    if structure != "pattern":
-        return Constraint(layer, structure, sizes, density, note)
-    kh, kw = weight.shape[2:]
-    if not isinstance(patterns, int | str):
-        chosen = tuple(patterns)
-    elif patterns == "pconv" and (kh, kw) == (3, 3):
-        chosen = PCONV_PATTERNS
-    else:
-        count = len(PCONV_PATTERNS) if isinstance(patterns, str) else patterns
-        chosen = top_patterns(np.ascontiguousarray(weight), count, max(1, round(kh * kw * 4 / 9)))
-    if not chosen:
-        return Constraint(layer, "dense", note="left as it is: all its weights are zero")
-    params = {"patterns": [[list(position) for position in pattern] for pattern in chosen]}
-    if weight.shape[1] > 1:
-        return Constraint(layer, structure, params, density)
-    # Without its only kernel a filter is gone, and with it a channel of the network.
-    share = len(chosen[0]) / (kh * kw)
-    return Constraint(layer, structure, params, share, "all kernels kept: one for each filter")
+    row = STRUCTURES[structure]
+    learned = row.learn(weight, patterns)
+    if learned is None:
+        return Constraint(layer, DENSE, note="left as it is: all its weights are zero")
+    params = sizes | learned
+    if reason := row.keeps_all(weight.shape):
+        share = row.units(weight, groups=layer.groups, **params).share
+        return Constraint(layer, structure, params, share, reason)
+    return Constraint(layer, structure, params, density, note)
 
 
 def check_structure(wanted: str) -> None:
     """Raises UsageError when it is neither a structure, nor N:M, nor `auto`."""
-    sparse = [name for name in STRUCTURES if name != "dense"]
     match = _N_OF_M.fullmatch(wanted)
-    if wanted in (*sparse, AUTO) or (match and int(match[1]) < int(match[2])):
+    if wanted in (*SPARSE, AUTO) or (match and int(match[1]) < int(match[2])):
         return
-    raise UsageError("unknown structure", found=wanted, expected=f"one of {', '.join(sparse)}, auto, or N:M as 2:4")
+    raise UsageError("unknown structure", found=wanted, expected=f"one of {', '.join(SPARSE)}, auto, or N:M as 2:4")
 
 
 def wanted_for(layer: Layer, structure: str | Mapping[str, str]) -> str:
     """What is asked for a layer: one structure for all, or that of the first glob that has its name; else dense."""
     if isinstance(structure, str):
         return structure
-    return next((value for glob, value in structure.items() if fnmatch.fnmatchcase(layer.name, glob)), "dense")
+    return next((value for glob, value in structure.items() if fnmatch.fnmatchcase(layer.name, glob)), DENSE)

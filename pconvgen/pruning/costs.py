@@ -26,7 +26,7 @@ from pconvgen.pruning.allocation import Costs
 from pconvgen.pruning.budget import Latency, Macs, Size
 from pconvgen.pruning.constraint import Constraint, as_computed
 from pconvgen.pruning.layers import Layer
-from pconvgen.sparsity import candidates, project, smallest
+from pconvgen.sparsity import DENSE, candidates, project, smallest
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.task import Task
@@ -191,7 +191,7 @@ def _curves(
             kinds.setdefault(_key(by_use.get(name)), []).append(by_use.get(name))
         for mine in kinds.values():
             if mine[0] is None:
-                fixed += len(mine) * 1e3 * cost(pruned_layer(task, "dense", {}, 1.0, known))
+                fixed += len(mine) * 1e3 * cost(pruned_layer(task, DENSE, {}, 1.0, known))
                 continue
             first = mine[0]
             structure, params = as_computed(first, task.layer.site)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
 from pconvgen.pruning.pruner import Pruner
-from pconvgen.sparsity import Units, Weight
+from pconvgen.sparsity import STRUCTURES, Units, Weight
 
 CRITERIA = ("magnitude", "geometric_median")
 
@@ -33,7 +33,7 @@ class OneShotPruner(Pruner):
         super().__init__(*args, **options)
         if criterion not in CRITERIA:
             raise UsageError("unknown criterion", found=criterion, expected=f"one of {', '.join(CRITERIA)}")
-        others = [c.name for c in self._plan.constraints if c.structure != "filter"]
+        others = [c.name for c in self._plan.constraints if not STRUCTURES[c.structure].whole_filters]
         if criterion == "geometric_median" and others:
             raise UsageError(
                 "the geometric median is one of filters",

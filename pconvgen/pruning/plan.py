@@ -18,7 +18,7 @@ from pconvgen.pruning.costs import costs_of
 from pconvgen.pruning.layers import Layer
 from pconvgen.report.console import progress
 from pconvgen.sparsify import chosen_layers
-from pconvgen.sparsity import Units
+from pconvgen.sparsity import DENSE, Units
 from pconvgen.targets.presets import get_target
 
 
@@ -102,7 +102,7 @@ def plan(layers: tuple[Layer, ...], program: Any, request: Request, budget: Budg
     if unsure:
         target = get_target(budget.target if isinstance(budget, Latency) else "host")
         share = budget.share if isinstance(budget, Density) else 0.25
-        wanted |= {layer.name: "dense" for layer in unsure}
+        wanted |= {layer.name: DENSE for layer in unsure}
         wanted |= auto_structures(unsure, program, target, share, request.patterns)
     notes = {layer.name: "not chosen" for layer in layers}
     constraints = []
@@ -110,7 +110,7 @@ def plan(layers: tuple[Layer, ...], program: Any, request: Request, budget: Budg
         density = next((d for glob, d in request.densities.items() if fnmatch.fnmatchcase(layer.name, glob)), None)
         constraint = constrain(layer, wanted[layer.name], request.patterns, density)
         notes[layer.name] = constraint.note
-        if constraint.structure != "dense":
+        if constraint.structure != DENSE:
             constraints.append(constraint)
     if not constraints:
         reasons = {f"{layer.name}: {notes[layer.name] or 'dense was asked for'}" for layer in left}

@@ -26,7 +26,7 @@ from pconvgen.pruning.meet import meet
 from pconvgen.pruning.plan import Request, plan
 from pconvgen.pruning.ranks import on_first_rank
 from pconvgen.sparsify import PrunedLayer
-from pconvgen.sparsity import Units, Weight, density
+from pconvgen.sparsity import DENSE, Units, Weight, density
 from pconvgen.sparsity.units import check_density
 
 CALIBRATIONS = 2
@@ -171,7 +171,7 @@ class Pruner:
             share = self._densities.get(layer.name, 1.0)
             if self._hard or layer.name not in structures:
                 share = density(layer.weight())
-            structure, note = structures.get(layer.name, "dense"), self._plan.notes[layer.name]
+            structure, note = structures.get(layer.name, DENSE), self._plan.notes[layer.name]
             for name in dict.fromkeys(use.name for use in layer.uses):
                 rows.append(PrunedLayer(name, layer.op, layer.shape, structure, share, note))
                 note = f"shares the weight of {layer.name}"

@@ -32,7 +32,9 @@ def target_table(rows: Iterable[tuple[Target, Sequence[str]]]) -> Table:
     """Targets, each with the linkers that this machine has for it, the preferred one first."""
     table = _table("target", "cpu", "isa", "platform", "linker")
     for target, linkers in rows:
-        table.add_row(target.name, target.cpu, target.isa, target.platform, linkers[0] if linkers else "not found")
+        table.add_row(
+            target.name, target.cpu, target.core.isa.name, target.platform, linkers[0] if linkers else "not found"
+        )
     return table
 
 

@@ -18,11 +18,16 @@ from pconvgen.sparsity.units import Units
 from pconvgen.sparsity.unstructured import Unstructured
 
 __all__ = [
+    "DENSE",
+    "SPARSE",
     "STRUCTURES",
     "Candidate",
+    "Filter",
+    "SimdBlock",
     "Structure",
     "TapEncoding",
     "Units",
+    "Unstructured",
     "Weight",
     "candidates",
     "density",
@@ -35,6 +40,10 @@ _ROWS: tuple[Structure, ...] = (Filter(), PatternStructure(), SimdBlock(), Block
 STRUCTURES: dict[str, Structure] = {row.name: row for row in _ROWS}
 """All structures by name. A new structure is a new row here; the tests iterate over the table."""
 
+DENSE = Dense.name
+SPARSE = tuple(name for name in STRUCTURES if name != DENSE)
+"""The names of those that have zeros."""
+
 
 def candidates(weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
     """Every way to store `weight` ([filters, channels / groups, height, width]) without loss; dense is the last.
@@ -42,7 +51,7 @@ def candidates(weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
     What would store as many weights as dense gains nothing and is left out.
     """
     found = (candidate for structure in STRUCTURES.values() for candidate in structure.detect(weight, groups))
-    return tuple(candidate for candidate in found if candidate.structure == "dense" or candidate.stored < weight.size)
+    return tuple(candidate for candidate in found if candidate.structure == DENSE or candidate.stored < weight.size)
 
 
 def smallest(found: Sequence[Candidate]) -> Candidate:

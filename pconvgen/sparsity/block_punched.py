@@ -15,18 +15,22 @@ from pconvgen.sparsity.assemble import (
     merge_blocks,
     weights_by_group,
 )
-from pconvgen.sparsity.structure import Candidate, Weight
+from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 from pconvgen.sparsity.units import Units, block_units
 
 # The paper's two sizes and their neighbours. One channel wide would be a SIMD block.
 BLOCK_SIZES = ((4, 4), (8, 4), (16, 4), (8, 8))
+PRUNED_SIZES = ((8, 4), (4, 4))
+"""In the order of preference: the first that fits is taken for pruning."""
 
 
-class BlockPunched:
+class BlockPunched(Structure):
     """Params: filters, channels of a block."""
 
     name = "block_punched"
+    shares_positions = True
+    spans_channels = True
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """A candidate for each block size that fits into a convolution group.
@@ -56,6 +60,16 @@ class BlockPunched:
     def units(self, weight: Weight, *, groups: int = 1, filters: int = 8, channels: int = 4) -> Units:
         """The positions of blocks of `filters` x `channels` kernels."""
         return block_units(weight, groups=groups, filters=filters, channels=channels)
+
+    def fit(self, shape: tuple[int, ...], groups: int) -> dict[str, int] | None:
+        """The preferred size that fits into a convolution group."""
+        per_group, channels = shape[0] // groups, shape[1]
+        sizes = ((bf, bc) for bf, bc in PRUNED_SIZES if bf <= per_group and bc <= channels)
+        return next(({"filters": bf, "channels": bc} for bf, bc in sizes), None)
+
+    def is_promising(self, shape: tuple[int, ...], *, depthwise: bool) -> bool:
+        """For 1x1 layers; larger kernels have patterns, which keep more of a weight."""
+        return not depthwise and shape[2] * shape[3] == 1
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """One block per group of filters and entry; blocks of more than `max_group` filters become several groups."""

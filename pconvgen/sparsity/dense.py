@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.sparsity.assemble import encode_tiles, filter_groups, first_channels, weights_by_group
-from pconvgen.sparsity.structure import Candidate, Weight
+from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import Tap, TapEncoding, sort_groups
 from pconvgen.sparsity.units import Units
 
@@ -15,10 +15,11 @@ from pconvgen.sparsity.units import Units
 MAX_BODY_TAPS = 9
 
 
-class Dense:
+class Dense(Structure):
     """Always applies, so every layer has a candidate."""
 
     name = "dense"
+    shares_positions = True
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """One candidate. `stored` leaves out the lanes that pad the last filter group of an encoding."""

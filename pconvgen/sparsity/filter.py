@@ -7,15 +7,16 @@ from numpy.typing import NDArray
 
 from pconvgen.sparsity.assemble import encode_tiles, first_channels, pad_rows, weights_by_group
 from pconvgen.sparsity.dense import body_taps, kernel_tiles
-from pconvgen.sparsity.structure import Candidate, Weight
+from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 from pconvgen.sparsity.units import Units, block_units
 
 
-class Filter:
+class Filter(Structure):
     """Structured pruning in the classic sense; the encoding is dense over the surviving filters and channels."""
 
     name = "filter"
+    whole_filters = True
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """A candidate if a filter, or an input channel for all filters that see it, is entirely zero.

@@ -14,8 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
-from pconvgen.sparsity.patterns import MAX_POSITIONS, Pattern, support_bits, to_bits, to_pattern, top_patterns
-from pconvgen.sparsity.structure import Candidate, Weight
+from pconvgen.sparsity.patterns import (
+    MAX_POSITIONS,
+    PCONV_PATTERNS,
+    Pattern,
+    support_bits,
+    to_bits,
+    to_pattern,
+    top_patterns,
+)
+from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 from pconvgen.sparsity.units import Units, balanced_largest, block_units, keep_largest, weight_units
 
@@ -24,10 +32,11 @@ MAX_PATTERNS = 16
 DEFAULT_PATTERNS = 8
 
 
-class PatternStructure:
+class PatternStructure(Structure):
     """Params: patterns, lists of [row, column], all of the same length."""
 
     name = "pattern"
+    connectivity = True
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """A candidate if at most MAX_PATTERNS patterns, smaller than the kernel, cover all kernels.
@@ -102,6 +111,30 @@ class PatternStructure:
 
         choose = balanced_largest if balanced else keep_largest
         return Units(norms, spread, share=len(chosen[0]) / (kh * kw), choose=choose)
+
+    def fit(self, shape: tuple[int, ...], groups: int) -> dict[str, int] | None:
+        """Kernels have to have positions to choose from, and not too many."""
+        return {} if 1 < shape[2] * shape[3] <= MAX_POSITIONS else None
+
+    def learn(self, weight: Weight, patterns: int | str | Sequence[Any]) -> dict[str, Any] | None:
+        """Patterns: so many that keep most of a weight, those of PCONV for 3x3 kernels ("pconv"), or given ones."""
+        kh, kw = weight.shape[2:]
+        if not isinstance(patterns, int | str):
+            chosen = tuple(patterns)
+        elif patterns == "pconv" and (kh, kw) == (3, 3):
+            chosen = PCONV_PATTERNS
+        else:
+            count = len(PCONV_PATTERNS) if isinstance(patterns, str) else patterns
+            chosen = top_patterns(np.ascontiguousarray(weight), count, max(1, round(kh * kw * 4 / 9)))
+        return {"patterns": [[list(position) for position in pattern] for pattern in chosen]} if chosen else None
+
+    def keeps_all(self, shape: tuple[int, ...]) -> str:
+        """Without its only kernel a filter is gone, and with it a channel of the network."""
+        return "all kernels kept: one for each filter" if shape[1] == 1 else ""
+
+    def is_promising(self, shape: tuple[int, ...], *, depthwise: bool) -> bool:
+        """For kernels of more than one position."""
+        return depthwise or shape[2] * shape[3] > 1
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """FKW: one filter per group, its kernels sorted by pattern and then channel, one body per pattern."""

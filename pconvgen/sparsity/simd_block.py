@@ -16,17 +16,20 @@ from pconvgen.sparsity.assemble import (
     weights_by_group,
 )
 from pconvgen.sparsity.dense import body_taps, kernel_tiles
-from pconvgen.sparsity.structure import Candidate, Weight
+from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 from pconvgen.sparsity.units import Units, block_units
 
 BLOCK_SIZES = (2, 4, 8, 16)
+PRUNED_SIZES = (4, 2)
+"""In the order of preference: the first that fits is taken for pruning."""
 
 
-class SimdBlock:
+class SimdBlock(Structure):
     """Params: n, filters per block; whole_kernel, whether a block is N whole kernels instead of N weights."""
 
     name = "simd_block"
+    shares_positions = True
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """A candidate for each block size and variant that fits into a convolution group; none for depthwise.
@@ -58,6 +61,14 @@ class SimdBlock:
     def units(self, weight: Weight, *, groups: int = 1, n: int = 4, whole_kernel: bool = False) -> Units:
         """Blocks of `n` filters at one kernel position of one channel, or of `n` whole kernels."""
         return block_units(weight, groups=groups, filters=n, channels=1, whole_kernel=whole_kernel)
+
+    def fit(self, shape: tuple[int, ...], groups: int) -> dict[str, int] | None:
+        """The preferred size that fits into a convolution group."""
+        return next(({"n": n} for n in PRUNED_SIZES if n <= shape[0] // groups), None)
+
+    def is_promising(self, shape: tuple[int, ...], *, depthwise: bool) -> bool:
+        """Blocks need several filters that read the same channels."""
+        return not depthwise
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """One block per group of filters; a block larger than `max_group` becomes several groups."""

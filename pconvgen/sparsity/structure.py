@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,15 +92,39 @@ class Candidate:
             entries=-(-self.stored // (self.taps * group)),
         )
 
+    def shapes(self, filters: int, groups: int, most: Iterable[int]) -> Iterator[tuple[int, TapShape]]:
+        """(largest group, sizes) of its encodings for groups of at most so many filters, each size once."""
+        seen: set[TapShape] = set()
+        for max_group in most:
+            shape = self.shape(filters, groups, max_group)
+            if shape not in seen:
+                seen.add(shape)
+                yield max_group, shape
+
     def __str__(self) -> str:
         params = ",".join(f"{v}" for k, v in self.params.items() if k != "patterns" and v is not False)
         return f"{self.structure}({params})" if params else self.structure
 
 
 class Structure(Protocol):
-    """One sparsity structure. Instances are stateless rows of STRUCTURES."""
+    """One sparsity structure. Instances are stateless rows of STRUCTURES.
+
+    Attributes
+    ----------
+    name: key of STRUCTURES.
+    per_weight: whether every weight is kept or dropped, and has an index, by itself, so that nothing is ever filled.
+    shares_positions: whether filters of a block keep the same positions, and so share what they read.
+    spans_channels: whether entries take several input channels, which then have to lie side by side.
+    connectivity: whether whole kernels are dropped besides what is dropped of the others: two constraints in one.
+    whole_filters: whether what is kept or dropped are whole filters.
+    """
 
     name: str
+    per_weight: bool = False
+    shares_positions: bool = False
+    spans_channels: bool = False
+    connectivity: bool = False
+    whole_filters: bool = False
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """Candidates that hold all non-zeros of `weight`; empty when the structure does not apply to its shape.
@@ -116,3 +140,22 @@ class Structure(Protocol):
 
     def encode(self, weight: Weight, candidate: Candidate, *, groups: int = 1, max_group: int = 8) -> TapEncoding:
         """`weight` as taps. Groups have at most `max_group` filters and never straddle convolution groups."""
+
+    def fit(self, shape: tuple[int, ...], groups: int) -> dict[str, Any] | None:
+        """Parameters for pruning weights of that shape; None where the structure does not apply."""
+        return {}
+
+    def learn(self, weight: Weight, patterns: int | str | Sequence[Any]) -> dict[str, Any] | None:
+        """Further parameters, from the weight itself; None where it has nothing to learn from.
+
+        `patterns` is what the user asked for, see `Pruner`; structures without patterns learn nothing.
+        """
+        return {}
+
+    def keeps_all(self, shape: tuple[int, ...]) -> str:
+        """Why all units of weights of that shape are kept, whatever the density; empty where they need not be."""
+        return ""
+
+    def is_promising(self, shape: tuple[int, ...], *, depthwise: bool) -> bool:
+        """Whether `structure="auto"` looks at it for such layers."""
+        return False

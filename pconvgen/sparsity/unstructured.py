@@ -8,15 +8,16 @@ from functools import partial
 import numpy as np
 
 from pconvgen.sparsity.assemble import encode_tiles, filter_groups, first_channels
-from pconvgen.sparsity.structure import Candidate, Weight
+from pconvgen.sparsity.structure import Candidate, Structure, Weight
 from pconvgen.sparsity.taps import TapEncoding, sort_groups
 from pconvgen.sparsity.units import Mask, Norms, Units, weight_units
 
 
-class Unstructured:
+class Unstructured(Structure):
     """Applies to every weight and stores no fill; one entry per non-zero (compressed sparse rows)."""
 
     name = "unstructured"
+    per_weight = True
 
     def detect(self, weight: Weight, groups: int = 1) -> tuple[Candidate, ...]:
         """One candidate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pconvgen.errors import UsageError
 from pconvgen.targets.target import Target
+from pconvgen.values.dtype import DType
 from pconvgen.values.precision import Precision
 
 HALF_ARITHMETIC = "fullfp16"
@@ -17,14 +18,14 @@ def check_formats(target: Target, precision: Precision) -> None:
     ------
     UsageError: it cannot.
     """
-    if precision.activations == "float32":
+    if precision.activations == DType.FLOAT32:
         return
-    if target.isa == "armv7a":
+    if precision.activations not in target.core.isa.activations:
         raise UsageError(
-            f"target {target.name}: no kernels for float16 activations on 32-bit ARM",
+            f"target {target.name}: no kernels for {precision.activations} activations of {target.core.isa.name}",
             remedy="store only the weights in float16: --weights float16",
         )
-    if precision.arithmetic == "float16" and not has_half_arithmetic(target):
+    if precision.arithmetic == DType.FLOAT16 and not has_half_arithmetic(target):
         raise UsageError(
             f"target {target.name}: the processor does not compute in float16",
             found=target.cpu,
@@ -39,4 +40,5 @@ def has_half_arithmetic(target: Target) -> bool:
 
     from pconvgen.targets.presets import llvm_target
 
-    return target.isa == "neon" and bool(codegen.llvm_cpu_has_features(HALF_ARITHMETIC, llvm_target(target)))
+    possible = DType.FLOAT16 in target.core.isa.arithmetic
+    return possible and bool(codegen.llvm_cpu_has_features(HALF_ARITHMETIC, llvm_target(target)))

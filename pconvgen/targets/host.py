@@ -6,10 +6,14 @@ import functools
 import platform
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from pconvgen.errors import UsageError
+from pconvgen.schedules.avx2 import AVX2
+from pconvgen.schedules.cores import CORES
 from pconvgen.targets.target import Target
+from pconvgen.values.core import Core
 
 CPUINFO = Path("/proc/cpuinfo")
 SYSTEM_CPU = Path("/sys/devices/system/cpu/cpu0")
@@ -35,33 +39,31 @@ def host_target() -> Target:
 
     cpu, triple = str(codegen.llvm_get_system_cpu()), str(codegen.llvm_get_system_triple())
     flags = cpu_flags(_read(CPUINFO))
-    isa = isa_of(platform.machine(), cpu, flags)
+    core = core_of(platform.machine(), cpu, flags)
     return Target(
         name="host",
-        isa=isa,
+        core=replace(core, l1_kib=_cache_kib(level=1) or core.l1_kib, l2_kib=_cache_kib(level=2) or core.l2_kib),
         triple=triple,
         cpu=cpu,
         # LLVM knows the model, not what a hypervisor has masked: without this it would emit AVX-512 that traps.
-        features=("-avx512f",) if isa == "avx2" and "avx512f" not in flags else (),
+        features=("-avx512f",) if core.isa is AVX2 and "avx512f" not in flags else (),
         platform="host",
-        l1_kib=_cache_kib(level=1) or 32,
-        l2_kib=_cache_kib(level=2) or 512,
     )
 
 
-def isa_of(machine: str, cpu: str, flags: frozenset[str]) -> str:
-    """Key of `pconvgen.schedules.ISAS` for a machine (`uname -m`), an LLVM processor name and the kernel's flags.
+def core_of(machine: str, cpu: str, flags: frozenset[str]) -> Core:
+    """The row of CORES for a machine (`uname -m`), an LLVM processor name and the kernel's flags.
 
     Raises
     ------
     UsageError: there are no kernels for such a machine.
     """
     if machine in ("aarch64", "arm64"):
-        return "neon"
+        return CORES["neon"]
     if {"avx512f", "avx512vl"} <= flags:
-        return "avx512-zen4" if cpu in DOUBLE_PUMPED else "avx512"
+        return CORES["avx512-zen4" if cpu in DOUBLE_PUMPED else "avx512"]
     if {"avx2", "fma"} <= flags:
-        return "avx2"
+        return CORES["avx2"]
     raise UsageError(
         "no kernels for this machine",
         found=f"{machine} ({cpu})",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pconvgen.errors import UsageError
+from pconvgen.schedules.cores import CORES
 from pconvgen.targets.host import host_target
 from pconvgen.targets.target import Platform, Target
 
@@ -34,12 +36,14 @@ def _arm(
     platform: Platform = "linux-arm64",
     features: tuple[str, ...] = (),
 ) -> Target:
-    return Target(name, "neon", TRIPLES[platform], cpu, features, platform, l1_kib=l1_kib, l2_kib=l2_kib)
+    core = replace(CORES["neon"], l1_kib=l1_kib, l2_kib=l2_kib)
+    return Target(name, core, TRIPLES[platform], cpu, features, platform)
 
 
 def _armv7a(name: str, l2_kib: int, platform: Platform = "linux-arm32") -> Target:
     # Cortex-A15 has the same instructions, but LLVM's model of it loads further ahead than registers last.
-    return Target(name, "armv7a", TRIPLES[platform], "cortex-a7", _ARMV7A_FEATURES, platform, l1_kib=32, l2_kib=l2_kib)
+    core = replace(CORES["armv7a"], l1_kib=32, l2_kib=l2_kib)
+    return Target(name, core, TRIPLES[platform], "cortex-a7", _ARMV7A_FEATURES, platform)
 
 
 # Cache sizes are those of common chips: where cores share the L2 (A53, A72) its whole size.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pconvgen.values.core import Core
+
 Platform = Literal["host", "linux-arm64", "android-arm64", "linux-arm32", "android-arm32"]
 
 
@@ -15,22 +17,19 @@ class Target:
     Attributes
     ----------
     name: the preset's name.
-    isa: key of `pconvgen.schedules.ISAS`.
+    core: what its processor does with the instructions of its ISA, with the sizes of its caches.
     triple: LLVM target triple.
     cpu: LLVM processor name (checked: LLVM silently compiles unknown names as generic).
     features: LLVM features on top of the processor's own, e.g. ("+dotprod",).
     platform: which linker and system libraries the shared library is for.
-    l1_kib, l2_kib: data caches of one core in KiB, for cache blocking.
     """
 
     name: str
-    isa: str
+    core: Core
     triple: str
     cpu: str
     features: tuple[str, ...] = ()
     platform: Platform = "host"
-    l1_kib: int = 32
-    l2_kib: int = 512
 
     @property
     def is_host(self) -> bool:

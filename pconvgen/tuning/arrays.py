@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.templates.planes import PlaneLayout
-from pconvgen.templates.store import tensor_shape
+from pconvgen.templates.layout.store import tensor_shape
+from pconvgen.values.planes import PlaneLayout
 
 
 def in_planes(layout: PlaneLayout, data: NDArray[Any], slots: NDArray[np.int64]) -> NDArray[Any]:

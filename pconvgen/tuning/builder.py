@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pconvgen.devices.device import Model
 from pconvgen.errors import PconvgenError
-from pconvgen.schedules.default import Choice
+from pconvgen.planning.search import Choice
 from pconvgen.tuning.child import attach
 from pconvgen.tuning.record import Failure
 from pconvgen.tuning.task import Task

@@ -10,8 +10,8 @@ from pconvgen.frontend import Imported
 from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
 from pconvgen.pipeline import decide
 from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places
 from pconvgen.tuning.task import Task
+from pconvgen.values.planes import Places
 from pconvgen.values.precision import FLOAT32, Precision
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from pconvgen.passes.choose import Layer
-from pconvgen.schedules.default import Choice
+from pconvgen.planning.search import Choice
 from pconvgen.sparsity import smallest
 from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places
+from pconvgen.values.planes import Places
 from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
 
@@ -68,7 +68,7 @@ def describe_target(target: Target) -> dict[str, Any]:
     """What decides which code is generated."""
     return {
         "name": target.name,
-        "isa": target.isa,
+        "isa": target.core.name,
         "triple": target.triple,
         "cpu": target.cpu,
         "features": list(target.features),

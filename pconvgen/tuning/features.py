@@ -1,18 +1,24 @@
-"""What models of latency see of a trial: numbers from a record's parts, the same for all layers and templates."""
+"""What models of latency see of a trial: numbers from a record's parts, the same for all layers and families."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pconvgen.schedules.cost import ARITHMETIC, CALL
-from pconvgen.values.precision import BYTES
+import numpy as np
+from numpy.typing import NDArray
+
+from pconvgen.schedules.roofline import ARITHMETIC
+from pconvgen.sparsity import STRUCTURES
+from pconvgen.templates.family import FAMILIES, parameters
+from pconvgen.values.core import Costs
+from pconvgen.values.dtype import DType
 
 VECTOR = 16
 """Elements by which work on outputs is counted: only its share of the cycles matters."""
 INDEXED = 2.0
-"""How much larger a weight without structure is with its index."""
+"""How much larger a weight that has an index of its own is with it."""
 
 
 def features(
@@ -21,8 +27,10 @@ def features(
     weight: Mapping[str, Any],
     trial: Mapping[str, Any],
     predicted_cycles: float,
-) -> list[float]:
+) -> dict[str, float]:
     """Layer, weight, encoding, schedule and layouts; and what the trial does and moves by the analytic model's cycles.
+
+    By name, so that models that were learned before there was a structure, a family or a feature can still be used.
 
     The latter are there because a factor by which that model is wrong is near to linear in what it counts too low.
     """
@@ -31,15 +39,15 @@ def features(
     rows, columns = -(-w["height"] // w["stride"][0]), -(-w["width"] // w["stride"][1])
     lanes, vectors = trial.get("lanes", 1), trial.get("vectors", 1)
     block = max(1, trial.get("rows", rows))
-    grouped = trial["structure"] in ("dense", "simd_block", "block_punched")
-    group = trial["max_group"] if grouped else 1
+    structure = STRUCTURES[trial["structure"]]
+    group = trial["max_group"] if structure.shares_positions else 1
     planes = max(1, len(source.get("phases", ()))) if w["kernel"][0] > 1 else 1
-    element = BYTES[w["precision"]["activations"]]
+    element = DType(w["precision"]["activations"]).bytes
     surviving = max(1, weight["nonzeros"]) * rows * columns
     inputs = element * w["in_channels"] * planes * source.get("pitch", 1) * source.get("rows", 1)
     outputs = w["out_channels"] * rows * columns
-    weights = BYTES[w["precision"]["weights"]] * max(1, weight["nonzeros"])
-    weights *= INDEXED if trial["structure"] == "unstructured" else 1.0
+    weights = DType(w["precision"]["weights"]).bytes * max(1, weight["nonzeros"])
+    weights *= INDEXED if structure.per_weight else 1.0
     visits = outputs / group / (lanes * vectors)
     activation = _instructions(w["epilogue"]["activation"]) * outputs / VECTOR
     halo = (block + w["kernel"][0] - 1) / block
@@ -47,40 +55,78 @@ def features(
     def share(amount: float) -> float:
         return math.log(max(amount, 1e-9) / predicted_cycles)
 
-    return [
-        math.log(predicted_cycles),
+    names = {name: float(trial["structure"] == name) for name in STRUCTURES}
+    families = {name: float(trial["template"] == name) for name in FAMILIES}
+    return {
+        "cycles": math.log(predicted_cycles),
         # The layer.
-        float(w["batch"]), float(w["in_channels"]), float(w["height"]), float(w["width"]), float(w["out_channels"]),
-        float(w["kernel"][0]), float(w["kernel"][1]), float(w["stride"][0]), float(w["stride"][1]), float(w["groups"]),
-        float(w["epilogue"]["residual"]), float(w["precision"]["arithmetic"] == "float16"),
+        "batch": float(w["batch"]),
+        "in_channels": float(w["in_channels"]),
+        "height": float(w["height"]),
+        "width": float(w["width"]),
+        "out_channels": float(w["out_channels"]),
+        "kernel rows": float(w["kernel"][0]),
+        "kernel columns": float(w["kernel"][1]),
+        "stride rows": float(w["stride"][0]),
+        "stride columns": float(w["stride"][1]),
+        "groups": float(w["groups"]),
+        "residual": float(w["epilogue"]["residual"]),
+        "half arithmetic": float(w["precision"]["arithmetic"] == DType.FLOAT16),
         # The weight.
-        weight["nonzeros"] / weight["size"], float(weight["spread"]), math.log1p(weight["nonzeros"]),
+        "density": weight["nonzeros"] / weight["size"],
+        "spread": float(weight["spread"]),
+        "nonzeros": math.log1p(weight["nonzeros"]),
         # Encoding and schedule.
-        *(float(trial["structure"] == name) for name in ("dense", "pattern", "simd_block", "unstructured")),
-        *(float(trial["template"] == name) for name in ("pixels", "channels", "winograd")),
-        float(trial["max_group"]), float(trial["params"].get("n", 0) or 0), float(lanes),
-        *(float(trial.get(name, -1)) for name in ("vectors", "height", "rows", "filters_inside", "channels")),
-        *(float(trial.get(name, -1)) for name in ("prefetch", "images", "unroll", "tile", "filters")),
-        float(group * vectors), float(-(-rows // block)), float(rows % block), columns % lanes / lanes,
-        lanes * vectors / columns,
+        **{f"structure {name}": value for name, value in names.items()},
+        **{f"family {name}": value for name, value in families.items()},
+        "max group": float(trial["max_group"]),
+        "block filters": float(trial["params"].get("n", 0) or 0),
+        **{f"schedule {name}": float(trial.get(name, -1)) for name in parameters()},
+        "accumulators": float(group * vectors),
+        "blocks": float(-(-rows // block)),
+        "rows beyond blocks": float(rows % block),
+        "columns beyond vectors": columns % lanes / lanes,
+        "tile by row": lanes * vectors / columns,
         # The layouts.
-        float(source.get("pitch", 0)), float(len(source.get("phases", ()))), float(source.get("interleaved", False)),
-        float(source.get("align", 0)), float(source.get("lead", 0)), source.get("pitch", 0) / columns,
-        float(target.get("pitch", 0)), float(len(target.get("phases", ()))), float(target.get("interleaved", False)),
+        "source pitch": float(source.get("pitch", 0)),
+        "source planes": float(len(source.get("phases", ()))),
+        "source interleaved": float(source.get("interleaved", False)),
+        "source align": float(source.get("align", 0)),
+        "source lead": float(source.get("lead", 0)),
+        "source pitch by row": source.get("pitch", 0) / columns,
+        "target pitch": float(target.get("pitch", 0)),
+        "target planes": float(len(target.get("phases", ()))),
+        "target interleaved": float(target.get("interleaved", False)),
         # What it does, by the predicted cycles.
-        share(surviving / VECTOR), share(surviving / lanes), share(visits), share(activation), share(CALL),
-        share(inputs), share(inputs * halo), share(element * outputs),
-        share(weights), share(weights * -(-rows // block)),
+        "share products": share(surviving / VECTOR),
+        "share vector products": share(surviving / lanes),
+        "share visits": share(visits),
+        "share activation": share(activation),
+        "share call": share(Costs.call),
+        "share inputs": share(inputs),
+        "share inputs with halo": share(inputs * halo),
+        "share outputs": share(element * outputs),
+        "share weights": share(weights),
+        "share weights of all blocks": share(weights * -(-rows // block)),
         # What it holds in caches.
-        math.log(inputs), math.log(element * outputs), math.log(weights), math.log(inputs + weights),
-        math.log(inputs * (block + w["kernel"][0] - 1) / max(1, source.get("rows", 1))),
-        math.log(element * w["in_channels"] / w["groups"] * planes * lanes * vectors),
-        math.log(surviving / outputs), math.log(surviving / inputs),
-    ]  # fmt: skip
+        "inputs": math.log(inputs),
+        "outputs": math.log(element * outputs),
+        "weights": math.log(weights),
+        "inputs and weights": math.log(inputs + weights),
+        "block of inputs": math.log(inputs * (block + w["kernel"][0] - 1) / max(1, source.get("rows", 1))),
+        "tile of inputs": math.log(element * w["in_channels"] / w["groups"] * planes * lanes * vectors),
+        "products by output": math.log(surviving / outputs),
+        "products by input": math.log(surviving / inputs),
+    }
+
+
+def matrix(rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> NDArray[np.float64]:
+    """`features` as float64 [rows, columns]: a model sees those that it was learned from, in its own order."""
+    return np.array([[row[column] for column in columns] for row in rows], np.float64).reshape(-1, len(columns))
 
 
 def _instructions(activation: Mapping[str, Any] | None) -> int:
-    """As `schedules.cost` counts them."""
+    """As `schedules.roofline` counts them."""
     if activation is None:
         return 0
     inner = [operand for operand in activation["operands"] if isinstance(operand, Mapping) and operand["operands"]]

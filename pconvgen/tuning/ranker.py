@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.tuning.features import features
+from pconvgen.tuning.features import features, matrix
 from pconvgen.tuning.record import Record
 
 ENOUGH = 12
@@ -69,7 +69,8 @@ class Ranker:
         cycles = np.array([cycles for _, cycles in trials])
         if self._model is None:
             return np.asarray(cycles * math.exp(self._scale))
-        x = np.array([features(workload, places, weight, trial, cycles) for trial, cycles in trials])
+        rows = [features(workload, places, weight, trial, cycles) for trial, cycles in trials]
+        x = matrix(rows, tuple(rows[0]))
         return np.asarray(cycles * np.exp(self._scale + self._model.predict(x)))
 
 
@@ -82,7 +83,14 @@ def _by_place(records: Sequence[Record]) -> Iterator[tuple[NDArray[np.float64], 
     yield from map(examples, places.values())
 
 
+def features_of(record: Record) -> dict[str, float]:
+    """What models see of a record."""
+    return features(record.workload, record.places, record.weight, record.trial, record.predicted_cycles)
+
+
 def examples(records: Sequence[Record]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Features of records with figures, and the logarithms of cost by analytic cycles."""
-    rows = [features(r.workload, r.places, r.weight, r.trial, r.predicted_cycles) for r in records]
-    return np.array(rows), np.array([math.log((r.cost or 1.0) / r.predicted_cycles) for r in records])
+    """Features of records with figures, all of them in their order, and the logarithms of cost by analytic cycles."""
+    rows = [features_of(record) for record in records]
+    return matrix(rows, tuple(rows[0]) if rows else ()), np.array(
+        [math.log((r.cost or 1.0) / r.predicted_cycles) for r in records]
+    )

@@ -17,16 +17,15 @@ from pconvgen.errors import PconvgenError
 from pconvgen.frontend import Imported
 from pconvgen.passes.choose import layer_of
 from pconvgen.passes.sites import Site
-from pconvgen.schedules import isa_for
-from pconvgen.schedules.default import layouts
+from pconvgen.planning.search import layouts
 from pconvgen.schedules.measured import records_of
 from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places, plain_layout
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.store import RecordFile, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget, Tuner
+from pconvgen.values.planes import Places, plain_layout
 from pconvgen.values.workload import ConvWorkload
 
 Report = Callable[[Tuner, float], None]
@@ -77,7 +76,7 @@ def tune(
         raise PconvgenError("the device cannot be used", file=device.name, found=reason)
     tasks, split = tasks_of(imported, target)
     known = list(read_records(records)) if records.exists() and records.stat().st_size else []
-    others = [record for path in records_of(target.isa) for record in read_records(path)]
+    others = [record for path in records_of(target.core.name) for record in read_records(path)]
     with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
         folder = Path(name)
         kept = reference_library(target, folder)
@@ -114,6 +113,6 @@ def reference(target: Target) -> Task:
     workload = ConvWorkload(1, 64, 28, 28, 64, (3, 3), padding=(1, 1, 1, 1))
     weight = np.random.default_rng(0).standard_normal(workload.weight_shape).astype(np.float32)
     site = Site(None, "conv2d", None, weight, None, None, None, frozenset(), workload, ())
-    source = layouts(workload, isa_for(target.isa, "float32"))[0]
+    source = layouts(workload, target.core.isa)[0]
     places = Places(source, plain_layout(64, 28, 28))
     return Task(("reference",), layer_of(site, "reference"), target, places, None, (0, 0))

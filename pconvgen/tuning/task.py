@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.devices.device import Model
-from pconvgen.passes.choose import Chosen, Layer, isa_of, plan_layer
-from pconvgen.schedules.default import Choice, all_choices
+from pconvgen.passes.choose import Chosen, Layer, plan_layer
+from pconvgen.planning.search import Choice, all_choices
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places, PlaneLayout
-from pconvgen.templates.store import tensor_shape
+from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.tuning.arrays import elements, in_planes
 from pconvgen.tuning.describe import describe_places, describe_weight, describe_workload
 from pconvgen.tuning.record import task_key
 from pconvgen.tuning.reference import convolution
 from pconvgen.tvm_compat import kernel_module
 from pconvgen.tvm_compat.building import build, export_library
+from pconvgen.values.planes import Places, PlaneLayout
 from pconvgen.values.workload import ConvWorkload
 
 
@@ -70,14 +70,7 @@ class Task:
     def choices(self) -> tuple[Choice, ...]:
         """Every legal way to compute it with one kernel, the one predicted to be fastest first."""
         layer = self.layer
-        found = all_choices(
-            self.workload,
-            layer.candidates,
-            isa_of(layer, self.target),
-            self.target.l2_kib,
-            self.places,
-            winograd=layer.winograd,
-        )
+        found = all_choices(self.workload, layer.candidates, self.target.core, self.places, families=layer.families)
         return tuple(sorted(found, key=lambda choice: choice.cycles))
 
     def library(self, choice: Choice, path: Path) -> Model:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from pconvgen.devices import Model
-from pconvgen.schedules.default import Choice
+from pconvgen.planning.search import Choice
 from pconvgen.targets.target import Target
 from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.describe import (
@@ -161,7 +161,7 @@ class Tuner:
                 self._take(record)
             else:
                 prior.append(record)
-        self._ranker = Ranker([r for r in prior if r.target["isa"] == target.isa and r.unit == self.unit])
+        self._ranker = Ranker([r for r in prior if r.target["isa"] == target.core.name and r.unit == self.unit])
         self.prior = self._ranker.prior
 
     def _start(self, task: Task) -> Progress:

@@ -22,7 +22,7 @@ from tvm.tirx.script import builder as T
 from pconvgen.tvm_compat.passes import apply as apply
 from pconvgen.tvm_compat.passes import module_pass as module_pass
 from pconvgen.tvm_compat.pipeline import FLAT
-from pconvgen.values.precision import LARGEST_HALF
+from pconvgen.values.dtype import DType
 
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
@@ -83,7 +83,7 @@ def cast(value: Any, element: str) -> Any:
 
 def number(value: float, element: str, lanes: int) -> Any:
     """A vector of `lanes` equal numbers; what is too large for the type is infinite there."""
-    if element == "float16" and abs(value) > LARGEST_HALF:
+    if element == DType.FLOAT16 and abs(value) > DType.FLOAT16.largest:
         value = math.copysign(math.inf, value)
     return broadcast(getattr(T, element)(value), lanes)
 

@@ -1,26 +1,10 @@
-"""What a kernel generator must know about an instruction set."""
+"""An instruction set: which vector instructions exist, whatever a core makes of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class VectorWidth:
-    """One vector width and what a core does with it.
-
-    Attributes
-    ----------
-    lanes: of the format that is computed in.
-    fma: FMAs started per cycle.
-    loads: loads started per cycle.
-    split: load slots that an unaligned load costs on average (crossing a 64-byte line costs a second one).
-    """
-
-    lanes: int
-    fma: float
-    loads: float
-    split: float
+from pconvgen.values.dtype import DType
 
 
 @dataclass(frozen=True)
@@ -29,21 +13,27 @@ class Isa:
 
     Attributes
     ----------
-    name: key of ISAS.
-    widths: usable vector widths, the native one first.
+    name: key of `pconvgen.schedules.ISAS`.
+    widths: bits of usable vectors, the native ones first.
     registers: vector registers.
     by_element: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
     memory_operands: whether FMA can read an input from memory, so that one which is used once takes no register.
-    issue: instructions started per cycle.
     paired: vectors that one load instruction can bring.
     widen: LLVM's intrinsic that makes 4 float32 of 4 float16 in a vector; None where LLVM does so by itself.
+    activations: formats that kernels read and write tensors in.
+    arithmetic: formats that there are FMAs in, at least on some cores.
     """
 
     name: str
-    widths: tuple[VectorWidth, ...]
+    widths: tuple[int, ...]
     registers: int
     by_element: bool
     memory_operands: bool
-    issue: float
     paired: int
     widen: str | None = None
+    activations: tuple[DType, ...] = (DType.FLOAT32, DType.FLOAT16)
+    arithmetic: tuple[DType, ...] = (DType.FLOAT32,)
+
+    def lanes(self, dtype: DType) -> tuple[int, ...]:
+        """Elements of that format in a vector of each width."""
+        return tuple(bits // dtype.bits for bits in self.widths)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from pconvgen.errors import UsageError
-
-Format = Literal["float32", "float16"]
-FORMATS: tuple[str, ...] = get_args(Format)
-BYTES = {"float32": 4, "float16": 2}
-LARGEST_HALF = 65504.0
-"""The largest finite float16."""
+from pconvgen.values.dtype import DType
 
 
 @dataclass(frozen=True)
@@ -26,24 +21,29 @@ class Precision:
         are in another format: converting in the loop over weights would take more than the FMAs.
     """
 
-    activations: str = "float32"
-    weights: str = "float32"
-    arithmetic: str = "float32"
+    activations: DType = DType.FLOAT32
+    weights: DType = DType.FLOAT32
+    arithmetic: DType = DType.FLOAT32
 
     @property
     def bytes(self) -> int:
         """Of an element of a convolution's input."""
-        return BYTES[self.arithmetic]
+        return self.arithmetic.bytes
 
     @property
     def weight_bytes(self) -> int:
         """Of a weight."""
-        return BYTES[self.weights]
+        return self.weights.bytes
+
+    @staticmethod
+    def from_json(data: Mapping[str, str]) -> Precision:
+        """The inverse of `dataclasses.asdict`. Raises ValueError where it names formats that are not known."""
+        return Precision(**{part: DType(name) for part, name in data.items()})
 
     def __str__(self) -> str:
         if self == FLOAT32:
-            return "float32"
-        if self.activations == "float32":
+            return str(DType.FLOAT32)
+        if self.activations == DType.FLOAT32:
             return f"float32, weights {self.weights}"
         return f"{self.activations}, sums {self.arithmetic}"
 
@@ -65,18 +65,19 @@ def precision(dtype: str = "float32", *, accumulate: str | None = None, weights:
     UsageError: there is no such format, or the combination makes no sense.
     """
     for option, value in (("dtype", dtype), ("accumulate", accumulate), ("weights", weights)):
-        if value is not None and value not in FORMATS:
-            raise UsageError(f"unknown format for {option}", found=value, expected=" or ".join(FORMATS))
-    if dtype == "float32" and accumulate == "float16":
+        if value is not None and value not in set(DType):
+            raise UsageError(f"unknown format for {option}", found=value, expected=" or ".join(DType))
+    stored, sums, kept = DType(dtype), DType(accumulate or dtype), DType(weights or dtype)
+    if stored.bits > sums.bits:
         raise UsageError(
-            "float32 activations are not summed in float16",
+            f"{stored} activations are not summed in {sums}",
             found=f"dtype {dtype}, accumulate {accumulate}",
-            remedy="choose dtype float16, or leave accumulate out",
+            remedy=f"choose dtype {sums}, or leave accumulate out",
         )
-    if dtype == "float16" and weights == "float32":
+    if kept.bits > stored.bits:
         raise UsageError(
-            "float16 activations have float16 weights",
+            f"{stored} activations have {stored} weights",
             found=f"dtype {dtype}, weights {weights}",
             remedy="leave weights out",
         )
-    return Precision(dtype, weights or dtype, accumulate or dtype)
+    return Precision(stored, kept, sums)

@@ -92,6 +92,12 @@ class ConvWorkload:
         ) // self.stride[1] + 1
 
     @property
+    def is_product(self) -> bool:
+        """Whether it is a product of matrices: a linear layer, or a 1x1 convolution of single pixels."""
+        one = (self.height, self.width, self.groups) == (1, 1, 1)
+        return one and self.kernel == (1, 1) and not any(self.padding)
+
+    @property
     def weight_shape(self) -> tuple[int, int, int, int]:
         """Shape of the dense weight."""
         return (self.out_channels, self.in_channels // self.groups, *self.kernel)

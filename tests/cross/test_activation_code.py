@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import tvm
 
+from pconvgen.schedules.cores import CORES
 from pconvgen.targets.presets import get_target, llvm_target
 from pconvgen.values.workload import ConvWorkload, Epilogue
 from tests.activations import ACTIVATIONS
@@ -33,7 +34,9 @@ CASES = {"in place": (POINTWISE, "simd_block"), "rows": (CONV, "pattern"), "line
 def code_of(workload: ConvWorkload, structure: str, activation: str, isa: str) -> str:
     """The function with all the arithmetic of the kernel, which threads share."""
     epilogue = Epilogue(bias=True, residual=True, activation=ACTIVATIONS[activation][0])
-    _, instance = default_kernel(Case(replace(workload, epilogue=epilogue), structure), isa, 1024)
+    _, instance = default_kernel(
+        Case(replace(workload, epilogue=epilogue), structure), replace(CORES[isa], l2_kib=1024)
+    )
     functions = assembly(instance, TARGETS[isa]).split(".cfi_startproc")
     (code,) = (code for code in functions if found(MULTIPLY_ADD, code))
     return code

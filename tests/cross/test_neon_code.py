@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import tvm
 
-from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import Choice, rank
+from pconvgen.planning.search import Choice, rank
+from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import STRUCTURES, encode, project
 from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.templates.instance import Instance, instantiate
-from pconvgen.templates.pixels import ENTRIES, PixelKernel, block_tiles
+from pconvgen.templates.family import DIRECT, instantiate
+from pconvgen.templates.instance import Instance
+from pconvgen.templates.pixels.kernel import ENTRIES, PixelKernel, block_tiles
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.values.core import Core
 from pconvgen.values.precision import FLOAT32, Precision, precision
 from pconvgen.values.workload import ConvWorkload
 
@@ -74,16 +76,16 @@ CASES = {
 }
 
 
-def default_kernel(case: Case, isa: str, l2_kib: int, formats: Precision = FLOAT32) -> tuple[Choice, Instance]:
+def default_kernel(case: Case, core: Core, formats: Precision = FLOAT32) -> tuple[Choice, Instance]:
     """The kernel that a compilation takes once it has decided for the structure."""
     w, params = replace(case.workload, precision=formats), dict(case.params)
     weight = np.random.default_rng(0).standard_normal(w.weight_shape).astype(np.float32)
     pruned = project(case.structure, weight, case.density, groups=w.groups, **params)
     found = STRUCTURES[case.structure].detect(pruned, w.groups)
     found = tuple(c for c in found if params.items() <= dict(c.params).items())
-    choice = rank(w, found, ISAS[isa], l2_kib, winograd=False)[0]
+    choice = rank(w, found, core, families=DIRECT)[0]
     encoding = encode(pruned, choice.candidate, w.groups, choice.max_group)
-    return choice, instantiate(w, encoding, choice, ISAS[isa])
+    return choice, instantiate(w, encoding, choice.schedule, core.isa, choice.places)
 
 
 def largest_tile(instance: Instance) -> int:
@@ -132,16 +134,14 @@ SPILL = r"^(ld|st)\w* .*[qv]\d.*\[sp\b"
 @pytest.mark.parametrize("name", CASES)
 def test_neon_kernel_keeps_its_tile_in_registers(name: str) -> None:
     case, target = CASES[name], get_target("cortex-a76")
-    choice, instance = default_kernel(case, "neon", target.l2_kib)
+    choice, instance = default_kernel(case, target.core)
     blocks = basic_blocks(assembly(instance, llvm_target(target)), r"(b|b\.\w+|br|cbn?z|tbn?z|ret)\b")
     hot = hot_block(blocks, "^fmla ")
     fmas = grep(hot, "^fmla ")
     said = f"{choice.candidate} {choice.schedule}"
 
     group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
-    vectors = max(
-        len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["neon"], instance.kernel.source)
-    )
+    vectors = largest_tile(instance)
     entries = ENTRIES if taps == 1 else 1
     assert len(fmas) == entries * group * taps * vectors, f"{said}: FMAs of one round and the largest tile"
 
@@ -172,7 +172,7 @@ STRIDED = "depthwise, stride 2"
 @pytest.mark.parametrize("name", [name for name in CASES if name != STRIDED])
 def test_half_precision_kernel_keeps_its_tile_in_registers(name: str) -> None:
     case, target = CASES[name], get_target("cortex-a76")
-    choice, instance = default_kernel(case, "neon-fp16", target.l2_kib, precision("float16"))
+    choice, instance = default_kernel(case, target.core, precision("float16"))
     blocks = basic_blocks(assembly(instance, llvm_target(target)), r"(b|b\.\w+|br|cbn?z|tbn?z|ret)\b")
     hot = hot_block(blocks, "^fmla ")
     fmas = grep(hot, "^fmla ")
@@ -192,7 +192,7 @@ def test_half_precision_kernel_keeps_its_tile_in_registers(name: str) -> None:
 @pytest.mark.parametrize("name", ["simd_block(8)", "block_punched", "unstructured", "depthwise"])
 def test_weights_are_widened_once_a_vector(name: str) -> None:
     case, target = CASES[name], get_target("cortex-a76")
-    _, instance = default_kernel(case, "neon", target.l2_kib, precision("float16", accumulate="float32"))
+    _, instance = default_kernel(case, target.core, precision("float16", accumulate="float32"))
     blocks = basic_blocks(assembly(instance, llvm_target(target)), r"(b|b\.\w+|br|cbn?z|tbn?z|ret)\b")
     hot = hot_block(blocks, "^fmla ")
     weights = (ENTRIES if len(instance.kernel.bodies[0]) == 1 else 1) * len(instance.kernel.bodies[0])
@@ -204,16 +204,14 @@ def test_weights_are_widened_once_a_vector(name: str) -> None:
 @pytest.mark.parametrize("name", ["simd_block(8)", "block_punched", "pattern", "dense", "depthwise"])
 def test_avx512_kernel_keeps_its_tile_in_registers(name: str) -> None:
     case = CASES[name]
-    choice, instance = default_kernel(case, "avx512", 1024)
+    choice, instance = default_kernel(case, replace(CORES["avx512"], l2_kib=1024))
     target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "skylake-avx512"})
     blocks = basic_blocks(assembly(instance, target), r"(j\w+|retq?)\b")
     hot = hot_block(blocks, r"^vfmadd\w+ps ")
     said = f"{choice.candidate} {choice.schedule}"
 
     group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
-    vectors = max(
-        len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["avx512"], instance.kernel.source)
-    )
+    vectors = largest_tile(instance)
     fmas = grep(hot, r"^vfmadd\w+ps .*%[yz]mm\d+$")
     assert len(fmas) == group * taps * vectors, said
     spills = grep(hot, r"\(%rsp\).*%[xyz]mm|%[xyz]mm.*\(%rsp\)")
@@ -226,7 +224,7 @@ def test_avx512_kernel_keeps_its_tile_in_registers(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_armv7a_kernel_keeps_its_tile_in_registers(name: str) -> None:
     case, target = CASES[name], get_target("cortex-a7")
-    choice, instance = default_kernel(case, "armv7a", target.l2_kib)
+    choice, instance = default_kernel(case, target.core)
     text = re.sub("@.*", "", assembly(instance, llvm_target(target)))
     blocks = basic_blocks(text, r"(b|b\w\w|bx|pop)\b")
     hot = hot_block(blocks, r"^vfma\.f32 q")
@@ -234,9 +232,7 @@ def test_armv7a_kernel_keeps_its_tile_in_registers(name: str) -> None:
     said = f"{choice.candidate} {choice.schedule}"
 
     group, taps = instance.kernel.group, len(instance.kernel.bodies[0])
-    vectors = max(
-        len(run.vectors) for run in block_tiles(case.workload, choice.schedule, ISAS["armv7a"], instance.kernel.source)
-    )
+    vectors = largest_tile(instance)
     assert len(fmas) == group * taps * vectors, f"{said}: FMAs of one entry and the largest tile"
     everything = [line for block in blocks for line in block]
     offending = {

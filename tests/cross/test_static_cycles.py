@@ -42,7 +42,7 @@ def test_cycles_add_up_over_blocks_and_runs() -> None:
 @needs_mca
 def test_every_64_bit_preset_has_a_model() -> None:
     for name in TARGETS:
-        if name != "host" and TARGETS[name].isa == "neon":
+        if name != "host" and TARGETS[name].core.isa.name == "neon":
             assert static_cycles.estimate(span((10, (FMLA_CHAIN,))), static_cycles.model_of(TARGETS[name].cpu)) > 0
 
 

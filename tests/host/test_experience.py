@@ -142,10 +142,10 @@ def test_intervals_hold_what_they_should() -> None:
     tasks = sorted({record.task for record in noisy})
     model = fit([record for record in noisy if record.task != tasks[0]])
     held = [record for record in noisy if record.task == tasks[0]]
-    from pconvgen.tuning.ranker import examples
+    from pconvgen.tuning.ranker import features_of
 
-    rows, _ = examples(held)
-    times = model.predict(rows.tolist(), [record.predicted_cycles for record in held])
+    rows = [features_of(record) for record in held]
+    times = model.predict(rows, [record.predicted_cycles for record in held])
     inside = [time.low <= (record.cost or 0) <= time.high for time, record in zip(times, held, strict=True)]
     assert 0.6 < np.mean(inside) <= 1.0
 

@@ -81,9 +81,9 @@ def _assert_right(outputs: dict[str, np.ndarray], inputs: dict[str, np.ndarray])
 def test_host_target_is_complete() -> None:
     host = get_target("host")
     assert host.is_host
-    assert host.isa in ISAS
-    assert host.l1_kib > 0
-    assert host.l2_kib > 0
+    assert host.core.isa in ISAS.values()
+    assert host.core.l1_kib > 0
+    assert host.core.l2_kib > 0
     assert llvm_target(host).attrs["mcpu"] == host.cpu
 
 

@@ -10,14 +10,14 @@ import pytest
 import tvm
 from numpy.typing import NDArray
 
+from pconvgen.planning.search import layouts
 from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import layouts
 from pconvgen.targets.host import cpu_flags
-from pconvgen.templates.interleave import InterleaveKernel
-from pconvgen.templates.normalise import NormKernel
-from pconvgen.templates.planes import PlaneLayout, plain_layout
-from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.templates.movement.interleave import InterleaveKernel
+from pconvgen.templates.operators.normalise import NormKernel
+from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.values.planes import PlaneLayout, plain_layout
 from pconvgen.values.workload import Activation, ConvWorkload, X
 from tests.guarded import Guarded
 from tests.planes import in_planes

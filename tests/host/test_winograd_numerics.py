@@ -8,12 +8,11 @@ import torch
 import tvm
 
 import pconvgen
-from pconvgen.schedules import ISAS
 from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.templates.planes import plain_layout
-from pconvgen.templates.winograd import WinogradKernel
-from pconvgen.templates.winograd_product import pack_weight
+from pconvgen.templates.winograd.kernel import WinogradKernel
+from pconvgen.templates.winograd.product import pack_weight
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.values.planes import plain_layout
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
 
@@ -25,8 +24,8 @@ def test_error_with_512_channels(m: int, most: float) -> None:
     """Of the largest output; random numbers. docs/kernels.md names the errors measured."""
     w = ConvWorkload(1, 512, 10, 10, 64, (3, 3))
     target = get_target("host")
-    isa = ISAS[target.isa]
-    schedule = WinogradSchedule(m, isa.widths[-1].lanes, 1, 8, 2)
+    isa = target.core.isa
+    schedule = WinogradSchedule(m, isa.lanes(w.precision.arithmetic)[-1], 1, 8, 2)
     kernel = WinogradKernel(w, schedule, isa, plain_layout(512, 10, 10), plain_layout(64, 8, 8), None, (0, 0, 0))
     module = tvm.IRModule({"kernel": kernel.build().with_attr("global_symbol", "kernel")})
     library = compile_module(module, llvm_target(target))

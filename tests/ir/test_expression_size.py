@@ -16,12 +16,12 @@ from tvm_ffi import structural_walk
 
 from pconvgen.compiler import lower
 from pconvgen.frontend import load_model
-from pconvgen.schedules import ISAS
-from pconvgen.schedules.default import rank
+from pconvgen.planning.search import rank
+from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import STRUCTURES, encode
 from pconvgen.targets.presets import get_target
-from pconvgen.templates.instance import convolution
-from pconvgen.templates.planes import Places, plain_layout
+from pconvgen.templates.family import instantiate
+from pconvgen.values.planes import Places, plain_layout
 from pconvgen.values.workload import ConvWorkload, Epilogue
 from tests.activations import ACTIVATIONS
 
@@ -37,14 +37,14 @@ def nodes(module: Any) -> int:
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_stay_as_long_as_they_are(name: str) -> None:
     activation, _ = ACTIVATIONS[name]
-    isa, w = ISAS["avx2"], ConvWorkload(1, 8, 14, 14, 16, (1, 1))
+    core, w = replace(CORES["avx2"], l2_kib=1024), ConvWorkload(1, 8, 14, 14, 16, (1, 1))
     w = replace(w, epilogue=Epilogue(activation=activation))
     weight = np.ones((16, 8, 1, 1), np.float32)
     (candidate,) = STRUCTURES["dense"].detect(weight)
     places = Places(plain_layout(8, 14, 14), plain_layout(16, 14, 14))
-    best = rank(w, [candidate], isa, 1024, places)[0]
+    best = rank(w, [candidate], core, places)[0]
     encoding = encode(weight, candidate, w.groups, best.max_group)
-    kernel = convolution(w, encoding, best.schedule, isa, places).kernel  # type: ignore[arg-type]
+    kernel = instantiate(w, encoding, best.schedule, core.isa, places).kernel
     before = tvm.IRModule({"main": kernel.build()})
     after = s_tir.transform.StmtSimplify()(before)
     # Some values that are used twice are written twice; sigmoid was 27 times as long.

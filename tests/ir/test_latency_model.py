@@ -15,7 +15,7 @@ from pconvgen.latency.evaluate import evaluate
 from pconvgen.latency.model import LEAST, LatencyModel, fit, most
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.describe import describe_target
-from pconvgen.tuning.ranker import examples
+from pconvgen.tuning.ranker import features_of
 from pconvgen.tuning.record import Failure, Record
 from tests.unit.test_records import NETWORK, RECORD
 
@@ -75,10 +75,10 @@ def test_a_model_survives_and_says_what_it_is_of(tmp_path: Path) -> None:
     model = fit(known)
     model.save(tmp_path / "m.json")
     again = LatencyModel.load(tmp_path / "m.json")
-    rows, _ = examples(known[:20])
+    rows = [features_of(record) for record in known[:20]]
     cycles = [record.predicted_cycles for record in known[:20]]
-    assert again.predict(rows.tolist(), cycles) == model.predict(rows.tolist(), cycles)
-    for time, record in zip(again.predict(rows.tolist(), cycles), known[:20], strict=True):
+    assert again.predict(rows, cycles) == model.predict(rows, cycles)
+    for time, record in zip(again.predict(rows, cycles), known[:20], strict=True):
         assert time.low <= time.middle <= time.high
         assert time.middle == pytest.approx(record.repeats[0], rel=0.25)
     assert (again.records, again.device_class) == (len(known), known[0].device_class)

@@ -9,9 +9,9 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pconvgen.templates.pack import input_pack
-from pconvgen.templates.phases import phase_blocks
-from pconvgen.templates.planes import PlaneLayout, plane_layout
+from pconvgen.templates.layout.phases import phase_blocks
+from pconvgen.templates.movement.pack import input_pack
+from pconvgen.values.planes import PlaneLayout, plane_layout
 from pconvgen.values.workload import ConvWorkload
 from tests.ir.test_expression_size import nodes
 

@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pconvgen.schedules import ISAS, Isa
-from pconvgen.schedules.default import CODE_CAP, all_choices, is_single_pixel, layouts, rank, schedules
-from pconvgen.schedules.winograd import winograd_schedules
+from pconvgen.planning.search import all_choices, rank
+from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import STRUCTURES, Candidate, candidates, encode, project
 from pconvgen.sparsity.structure import TapShape
-from pconvgen.templates.pixels import block_tiles
-from pconvgen.templates.planes import Places, plain_layout
-from pconvgen.templates.tiles import TileRun
-from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.templates.family import DIRECT, FAMILIES
+from pconvgen.templates.layout.proposals import layouts
+from pconvgen.templates.layout.tiles import TileRun
+from pconvgen.templates.pixels.kernel import block_tiles
+from pconvgen.values.core import Core
+from pconvgen.values.planes import Places, plain_layout
+from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.values.workload import ConvWorkload
 from tests.layers import random_weight, random_workload
+from tests.spaces import schedules
 
 L2_KIB = (16, 1024)
 
@@ -67,19 +70,20 @@ def encodings(w: ConvWorkload) -> Iterator[Candidate]:
     yield from candidates(np.zeros_like(weight), w.groups)
 
 
-def places_of(w: ConvWorkload, isa: Isa) -> list[Places | None]:
+def places_of(w: ConvWorkload, core: Core) -> list[Places | None]:
     """Layouts of the input with the output as it is in NCHW, and with an output that has gaps between its rows."""
-    if is_single_pixel(w):
+    if w.is_product:
         return [None]
     target = plain_layout(w.out_channels, w.out_height, w.out_width)
     padded = ConvWorkload(1, w.out_channels, w.out_height, w.out_width, 1, (3, 3), padding=(1, 1, 1, 1))
-    gaps = layouts(padded, isa)[0]
-    return [Places(source, out) for source in layouts(w, isa) for out in (target, gaps)]
+    gaps = layouts(padded, core.isa)[0]
+    return [Places(source, out) for source in layouts(w, core.isa) for out in (target, gaps)]
 
 
-def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa, places: Places | None) -> None:
+def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, core: Core, places: Places | None) -> None:
     """What the templates and the instruction set ask for, said once more and independently of how it is enumerated."""
-    widest = max(width.lanes for width in isa.widths)
+    isa, lanes = core.isa, core.isa.lanes(w.precision.arithmetic)
+    widest = max(lanes)
     assert schedule.lanes in {1, 2, 4, 8, 16}
     assert schedule.lanes <= widest
     if isinstance(schedule, ChannelSchedule):
@@ -91,9 +95,9 @@ def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, isa: Isa,
         assert (w.out_height, w.out_width, w.groups) == (1, 1, 1)
         return
     accumulators = shape.group * schedule.vectors
-    weights = -(-shape.group // isa.widths[0].lanes) if isa.by_element else min(shape.group, schedule.vectors)
+    weights = -(-shape.group // lanes[0]) if isa.by_element else min(shape.group, schedule.vectors)
     assert accumulators + weights + 1 <= isa.registers
-    assert shape.bodies * shape.taps * accumulators <= CODE_CAP or schedule.vectors == 1
+    assert shape.bodies * shape.taps * accumulators <= core.costs.code or schedule.vectors == 1
     assert places is not None
     source = places.source
     down, across = source.step(w)
@@ -116,46 +120,46 @@ def _last_read(run: TileRun, line: int, across: int) -> int:
     return max((row + v.row) * line + (column + v.column + v.lanes - 1) * across for v in run.vectors)
 
 
-@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_every_encoding_of_every_layer_has_legal_schedules(layer: str, isa: Isa) -> None:
+def test_every_encoding_of_every_layer_has_legal_schedules(layer: str, core: Core) -> None:
     w = LAYERS[layer]
     rng = np.random.default_rng(0)
     for candidate in encodings(w):
-        where = places_of(w, isa)
+        where = places_of(w, core)
         for places in [where[n] for n in rng.choice(len(where), min(3, len(where)), replace=False)]:
-            found = list(schedules(w, candidate, isa, int(rng.choice(L2_KIB)), places))
+            found = list(schedules(w, candidate, replace(core, l2_kib=int(rng.choice(L2_KIB))), places))
             assert found, candidate
             for max_group, shape, schedule in found:
                 assert shape == candidate.shape(w.out_channels, w.groups, max_group)
-                assert_legal(w, shape, schedule, isa, places)
+                assert_legal(w, shape, schedule, core, places)
 
 
-@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_random_layers_have_legal_schedules_for_what_is_encoded(isa: Isa) -> None:
+@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+def test_random_layers_have_legal_schedules_for_what_is_encoded(core: Core) -> None:
     """The sizes that schedules are legal for are those of the encoding that is made afterwards."""
     rng = np.random.default_rng(0)
     for _ in range(40):
         w = random_workload(rng)
         weight = random_weight(w, rng)
-        where = places_of(w, isa)
+        where = places_of(w, core)
         for candidate in candidates(weight, w.groups):
             places = where[rng.integers(len(where))]
-            found = list(schedules(w, candidate, isa, int(rng.choice(L2_KIB)), places))
+            found = list(schedules(w, candidate, replace(core, l2_kib=int(rng.choice(L2_KIB))), places))
             assert found, f"{w} {candidate}"
             for max_group, shape in dict.fromkeys((max_group, shape) for max_group, shape, _ in found):
                 encoding = encode(weight, candidate, w.groups, max_group)
                 made = encoding.group, len(encoding.bodies), len(encoding.bodies[0])
                 assert made == (shape.group, shape.bodies, shape.taps), f"{w} {candidate}"
             for _, shape, schedule in found:
-                assert_legal(w, shape, schedule, isa, places)
+                assert_legal(w, shape, schedule, core, places)
 
 
 @pytest.mark.parametrize("layer", ["vgg 3x3", "classifier"])
 def test_schedules_are_frozen_and_survive_json(layer: str) -> None:
-    w, isa = LAYERS[layer], ISAS["avx512"]
-    places = places_of(w, isa)[0]
-    found = [s for c in encodings(w) for _, _, s in schedules(w, c, isa, 1024, places)]
+    w, core = LAYERS[layer], replace(CORES["avx512"], l2_kib=1024)
+    places = places_of(w, core)[0]
+    found = [s for c in encodings(w) for _, _, s in schedules(w, c, core, places)]
     assert {type(s) for s in found} == {ChannelSchedule if layer == "classifier" else PixelSchedule}
     for schedule in found:
         assert type(schedule)(**json.loads(json.dumps(asdict(schedule)))) == schedule
@@ -163,31 +167,31 @@ def test_schedules_are_frozen_and_survive_json(layer: str) -> None:
             setattr(schedule, fields(schedule)[0].name, 1)
 
 
-@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_rank_is_deterministic_and_sorted(isa: Isa) -> None:
+@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+def test_rank_is_deterministic_and_sorted(core: Core) -> None:
     for w in list(LAYERS.values())[::3]:
         found = list(encodings(w))
-        ranking = rank(w, found, isa, 512)
-        assert ranking == rank(w, found, isa, 512)
+        ranking = rank(w, found, core)
+        assert ranking == rank(w, found, core)
         cycles = [choice.cycles for choice in ranking]
         assert cycles == sorted(cycles)
         # A dense one may be there twice: direct and by Winograd.
-        assert len([c for c in ranking if not isinstance(c.schedule, WinogradSchedule)]) == len(found)
+        assert len([c for c in ranking if c.family.direct]) == len(found)
         assert cycles[0] > 0
 
 
-@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_more_stored_weights_are_never_cheaper(isa: Isa) -> None:
+@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+def test_more_stored_weights_are_never_cheaper(core: Core) -> None:
     for name, w in list(LAYERS.items())[1::3]:
         for candidate in encodings(w):
             steps = [replace(candidate, stored=int(candidate.stored * share)) for share in (0, 0.3, 1)]
-            cycles = [rank(w, [step], isa, 512)[0].cycles for step in steps]
+            cycles = [rank(w, [step], core)[0].cycles for step in steps]
             assert cycles == sorted(cycles), f"{name} {candidate}"
 
 
-@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
+@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
 @pytest.mark.parametrize("structure", ["simd_block", "block_punched", "unstructured"])
-def test_pruning_further_is_never_slower(structure: str, isa: Isa) -> None:
+def test_pruning_further_is_never_slower(structure: str, core: Core) -> None:
     """From the weight itself: the same structure of lower density, through detect and rank."""
     w = LAYERS["resnet last 3x3"]
     w = replace(w, in_channels=64, out_channels=64)
@@ -195,34 +199,34 @@ def test_pruning_further_is_never_slower(structure: str, isa: Isa) -> None:
     costs: dict[str, list[float]] = {}
     for density in (0.05, 0.2, 0.4, 0.8):
         pruned = project(structure, weight, density)
-        for choice in rank(w, STRUCTURES[structure].detect(pruned), isa, 512):
+        for choice in rank(w, STRUCTURES[structure].detect(pruned), core):
             costs.setdefault(f"{structure} {dict(choice.candidate.params)}", []).append(choice.cycles)
     for candidate, cycles in costs.items():
         assert cycles == sorted(cycles), candidate
 
 
-@pytest.mark.parametrize("isa", ISAS.values(), ids=ISAS)
-def test_the_number_of_schedules_is_bounded_whatever_the_image(isa: Isa) -> None:
+@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+def test_the_number_of_schedules_is_bounded_whatever_the_image(core: Core) -> None:
     def count(height: int, width: int) -> int:
         w = replace(LAYERS["vgg 3x3"], height=height, width=width)
         (candidate,) = STRUCTURES["dense"].detect(np.ones((w.out_channels, w.in_channels, 3, 3), np.float32))
-        places = Places(layouts(w, isa)[0], plain_layout(w.out_channels, w.out_height, w.out_width))
-        return len(list(schedules(w, candidate, isa, 1024, places))) + len(list(winograd_schedules(w, isa)))
+        places = Places(layouts(w, core.isa)[0], plain_layout(w.out_channels, w.out_height, w.out_width))
+        return len(list(schedules(w, candidate, core, places, tuple(FAMILIES.values()))))
 
     for large, usual in (((1, 10**8), (1, 10**5)), ((10**7, 3), (10**5, 3)), ((10**6, 10**6), (10**4, 10**4))):
         assert count(*large) <= 1.1 * count(*usual), large
 
 
 def test_a_target_enters_the_cost_by_what_it_takes_to_store() -> None:
-    isa, w = ISAS["avx512"], LAYERS["vgg 3x3"]
-    source, candidate = layouts(w, isa)[0], next(encodings(w))
+    core, w = replace(CORES["avx512"], l2_kib=1024), LAYERS["vgg 3x3"]
+    source, candidate = layouts(w, core.isa)[0], next(encodings(w))
     reader = replace(w, in_channels=w.out_channels)
     plain = plain_layout(w.out_channels, w.out_height, w.out_width)
     costs = {}
-    for target in (plain, *layouts(reader, isa)):
+    for target in (plain, *layouts(reader, core.isa)):
         places = Places(source, target)
-        (best,) = rank(w, [candidate], isa, 1024, places, winograd=False)
-        every = all_choices(w, [candidate], isa, 1024, places, winograd=False)
+        (best,) = rank(w, [candidate], core, places, families=DIRECT)
+        every = all_choices(w, [candidate], core, places, families=DIRECT)
         assert best.cycles == min(choice.cycles for choice in every)
         costs[target] = best.cycles
     assert min(costs.values()) == costs[plain]

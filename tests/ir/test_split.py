@@ -16,6 +16,7 @@ from tvm import relax
 from pconvgen.passes.choose import layer_of
 from pconvgen.passes.lower import LowerLayers, decisions_of
 from pconvgen.passes.sites import find_sites
+from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import project
 from pconvgen.sparsity.split import splits
 from pconvgen.targets.presets import get_target
@@ -28,8 +29,8 @@ SHAPE = (64, 64, 3, 3)
 SPLIT = "pixels: simd_block(4) + unstructured"
 TARGETS = {
     "neon": get_target("cortex-a76"),
-    "avx2": replace(get_target("host"), isa="avx2", l2_kib=1024),
-    "avx512": replace(get_target("host"), isa="avx512-zen4", l2_kib=1024),
+    "avx2": replace(get_target("host"), core=replace(CORES["avx2"], l2_kib=1024)),
+    "avx512": replace(get_target("host"), core=replace(CORES["avx512-zen4"], l2_kib=1024)),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pconvgen.templates.tiles import TileRun, Vector, cut, even_parts, pieces
+from pconvgen.templates.layout.tiles import TileRun, Vector, cut, even_parts, pieces
 
 LENGTHS = st.integers(1, 200)
 ROWS = st.integers(1, 20)

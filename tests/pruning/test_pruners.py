@@ -347,3 +347,16 @@ def test_what_a_pruner_keeps_follows_a_model_to_another_device(kind, kept):
     moved = getattr(pruner, kept)
     pruner.penalty()
     assert getattr(pruner, kept) is moved, "once"
+
+
+def test_layers_that_no_glob_names_stay_dense():
+    model = mixed()
+    before = copy.deepcopy(model.state_dict())
+    pruner = OneShotPruner(model, (inputs(),), {"grouped": "simd_block"}, QUARTER)
+    pruner.harden()
+    rows = {row.name: row for row in pruner.report()}
+    assert rows["grouped"].structure == "simd_block"
+    for name, row in rows.items():
+        if name != "grouped":
+            assert (row.structure, row.density) == ("dense", 1.0), name
+            assert torch.equal(model.get_parameter(f"{name}.weight"), before[f"{name}.weight"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
-from pconvgen.templates.planes import PlaneLayout, plain_layout, plane_layout
+from pconvgen.values.planes import PlaneLayout, plain_layout, plane_layout
 from pconvgen.values.workload import ConvWorkload
 from tests.planes import in_planes
 

@@ -18,8 +18,9 @@ from pconvgen.devices.doctor import checks, numbers
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.schedules import ISAS
+from pconvgen.schedules.cores import CORES
 from pconvgen.targets.elf import machine_of, undefined_symbols
-from pconvgen.targets.host import cpu_flags, isa_of
+from pconvgen.targets.host import core_of, cpu_flags
 from pconvgen.targets.linker import NDK_VARIABLES, find_linker, find_linkers, library_linker, link
 from pconvgen.targets.presets import TARGETS, get_target
 
@@ -31,8 +32,8 @@ MODEL = Model(Path("m.so"), (("x", (2, 3), "float32"), ("n", (), "int64")), ("y"
 def test_arm_presets_are_consistent(name: str) -> None:
     target = get_target(name)
     assert target.name == name
-    assert target.isa == ("armv7a" if target.platform.endswith("32") else "neon")
-    assert target.isa in ISAS
+    assert target.core.isa.name == ("armv7a" if target.platform.endswith("32") else "neon")
+    assert target.core.isa is ISAS[target.core.isa.name]
     triples = {
         "linux-arm64": "aarch64-linux-gnu",
         "android-arm64": "aarch64-linux-android",
@@ -57,7 +58,7 @@ def test_unknown_device_names_the_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "cpu", "flags", "isa"),
+    ("machine", "cpu", "flags", "core"),
     [
         ("aarch64", "neoverse-n1", "asimd", "neon"),
         ("x86_64", "znver4", "avx2 fma avx512f avx512vl", "avx512-zen4"),
@@ -67,14 +68,13 @@ def test_unknown_device_names_the_known() -> None:
         ("x86_64", "haswell", "avx2 fma", "avx2"),
     ],
 )
-def test_isa_follows_what_the_kernel_allows(machine: str, cpu: str, flags: str, isa: str) -> None:
-    assert isa_of(machine, cpu, cpu_flags(f"processor\t: 0\nflags\t\t: fpu {flags}\n")) == isa
-    assert isa in ISAS
+def test_the_core_follows_what_the_kernel_allows(machine: str, cpu: str, flags: str, core: str) -> None:
+    assert core_of(machine, cpu, cpu_flags(f"processor\t: 0\nflags\t\t: fpu {flags}\n")) is CORES[core]
 
 
-def test_isa_of_an_old_machine_is_refused() -> None:
+def test_core_of_an_old_machine_is_refused() -> None:
     with pytest.raises(UsageError, match="no kernels for this machine"):
-        isa_of("x86_64", "nehalem", frozenset({"sse4_2"}))
+        core_of("x86_64", "nehalem", frozenset({"sse4_2"}))
 
 
 @pytest.mark.parametrize("name", ["cortex-a76", "android-arm64", "cortex-a7", "android-armv7a"])
