@@ -26,9 +26,9 @@ import pconvgen
 from benchmarks.layers import PRUNINGS, Pruning
 from benchmarks.network_cases import CASES
 from pconvgen.devices import get_device
-from pconvgen.experience import experience
 from pconvgen.files import write_json
-from pconvgen.passes.choose import plan_layer
+from pconvgen.planning.choose import plan_layer
+from pconvgen.planning.experience import experience
 from pconvgen.report.console import output
 from pconvgen.schedules.default import Choice
 from pconvgen.sparsity import STRUCTURES

@@ -21,21 +21,21 @@ from numpy.typing import NDArray
 from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import write_text
-from pconvgen.passes.choose import Layer
-from pconvgen.schedules.default import Choice
-from pconvgen.schedules.split import SplitChoice
-from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places
-from pconvgen.tuning.describe import (
+from pconvgen.latency.features import features
+from pconvgen.latency.ranker import examples
+from pconvgen.planning.choose import Layer
+from pconvgen.records.describe import (
     describe_choice,
     describe_places,
     describe_target,
     describe_weight,
     describe_workload,
 )
-from pconvgen.tuning.features import features
-from pconvgen.tuning.ranker import examples
-from pconvgen.tuning.record import NetworkRecord, Record, target_key
+from pconvgen.records.record import NetworkRecord, Record, target_key
+from pconvgen.schedules.default import Choice
+from pconvgen.schedules.split import SplitChoice
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places
 from pconvgen.values.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 1

@@ -23,19 +23,19 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.passes.choose import Layer, LayerPlan, Planner, layer_of, plan_layer
-from pconvgen.passes.foreign import foreign_layers
-from pconvgen.passes.half import in_precision
-from pconvgen.passes.layout import Chosen, choose_layouts
-from pconvgen.passes.norms import find_norms
-from pconvgen.passes.operations import Convolution, Elementwise, Normalisation, Operation, Pooling
-from pconvgen.passes.pointwise import find_pointwise
-from pconvgen.passes.pools import pool_of
+from pconvgen.matching.norms import find_norms
+from pconvgen.matching.pointwise import find_pointwise
+from pconvgen.matching.pools import pool_of
+from pconvgen.matching.sites import find_sites
+from pconvgen.matching.users import Users
 from pconvgen.passes.shrink import original_shapes
-from pconvgen.passes.sites import find_sites
-from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
-from pconvgen.passes.users import Users
+from pconvgen.planning.choose import Layer, LayerPlan, Planner, layer_of, plan_layer
+from pconvgen.planning.foreign import foreign_layers
+from pconvgen.planning.half import in_precision
+from pconvgen.planning.layout import Chosen, choose_layouts
+from pconvgen.planning.operations import Convolution, Elementwise, Normalisation, Operation, Pooling
+from pconvgen.planning.tensors import Buffer, Home, Tensors
 from pconvgen.schedules import isa_for
 from pconvgen.targets.target import Target
 from pconvgen.templates.pack import PackKernel

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from pconvgen.errors import UsageError
-from pconvgen.latency.layer_curves import LOWEST
-from pconvgen.passes.sites import Site
+from pconvgen.matching.sites import Site
 from pconvgen.pruning.layers import Layer
 from pconvgen.sparsify import fitting
 from pconvgen.sparsity import STRUCTURES, Units, Weight
 from pconvgen.sparsity.patterns import PCONV_PATTERNS, top_patterns
+from pconvgen.whatif.layer_curves import LOWEST
 
 AUTO = "auto"
 _N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")

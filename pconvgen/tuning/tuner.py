@@ -25,19 +25,19 @@ from typing import Any
 import numpy as np
 
 from pconvgen.devices import Model
-from pconvgen.schedules.default import Choice
-from pconvgen.targets.target import Target
-from pconvgen.tuning.builder import Builder
-from pconvgen.tuning.describe import (
+from pconvgen.latency.ranker import Ranker
+from pconvgen.records.describe import (
     describe_choice,
     describe_places,
     describe_target,
     describe_weight,
     describe_workload,
 )
-from pconvgen.tuning.facts import device_facts, versions
-from pconvgen.tuning.ranker import Ranker
-from pconvgen.tuning.record import Failure, Record, target_key
+from pconvgen.records.facts import device_facts, versions
+from pconvgen.records.record import Failure, Record, target_key
+from pconvgen.schedules.default import Choice
+from pconvgen.targets.target import Target
+from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.runner import EVICTED, Runner, Sample
 from pconvgen.tuning.task import Task
 

@@ -23,17 +23,17 @@ from pconvgen.devices import Model, get_device, static_cycles
 from pconvgen.devices.local import LocalDevice
 from pconvgen.devices.units import CYCLES, INSTRUCTIONS
 from pconvgen.errors import PconvgenError, PconvgenWarning
-from pconvgen.experience import experience
 from pconvgen.frontend import Imported
+from pconvgen.planning.experience import experience
+from pconvgen.records.describe import describe_choice, describe_places, describe_weight, describe_workload
+from pconvgen.records.record import Failure, NetworkRecord
+from pconvgen.records.store import read_all, read_records
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.describe import describe_choice, describe_places, describe_weight, describe_workload
-from pconvgen.tuning.record import Failure, NetworkRecord
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.store import read_all, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget
 from tests.networks import relative_error

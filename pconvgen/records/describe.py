@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.passes.choose import Layer
+from pconvgen.planning.choose import Layer
 from pconvgen.schedules.default import Choice
 from pconvgen.sparsity import smallest
 from pconvgen.targets.target import Target

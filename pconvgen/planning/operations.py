@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from pconvgen.passes.choose import Layer, LayerPlan, fastest, options
-from pconvgen.passes.norms import Norm
-from pconvgen.passes.pointwise import Pointwise
-from pconvgen.passes.pools import Pool
-from pconvgen.passes.tensors import Home
+from pconvgen.matching.norms import Norm
+from pconvgen.matching.pointwise import Pointwise
+from pconvgen.matching.pools import Pool
+from pconvgen.planning.choose import Layer, LayerPlan, fastest, options
+from pconvgen.planning.tensors import Home
 from pconvgen.schedules import Isa, isa_for
 from pconvgen.schedules.cost import plane_cycles, store_cycles, zeros_cycles
 from pconvgen.schedules.default import layouts

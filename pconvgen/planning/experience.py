@@ -20,21 +20,21 @@ from pconvgen.devices import get_device
 from pconvgen.devices.units import CYCLES, SECONDS, cost_text
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
-from pconvgen.passes.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
-from pconvgen.schedules.default import Choice, all_choices
-from pconvgen.schedules.measured import latency_of, records_of
-from pconvgen.targets.target import Target
-from pconvgen.templates.planes import Places
-from pconvgen.tuning.describe import (
+from pconvgen.planning.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
+from pconvgen.records.describe import (
     describe_choice,
     describe_places,
     describe_target,
     describe_weight,
     describe_workload,
 )
-from pconvgen.tuning.facts import device_name
-from pconvgen.tuning.record import Record, device_class, target_key, task_key
-from pconvgen.tuning.store import NEAR, ranked, read_records
+from pconvgen.records.facts import device_name
+from pconvgen.records.record import Record, device_class, target_key, task_key
+from pconvgen.records.store import NEAR, ranked, read_records
+from pconvgen.schedules.default import Choice, all_choices
+from pconvgen.schedules.measured import latency_of, records_of
+from pconvgen.targets.target import Target
+from pconvgen.templates.planes import Places
 from pconvgen.values.precision import Precision
 
 PROMISING = 60

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.passes.sites import Site
+from pconvgen.matching.sites import Site
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
 from pconvgen.schedules.split import SplitChoice, schedule_split

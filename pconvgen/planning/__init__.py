@@ -1,0 +1,1 @@
+"""Deciding how each layer is computed, and where every activation lies."""
