@@ -30,7 +30,7 @@ CONTENDER = 1.4
 
 
 class Plans(Protocol):
-    """What a layer asks for when it is planned; see `passes/lower.py`."""
+    """What a layer asks for when it is planned; see `NetworkPlans` (planning/plans.py)."""
 
     def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
         """The encoding and schedule of a layer; see `plan_layer`."""
