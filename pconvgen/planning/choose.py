@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.matching.sites import Site
+from pconvgen.records.describe import Described, describe_places, describe_weight, describe_workload
 from pconvgen.schedules import isa_for
 from pconvgen.schedules.default import Choice, is_single_pixel, rank
 from pconvgen.schedules.split import SplitChoice, schedule_split
@@ -73,6 +74,14 @@ class Layer:
     def counts(self) -> WeightCounts:
         """Where the non-zeros of the model's weight are."""
         return count(self.site.weight)
+
+    def described(self, places: Places | None) -> Described:
+        """The layer in layouts, as records have it."""
+        return (
+            describe_workload(self.site.workload),
+            describe_places(places),
+            describe_weight(self.found, self.counts),
+        )
 
     def scattered(self) -> Layer:
         """The layer when its input's channels do not lie side by side."""

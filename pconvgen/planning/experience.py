@@ -21,13 +21,7 @@ from pconvgen.devices.units import CYCLES, SECONDS, cost_text
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
 from pconvgen.planning.choose import Chosen, Layer, LayerPlan, isa_of, plan_layer, predicted, text_of
-from pconvgen.records.describe import (
-    describe_choice,
-    describe_places,
-    describe_target,
-    describe_weight,
-    describe_workload,
-)
+from pconvgen.records.describe import describe_choice, describe_target
 from pconvgen.records.facts import device_name
 from pconvgen.records.record import Record, device_class, target_key, task_key
 from pconvgen.records.store import NEAR, ranked, read_records
@@ -103,9 +97,10 @@ class Experience:
         isa, l2_kib = isa_of(layer, target), target.l2_kib
         found = all_choices(layer.site.workload, layer.candidates, isa, l2_kib, places, winograd=layer.winograd)
         promising = nsmallest(PROMISING, found, key=lambda choice: choice.cycles)
-        times = model.times(layer, places, promising)
+        described = layer.described(places)
+        times = model.times(described, promising)
         best = min(range(len(times)), key=lambda number: times[number].middle)
-        usual = model.time(layer, places, analytic.choice)
+        usual = model.time(described, analytic.choice)
         gain = usual.middle / times[best].middle
         if gain < GAIN:
             return analytic, usual
@@ -113,7 +108,7 @@ class Experience:
 
     def _measured(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None] | None:
         """The fastest record; where it is not legal any more, one that is hardly slower."""
-        key = task_key(describe_workload(layer.site.workload), describe_places(places), describe_weight(layer))
+        key = task_key(*layer.described(places))
         mine = self._by_task.get(key, [])
         for record in mine:
             if (record.cost or 0.0) > NEAR * (mine[0].cost or 0.0):

@@ -14,10 +14,9 @@ from typing import Any
 from pconvgen.compiler import compile as compile_model
 from pconvgen.devices import Device, get_device
 from pconvgen.devices.units import SECONDS
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.errors import PconvgenError, UsageError, last_line
 from pconvgen.files import check_writable, write_json
 from pconvgen.frontend import load_model
-from pconvgen.frontend.spec import last_line
 from pconvgen.planning.experience import Experience, experience
 from pconvgen.pruning.allocation import Costs
 from pconvgen.pruning.budget import Latency, Macs, Size

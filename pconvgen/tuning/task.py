@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from pconvgen.devices.device import Model
 from pconvgen.planning.choose import Chosen, Layer, isa_of, plan_layer
-from pconvgen.records.describe import describe_places, describe_weight, describe_workload
 from pconvgen.records.record import task_key
 from pconvgen.schedules.default import Choice, all_choices
 from pconvgen.targets.linker import library_linker
@@ -64,7 +63,7 @@ class Task:
     @cached_property
     def key(self) -> str:
         """Equal for layers that share their records."""
-        return task_key(describe_workload(self.workload), describe_places(self.places), describe_weight(self.layer))
+        return task_key(*self.layer.described(self.places))
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:

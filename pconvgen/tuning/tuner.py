@@ -26,13 +26,7 @@ import numpy as np
 
 from pconvgen.devices import Model
 from pconvgen.latency.ranker import Ranker
-from pconvgen.records.describe import (
-    describe_choice,
-    describe_places,
-    describe_target,
-    describe_weight,
-    describe_workload,
-)
+from pconvgen.records.describe import Described, describe_choice, describe_target
 from pconvgen.records.facts import device_facts, versions
 from pconvgen.records.record import Failure, Record, target_key
 from pconvgen.schedules.default import Choice
@@ -68,7 +62,7 @@ class Progress:
     """
 
     task: Task
-    descriptions: tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]
+    descriptions: Described
     untried: list[tuple[Choice, dict[str, Any]]]
     costs: list[float] = field(default_factory=list)
     default: float | None = None
@@ -165,7 +159,7 @@ class Tuner:
         self.prior = self._ranker.prior
 
     def _start(self, task: Task) -> Progress:
-        described = (describe_workload(task.workload), describe_places(task.places), describe_weight(task.layer))
+        described = task.layer.described(task.places)
         return Progress(task, described, [(choice, describe_choice(choice)) for choice in task.choices])
 
     def run(self, budget: Budget, folder: Path, report: Callable[[Tuner, float], None]) -> None:

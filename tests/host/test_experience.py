@@ -20,10 +20,7 @@ from pconvgen.manifest import read_manifest
 from pconvgen.planning.experience import experience
 from pconvgen.records.describe import (
     describe_choice,
-    describe_places,
     describe_target,
-    describe_weight,
-    describe_workload,
 )
 from pconvgen.records.facts import device_facts
 from pconvgen.records.record import Record
@@ -59,11 +56,8 @@ def records(slow_lanes: int = 0, device: str | None = None) -> list[Record]:
     facts = facts if device is None else {**facts, "class": device}
     found = []
     for task in tasks_of(pconvgen.load_model(network(), example=EXAMPLE), HOST)[0]:
-        about: dict[str, Any] = {
-            "workload": describe_workload(task.workload),
-            "places": describe_places(task.places),
-            "weight": describe_weight(task.layer),
-        }
+        described = task.layer.described(task.places)
+        about: dict[str, Any] = dict(zip(("workload", "places", "weight"), described, strict=True))
         for choice in task.choices[:: max(1, len(task.choices) // 40)]:
             trial = describe_choice(choice)
             seconds = 1e-9 * choice.cycles * (3 if trial.get("lanes") == slow_lanes else 1)
