@@ -70,7 +70,7 @@ HALF_COUNTED: tuple[tuple[str, float, dict[str, Any]], ...] = (
     ("simd_block", 0.125, {"n": 8}),
     ("pattern", 0.125, {"balanced": False, "patterns": PCONV_PATTERNS}),
 )
-"""The same in half precision. Dense layers of so many channels add up in float32 (passes/half.py)."""
+"""The same in half precision. Dense layers of so many channels add up in float32 (planning/half.py)."""
 HALF = precision("float16")
 
 PROMISED = {

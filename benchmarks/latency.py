@@ -27,30 +27,30 @@ import pconvgen.schedules.measured
 from benchmarks.drawn_layers import DrawnLayers
 from benchmarks.network_cases import CASES, VGG_LAYERS, Variant
 from pconvgen.devices import get_device
-from pconvgen.experience import experience
 from pconvgen.files import replacing, write_json, write_text
 from pconvgen.frontend import Imported
-from pconvgen.latency.curve import curve
 from pconvgen.latency.evaluate import evaluate as held_out
 from pconvgen.latency.evaluate import rank_correlation
-from pconvgen.latency.layer_curves import pruned_layer
-from pconvgen.latency.measuring import measured
 from pconvgen.latency.model import fit, most
-from pconvgen.latency.whatif import whatif
-from pconvgen.planning.search import Choice
+from pconvgen.latency.ranker import examples, features_of
+from pconvgen.planning.experience import experience
+from pconvgen.records.record import NetworkRecord, Record
+from pconvgen.records.store import best, read_all, read_records
 from pconvgen.report.console import output
 from pconvgen.report.latency import plot
 from pconvgen.sparsify import fitting
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.network import measure_network
-from pconvgen.tuning.ranker import examples, features_of
-from pconvgen.tuning.record import NetworkRecord, Record
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.store import best, read_all, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget, Progress, Tuner
+from pconvgen.whatif.curve import curve
+from pconvgen.whatif.layer_curves import pruned_layer
+from pconvgen.whatif.measuring import measured
+from pconvgen.whatif.networks import whatif
 
 FOLDER = Path("out") / "latency"
 """Where `collect` keeps records, a folder for each instruction set with a file for each network; what is there is gone

@@ -30,10 +30,11 @@ from numpy.typing import NDArray
 
 from benchmarks.layers import Layer, Pruning
 from benchmarks.peak import Meter
-from pconvgen.planning.search import Choice, rank
+from pconvgen.planning.search import rank
 from pconvgen.sparsity import STRUCTURES, encode, project
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import DIRECT, instantiate
 from pconvgen.templates.movement.pack import input_pack
 from pconvgen.tvm_compat.building import compile_module

@@ -14,12 +14,12 @@ from torch import nn
 from benchmarks.datasets import Folders, Images
 from benchmarks.pruning_train import Recipe, accuracy, dense, example, pruned, trained_on
 from pconvgen.devices import get_device
-from pconvgen.latency.layer_curves import LOWEST
 from pconvgen.pruning import ADMMPruner, Density, Latency, OneShotPruner, Pruner, Rho
 from pconvgen.pruning.costs import measure_ms
 from pconvgen.pruning.layers import exported
 from pconvgen.pruning.plan import Plan
 from pconvgen.sparsity import Units
+from pconvgen.whatif.layer_curves import LOWEST
 
 RHO = Rho(0.1, 1.6, 15.0)
 """More than where accuracies are compared, as there are fewer steps."""

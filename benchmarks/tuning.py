@@ -26,13 +26,13 @@ import pconvgen
 from benchmarks.layers import PRUNINGS, Pruning
 from benchmarks.network_cases import CASES
 from pconvgen.devices import get_device
-from pconvgen.experience import experience
 from pconvgen.files import write_json
-from pconvgen.passes.choose import plan_layer
-from pconvgen.planning.search import Choice
+from pconvgen.planning.choose import plan_layer
+from pconvgen.planning.experience import experience
 from pconvgen.report.console import output
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
+from pconvgen.templates.choice import Choice
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.session import tune
 from pconvgen.tuning.tuner import Budget, Progress, Tuner

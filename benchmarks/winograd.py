@@ -19,10 +19,11 @@ from rich.table import Table
 from benchmarks.layers import EPILOGUE, PRUNINGS
 from benchmarks.measure import Data, build, interleave, is_noisy, random_data
 from benchmarks.peak import Meter, fma_meter
-from pconvgen.planning.search import Choice, all_choices, rank
+from pconvgen.planning.search import all_choices, rank
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import DIRECT, FAMILIES
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import Places, plain_layout, plane_layout

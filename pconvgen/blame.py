@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pconvgen.bugs import bug, ours
-from pconvgen.errors import REPORT, PconvgenError
+from pconvgen.errors import REPORT, PconvgenError, last_line
 from pconvgen.frontend import Imported
-from pconvgen.frontend.spec import last_line
 from pconvgen.tvm_compat import apply, beginning, main_bindings, op_name, tuple_item
 
 T = TypeVar("T")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from pconvgen.errors import REPORT, CompilerBugError
-from pconvgen.frontend.spec import last_line
+from pconvgen.errors import REPORT, CompilerBugError, last_line
 
 _TVM = ("tvm", "tvm_ffi")
 _CPP = (".cc", ".cpp", ".h", ".pxi", ".pyx")

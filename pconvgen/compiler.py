@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from pconvgen.blame import attempt
-from pconvgen.experience import Experience, experience
 from pconvgen.frontend import Imported, load_model
 from pconvgen.manifest import Manifest
 from pconvgen.model import CompiledModel
-from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.passes.lower import decisions_of
 from pconvgen.passes.memory import memory_of
 from pconvgen.pipeline import decide as decide_layers
 from pconvgen.pipeline import run
+from pconvgen.planning.choose import Planner, plan_layer
+from pconvgen.planning.experience import Experience, experience
 from pconvgen.targets.formats import check_formats
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import get_target, llvm_target
@@ -84,7 +84,7 @@ def compile(
     records: a file that `pconvgen tune` wrote. Layers of which it has records of this target, and for the host of this
         machine's processor, get the schedule that was measured to be fastest.
     latency: what `pconvgen latency fit` wrote; predicts the times of layers without a record. For both see
-        `pconvgen.experience`.
+        `pconvgen.planning.experience`.
     planner: decides in place of those how layers are computed.
 
     Raises

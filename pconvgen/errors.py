@@ -68,3 +68,9 @@ class DeviceLostError(PconvgenError):
 
 class PconvgenWarning(UserWarning):
     """Something that a user should know and that stops nothing. The command line prints it as one line."""
+
+
+def last_line(error: BaseException) -> str:
+    """The last meaningful line of an exception's message, without a traceback, at most 200 characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:200]

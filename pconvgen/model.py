@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from pconvgen.devices import BenchResult, Device, Model, get_device
 from pconvgen.devices.device import named_outputs, ordered_inputs
-from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.errors import PconvgenError, UsageError, last_line
 from pconvgen.files import replacing
-from pconvgen.frontend.spec import last_line
 from pconvgen.manifest import Manifest, read_manifest
 from pconvgen.targets.elf import check_whole
 from pconvgen.targets.presets import get_target

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pconvgen.compiler import compile
 from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import TensorSpec
-from pconvgen.passes.sites import find_sites
+from pconvgen.matching.sites import find_sites
 from pconvgen.tvm_compat import layer_names, returning, shape_of
 from pconvgen.values.dtype import DType
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pconvgen.passes.choose import Planner, plan_layer
-from pconvgen.passes.half import check_range
 from pconvgen.passes.lower import LowerLayers
 from pconvgen.passes.lower_norms import LowerNorms
 from pconvgen.passes.memory import PlanMemory
@@ -15,6 +13,8 @@ from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.special_numbers import KeepSpecialNumbers
 from pconvgen.passes.transposed import RewriteTransposed
+from pconvgen.planning.choose import Planner, plan_layer
+from pconvgen.planning.half import check_range
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat import call_kernels, legalise

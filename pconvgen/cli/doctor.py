@@ -21,10 +21,10 @@ def command(
     """
     from pconvgen.devices import get_device
     from pconvgen.devices.doctor import checks
-    from pconvgen.devices.doctor_device import device_checks
     from pconvgen.report.console import output, progress
     from pconvgen.report.tables import check_table
     from pconvgen.targets.presets import get_target
+    from pconvgen.tuning.device_check import device_checks
 
     where = None if device is None else get_device(device)
     wanted = None if target is None else get_target(target)

@@ -93,8 +93,8 @@ def _decide(
         imported = load_model(path, shapes)
     with progress(f"choosing kernels for {target}"):
         from pconvgen.compiler import lower
-        from pconvgen.experience import experience
         from pconvgen.passes.memory import memory_of
+        from pconvgen.planning.experience import experience
 
         known = experience(preset, records, latency)
         lowered, decisions = lower(imported, preset, planner=known)

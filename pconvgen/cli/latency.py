@@ -21,9 +21,9 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="M", help="The latency model to write.")],
 ) -> None:
     """Learn a model of the target and device that the records have most of."""
+    from pconvgen.records.record import NetworkRecord, Record
+    from pconvgen.records.store import read_all
     from pconvgen.report.console import progress
-    from pconvgen.tuning.record import NetworkRecord, Record
-    from pconvgen.tuning.store import read_all
 
     check_output(output, *files)
     with progress("learning"):
@@ -50,10 +50,10 @@ def evaluate(
     if plot is not None:
         check_output(plot, *files)
     from pconvgen.files import replacing
+    from pconvgen.records.store import read_records
     from pconvgen.report.console import progress
     from pconvgen.report.latency import plot as draw
     from pconvgen.report.units import percent
-    from pconvgen.tuning.store import read_records
 
     with progress("learning with layers held out"):
         from pconvgen.latency.evaluate import evaluate as held_out
@@ -94,9 +94,9 @@ def predict(
     preset = get_target(target)
     with progress(f"planning {model}"):
         from pconvgen.compiler import decide
-        from pconvgen.experience import Experience
         from pconvgen.frontend import load_model
         from pconvgen.latency.model import LatencyModel
+        from pconvgen.planning.experience import Experience
 
         learned = LatencyModel.load(latency)
         learned.check(preset)
@@ -148,10 +148,10 @@ def curves(
     Recipe(structure, lowest)
     with progress(f"reading {model}"):
         from pconvgen.devices.units import SECONDS
-        from pconvgen.experience import experience
         from pconvgen.frontend import load_model
-        from pconvgen.latency.layer_curves import layer_curves
-        from pconvgen.latency.measuring import measured
+        from pconvgen.planning.experience import experience
+        from pconvgen.whatif.layer_curves import layer_curves
+        from pconvgen.whatif.measuring import measured
 
         known = experience(preset, latency=latency)
         imported = load_model(model, shapes)

@@ -18,9 +18,9 @@ Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Th
 @app.command()
 def stats(files: Files) -> None:
     """How many layers and trials there are of each target and device, and what failed."""
+    from pconvgen.records.store import read_records
     from pconvgen.report.console import output
     from pconvgen.report.tuning import statistics_table
-    from pconvgen.tuning.store import read_records
 
     output().print(statistics_table(record for file in files for record in read_records(file)))
 
@@ -28,7 +28,7 @@ def stats(files: Files) -> None:
 @app.command()
 def merge(files: Files, output: Output) -> None:
     """Write the records of several files to one, each once."""
-    from pconvgen.tuning.store import merge as merge_files
+    from pconvgen.records.store import merge as merge_files
 
     check_output(output)
     written, repeated = merge_files(files, output)
@@ -38,10 +38,10 @@ def merge(files: Files, output: Output) -> None:
 @app.command()
 def best(files: Files) -> None:
     """The fastest record of each layer, for each target and device."""
+    from pconvgen.records.store import best as best_of
+    from pconvgen.records.store import read_records
     from pconvgen.report.console import output
     from pconvgen.report.tuning import best_table
-    from pconvgen.tuning.store import best as best_of
-    from pconvgen.tuning.store import read_records
 
     output().print(best_table(best_of(record for file in files for record in read_records(file)).values()))
 
@@ -50,8 +50,8 @@ def best(files: Files) -> None:
 def export(files: Files, output: Output) -> None:
     """Write the fastest record of each layer, target and device to a file: what `compile --records` uses."""
     from pconvgen.files import write_text
-    from pconvgen.tuning.store import best as best_of
-    from pconvgen.tuning.store import read_records
+    from pconvgen.records.store import best as best_of
+    from pconvgen.records.store import read_records
 
     check_output(output, *files)
     found = best_of(record for file in files for record in read_records(file))

@@ -57,11 +57,11 @@ def command(
         )
 
     from pconvgen.files import replacing, write_json
-    from pconvgen.latency.whatif import outlooks, whatif
     from pconvgen.report.console import output as console
     from pconvgen.report.console import progress
     from pconvgen.report.whatif import outlook_table, points_table
     from pconvgen.report.whatif import plot as draw
+    from pconvgen.whatif.networks import outlooks, whatif
 
     globs = tuple(glob for entry in layers or () for glob in entry.split(",") if glob)
     with progress(f"pruning and planning {model}"):

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pconvgen.bugs import bug, ours
-from pconvgen.errors import PconvgenError, UnsupportedError
+from pconvgen.errors import PconvgenError, UnsupportedError, last_line
 from pconvgen.frontend.origins import Origin
-from pconvgen.frontend.spec import last_line
 from pconvgen.tvm_compat import abandon
 
 

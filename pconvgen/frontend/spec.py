@@ -215,9 +215,3 @@ def unique(name: str, taken: Mapping[str, Any]) -> str:
         count += 1
         candidate = f"{name}_{count}"
     return candidate
-
-
-def last_line(error: BaseException) -> str:
-    """The last meaningful line of an exception's message, without a traceback, at most 200 characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200]

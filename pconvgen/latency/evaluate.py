@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.latency.model import LEAST, folds, learn, train
-from pconvgen.tuning.ranker import examples
-from pconvgen.tuning.record import Record
+from pconvgen.latency.ranker import examples
+from pconvgen.records.record import Record
 
 RANKED = 8
 """Trials of a layer from which on their order says something."""

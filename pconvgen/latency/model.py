@@ -21,21 +21,18 @@ from numpy.typing import NDArray
 from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import write_text
-from pconvgen.passes.choose import Layer
-from pconvgen.planning.search import Choice
-from pconvgen.planning.split import SplitChoice
-from pconvgen.targets.target import Target
-from pconvgen.tuning.describe import (
+from pconvgen.latency.features import features, matrix
+from pconvgen.latency.ranker import examples, features_of
+from pconvgen.records.describe import (
+    Described,
     describe_choice,
     describe_places,
     describe_target,
-    describe_weight,
     describe_workload,
 )
-from pconvgen.tuning.features import features, matrix
-from pconvgen.tuning.ranker import examples, features_of
-from pconvgen.tuning.record import NetworkRecord, Record, target_key
-from pconvgen.values.planes import Places
+from pconvgen.records.record import NetworkRecord, Record, target_key
+from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice, SplitChoice
 from pconvgen.values.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 2
@@ -113,17 +110,16 @@ class LatencyModel:
         """Whether anything like it was learned from: no larger batch, and in these formats."""
         return workload.batch <= self.batch and asdict(workload.precision) in self.formats
 
-    def times(self, layer: Layer, places: Places | None, choices: Sequence[Choice]) -> list[Interval]:
+    def times(self, layer: Described, choices: Sequence[Choice]) -> list[Interval]:
         """The times of a layer that is computed in each of some ways."""
-        about = describe_workload(layer.site.workload), describe_places(places), describe_weight(layer)
-        rows = [features(*about, describe_choice(choice), choice.cycles) for choice in choices]
+        rows = [features(*layer, describe_choice(choice), choice.cycles) for choice in choices]
         return self.predict(rows, [choice.cycles for choice in choices])
 
-    def time(self, layer: Layer, places: Places | None, choice: Choice | SplitChoice) -> Interval:
+    def time(self, layer: Described, choice: Choice | SplitChoice) -> Interval:
         """The time of a layer that is computed in that way; of two kernels the sums."""
         if not isinstance(choice, SplitChoice):
-            return self.times(layer, places, [choice])[0]
-        weight = describe_weight(layer)
+            return self.times(layer, [choice])[0]
+        *_, weight = layer
         parts = [
             (workload, part, {**weight, "nonzeros": part.candidate.nonzeros})
             for workload, part in zip(choice.workloads, choice.parts, strict=True)

@@ -17,25 +17,22 @@ stays for TVM, and the inputs and outputs of "main", are float32 as before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from pconvgen.passes.choose import Layer, LayerPlan, Planner, layer_of, plan_layer
-from pconvgen.passes.foreign import foreign_layers
-from pconvgen.passes.half import in_precision
-from pconvgen.passes.layout import Chosen, choose_layouts
-from pconvgen.passes.norms import find_norms
-from pconvgen.passes.operations import Convolution, Elementwise, Normalisation, Operation, Pooling
-from pconvgen.passes.pointwise import find_pointwise
-from pconvgen.passes.pools import pool_of
+from pconvgen.matching.sites import find_sites
 from pconvgen.passes.shrink import original_shapes
-from pconvgen.passes.sites import find_sites
-from pconvgen.passes.tensors import Buffer, Home, Tensors
 from pconvgen.passes.transposed import transposed_layers
-from pconvgen.passes.users import Users
+from pconvgen.planning.choose import Layer, Planner, layer_of, plan_layer
+from pconvgen.planning.foreign import foreign_layers
+from pconvgen.planning.half import in_precision
+from pconvgen.planning.network import Network
+from pconvgen.planning.operations import Convolution, Operation
+from pconvgen.planning.plans import NetworkPlans
+from pconvgen.planning.tensors import Buffer, Home
 from pconvgen.targets.target import Target
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.templates.movement.pack import PackKernel
@@ -57,7 +54,7 @@ from pconvgen.tvm_compat import (
 )
 from pconvgen.values.decision import Decision
 from pconvgen.values.dtype import DType
-from pconvgen.values.planes import Places, PlaneLayout, plain_layout
+from pconvgen.values.planes import PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
 from pconvgen.watch import phase, step
 
@@ -102,17 +99,17 @@ class LowerLayers:
 
     def decide(self, module: Any) -> tuple[Decision, ...]:
         """What `transform_module` decides, without making kernels."""
-        planning = _Planning(self._network(module), self.planner)
+        planning = NetworkPlans(self._network(module), self.planner)
         with phase("kernels"):
             for binding in main_bindings(module) or []:
                 planning.decide(binding.var)
         return self._ordered(module, planning.decisions)
 
-    def _network(self, module: Any) -> _Network:
+    def _network(self, module: Any) -> Network:
         with phase("structures"):
             layers = self._layers(module)
         with phase("layouts"):
-            return _Network(module, layers, self.target, self.precision)
+            return Network(module, layers, self.target, self.precision)
 
     def _ordered(self, module: Any, decisions: Mapping[Any, Decision]) -> tuple[Decision, ...]:
         """Decisions of all layers in program order, of those without a kernel as well."""
@@ -142,129 +139,10 @@ def decisions_of(module: Any) -> tuple[Decision, ...]:
     return tuple(Decision.from_json(row) for row in json.loads(module.attrs[DECISIONS]))
 
 
-class _Network:
-    """What generated kernels compute in a module, and where its tensors live.
-
-    Attributes
-    ----------
-    products: layers that are products of matrices, by the variable of their result.
-    operations: everything else, by the same.
-    absorbed: variables that vanish in a layer.
-    tensors: homes of the tensors.
-    chosen: their layouts.
-    lanes: of a vector where tensors are only moved.
-    """
-
-    def __init__(self, module: Any, layers: Sequence[Layer], target: Target, precision: Precision) -> None:
-        self.target, self.precision = target, precision
-        self.lanes = target.core.lanes(precision.arithmetic)
-        self.users = Users(module)
-        self.products = {layer.site.result: layer for layer in layers if layer.is_product}
-        convolutions = {layer.site.result: layer for layer in layers if not layer.is_product}
-        self.absorbed = {var for layer in layers for var in layer.site.absorbed}
-        pools = {binding.var: pool for binding in self.users.bindings if (pool := pool_of(binding.value)) is not None}
-        claimed = {layer.site.result for layer in layers} | self.absorbed | set(pools)
-        norms = {norm.result: norm for norm in find_norms(self.users, claimed)}
-        chains = {chain.result: chain for chain in find_pointwise(self.users, claimed)}
-        self.absorbed |= {var for norm in norms.values() for var in norm.absorbed}
-        self.absorbed |= {var for chain in chains.values() for var in chain.absorbed}
-        made = {*convolutions, *norms, *chains, *(var for var, pool in pools.items() if not pool.whole)}
-        self.tensors = Tensors(self.users, made)
-        self.operations: dict[Any, Operation] = {}
-        for binding in self.users.bindings:
-            var = binding.var
-            if var in convolutions:
-                site = convolutions[var].site
-                formats = site.workload.precision
-                data = self._home(site.data) if formats.activations == formats.arithmetic else None
-                reads = (data,) if site.residual is None else (data, self._home(site.residual, contiguous=True))
-                self.operations[var] = Convolution(convolutions[var], target, reads, self.tensors[var])
-            elif var in norms:
-                reads = (self._home(norms[var].data, contiguous=True),)
-                self.operations[var] = Normalisation(norms[var], target, reads, self.tensors[var], precision)
-            elif var in chains:
-                chain = chains[var]
-                added = () if chain.other is None else (self._home(chain.other, contiguous=True),)
-                reads = (self._home(chain.data, contiguous=True), *added)
-                self.operations[var] = Elementwise(chain, target, reads, self.tensors[var], precision)
-            elif var in pools:
-                reads = (self._home(pools[var].data, contiguous=True),)
-                writes = None if pools[var].whole else self.tensors[var]
-                self.operations[var] = Pooling(pools[var], var, target, reads, writes, precision)
-        self.chosen = self._layouts()
-
-    def _home(self, data: Any, *, contiguous: bool = False) -> Home | None:
-        home = self.tensors.get(data)
-        return None if home is None or (contiguous and home.first is None) else home
-
-    def _layouts(self) -> Chosen:
-        foreign = {self.tensors[var].buffer for var in self._read_by_others()}
-        return choose_layouts(list(self.operations.values()), foreign, self.target.core, self.precision.arithmetic)
-
-    def _read_by_others(self) -> list[Any]:
-        """Tensors with a home that something else than a generated kernel reads, as NCHW."""
-        found = [result for result in self.users.results if result in self.tensors]
-        for binding in self.users.bindings:
-            var = binding.var
-            if var in self.absorbed or self.tensors.is_view(var):
-                continue
-            operation = self.operations.get(var)
-            for read in variables_of(binding.value):
-                if read in self.tensors and (operation is None or None in operation.reads):
-                    found.append(read)
-        return found
-
-
-class _Planning:
-    """Plans layers, in layouts that were chosen."""
-
-    def __init__(self, network: _Network, planner: Planner) -> None:
-        self.network = network
-        self.planner = planner
-        self.decisions: dict[Any, Decision] = {}
-        self.order = {var: number for number, var in enumerate(network.operations)}
-
-    def decide(self, var: Any) -> None:
-        """Plans the layer whose result is a variable, if one is."""
-        network = self.network
-        if var in network.products:
-            self._plan_product(network.products[var])
-        elif isinstance(operation := network.operations.get(var), Convolution):
-            self._plan_convolution(operation)
-
-    def _plan_product(self, layer: Layer) -> LayerPlan:
-        plan = self.plan(layer)
-        self.decisions[layer.site.var] = plan.decision
-        return plan
-
-    def _plan_convolution(self, operation: Convolution) -> tuple[LayerPlan, PlaneLayout]:
-        """The plan, and the layout that its kernel reads."""
-        source = self.source(operation)
-        assert source is not None
-        plan = operation.plan(source, self)
-        self.decisions[operation.layer.site.var] = plan.decision
-        return plan, source
-
-    def source(self, operation: Operation) -> PlaneLayout | None:
-        """The layout that an operation reads its first input in."""
-        packed = self.network.chosen.packed.get(self.order[operation.result])
-        home = operation.reads[0]
-        return packed if packed is not None or home is None else self.layout(home)
-
-    def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
-        """The encoding and schedule of a layer; see `plan_layer`."""
-        step(layer.name)
-        return self.planner(layer, self.network.target, places, **where)
-
-    def layout(self, home: Home) -> PlaneLayout:
-        """The layout of the buffer that a tensor lives in."""
-        return self.network.chosen.buffers[home.buffer]
-
-
-class _Lowering(_Planning):
+class _Lowering(NetworkPlans):
     """Builds the calls. It is what operations ask for tensors."""
 
-    def __init__(self, network: _Network, planner: Planner) -> None:
+    def __init__(self, network: Network, planner: Planner) -> None:
         super().__init__(network, planner)
         self.kernels = KernelCalls()
         self.buffers: dict[Buffer, Any] = {}
@@ -299,13 +177,13 @@ class _Lowering(_Planning):
             source = self.source(operation)
             assert source is not None
             return operation.emit(source, self)
-        plan, source = self._plan_convolution(operation)
+        plan, source = self.plan_convolution(operation)
         operation.emit(plan, source, self)
         return None
 
     def _product(self, layer: Layer) -> Any:
         site, workload = layer.site, layer.site.workload
-        (instance,) = self._plan_product(layer).instances
+        (instance,) = self.plan_product(layer).instances
         shape = (workload.batch, workload.out_channels)
         args = [self._view(site.data, (workload.batch, workload.in_channels)), *map(constant, instance.constants)]
         args += [] if site.bias is None else [constant(site.bias)]

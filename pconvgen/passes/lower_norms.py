@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tvm.relax import op
 
-from pconvgen.passes.norms import norm_of
+from pconvgen.matching.norms import norm_of
 from pconvgen.targets.target import Target
 from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.tvm_compat import (

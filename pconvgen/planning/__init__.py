@@ -1,1 +1,1 @@
-"""Deciding: which encoding, kernel and schedule each layer gets, and which layout each tensor."""
+"""Deciding how each layer is computed, and where every activation lies."""

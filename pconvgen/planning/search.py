@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from pconvgen.schedules.roofline import pack_cycles
 from pconvgen.sparsity.structure import Candidate
-from pconvgen.templates.family import FAMILIES, Family, family_of
+from pconvgen.templates.choice import Choice
+from pconvgen.templates.family import FAMILIES, Family
 from pconvgen.templates.layout.proposals import layouts
 from pconvgen.values.core import Core
 from pconvgen.values.planes import Places, plain_layout
-from pconvgen.values.schedule import Schedule
 from pconvgen.values.workload import ConvWorkload
 
 ALL = tuple(FAMILIES.values())
-
-
-@dataclass(frozen=True)
-class Choice:
-    """An encoding with its schedule.
-
-    Attributes
-    ----------
-    candidate: how the weight is stored.
-    max_group: filters per group at most; an argument of `encode`.
-    schedule: how it is computed.
-    cycles: what the analytic model predicts on one core.
-    places: where the layer's tensors lie; None for a product of matrices.
-    """
-
-    candidate: Candidate
-    max_group: int
-    schedule: Schedule
-    cycles: float
-    places: Places | None
-
-    @property
-    def family(self) -> Family:
-        """Of its kernel."""
-        return family_of(self.schedule)
-
-    def __str__(self) -> str:
-        return self.family.describe(self.candidate, self.schedule)
 
 
 def rank(

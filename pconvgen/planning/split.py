@@ -6,34 +6,14 @@ y    = activation(rest * x + sums)          where the layer's output is to lie
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from pconvgen.planning.search import Choice, rank
+from pconvgen.planning.search import rank
 from pconvgen.sparsity.split import Split
+from pconvgen.templates.choice import SplitChoice
 from pconvgen.values.core import Core
 from pconvgen.values.planes import Places, plain_layout
 from pconvgen.values.workload import ConvWorkload, Epilogue
-
-
-@dataclass(frozen=True)
-class SplitChoice:
-    """A split with the schedules of its kernels.
-
-    Attributes
-    ----------
-    split: how the weight is stored.
-    workloads: what the kernels compute: the blocks', then the rest's.
-    parts: how.
-    cycles: what the analytic model predicts for both on one core.
-    """
-
-    split: Split
-    workloads: tuple[ConvWorkload, ConvWorkload]
-    parts: tuple[Choice, Choice]
-    cycles: float
-
-    def __str__(self) -> str:
-        return f"{self.parts[0].family.name}: {self.split}"
 
 
 def schedule_split(workload: ConvWorkload, split: Split, core: Core, places: Places) -> SplitChoice:

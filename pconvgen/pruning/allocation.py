@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.errors import UsageError
-from pconvgen.latency.curve import LatencyCurve
 from pconvgen.sparsity.units import Units
+from pconvgen.whatif.curve import LatencyCurve
 
 BINS = 4000
 """Steps in which costs are counted, of the budget."""

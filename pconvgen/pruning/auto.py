@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.experience import experience
 from pconvgen.frontend import load_model
-from pconvgen.latency.layer_curves import pruned_layer
+from pconvgen.planning.experience import experience
 from pconvgen.pruning.constraint import as_computed, constrain
 from pconvgen.pruning.layers import Layer
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.target import Target
 from pconvgen.tuning.collect import tasks_of
+from pconvgen.whatif.layer_curves import pruned_layer
 
 NEAR = 1.1
 """Of structures that cost less than this many times the cheapest, the one that keeps most of a weight is taken."""

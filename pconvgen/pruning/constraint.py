@@ -10,11 +10,11 @@ from functools import cached_property
 from typing import Any
 
 from pconvgen.errors import UsageError
-from pconvgen.latency.layer_curves import LOWEST
-from pconvgen.passes.sites import Site
+from pconvgen.matching.sites import Site
 from pconvgen.pruning.layers import Layer
 from pconvgen.sparsify import fitting
 from pconvgen.sparsity import DENSE, SPARSE, STRUCTURES, Units, Unstructured, Weight
+from pconvgen.whatif.layer_curves import LOWEST
 
 AUTO = "auto"
 _N_OF_M = re.compile(r"([1-9]\d*):([1-9]\d*)")

@@ -14,14 +14,10 @@ from typing import Any
 from pconvgen.compiler import compile as compile_model
 from pconvgen.devices import Device, get_device
 from pconvgen.devices.units import SECONDS
-from pconvgen.errors import PconvgenError, UsageError
-from pconvgen.experience import Experience, experience
+from pconvgen.errors import PconvgenError, UsageError, last_line
 from pconvgen.files import check_writable, write_json
 from pconvgen.frontend import load_model
-from pconvgen.frontend.spec import last_line
-from pconvgen.latency.curve import LatencyCurve, added, curve
-from pconvgen.latency.layer_curves import Pruned, pruned_layer
-from pconvgen.latency.measuring import measured
+from pconvgen.planning.experience import Experience, experience
 from pconvgen.pruning.allocation import Costs
 from pconvgen.pruning.budget import Latency, Macs, Size
 from pconvgen.pruning.constraint import Constraint, as_computed
@@ -30,6 +26,9 @@ from pconvgen.sparsity import DENSE, candidates, project, smallest
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.task import Task
+from pconvgen.whatif.curve import LatencyCurve, added, curve
+from pconvgen.whatif.layer_curves import Pruned, pruned_layer
+from pconvgen.whatif.measuring import measured
 
 MEASUREMENT_S = 0.1
 MEASUREMENTS = 3

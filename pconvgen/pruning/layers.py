@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from pconvgen.errors import PconvgenError
-from pconvgen.frontend.spec import check_dtype, last_line
+from pconvgen.errors import PconvgenError, last_line
+from pconvgen.frontend.spec import check_dtype
 from pconvgen.frontend.torch.weights import Use, from_kernels, to_kernels, uses
 from pconvgen.sparsity import Weight
 

@@ -12,8 +12,8 @@ from pconvgen.report.units import millions, milliseconds, percent
 
 if TYPE_CHECKING:
     from pconvgen.latency.evaluate import Evaluation
-    from pconvgen.latency.layer_curves import LayerCurve
     from pconvgen.values.decision import Decision
+    from pconvgen.whatif.layer_curves import LayerCurve
 
 
 def kind(workload: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from rich.table import Table
 from pconvgen.devices.units import cost_text
 
 if TYPE_CHECKING:
-    from pconvgen.tuning.record import Record
+    from pconvgen.records.record import Record
     from pconvgen.tuning.tuner import Tuner
 
 

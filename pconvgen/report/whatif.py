@@ -11,7 +11,7 @@ from rich.table import Table
 from pconvgen.report.units import millions, percent
 
 if TYPE_CHECKING:
-    from pconvgen.latency.whatif import LayerOutlook, Point
+    from pconvgen.whatif.networks import LayerOutlook, Point
 
 
 def points_table(points: Sequence[Point]) -> Table:

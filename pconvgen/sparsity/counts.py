@@ -25,6 +25,11 @@ class WeightCounts:
     kernels: NDArray[np.int64]
 
     @property
+    def size(self) -> int:
+        """How many weights there are, zeros included."""
+        return int(self.kernels.sum()) * (len(self.kernels) - 1)
+
+    @property
     def nonzeros(self) -> int:
         """Of all filters."""
         return int(self.filters.sum())

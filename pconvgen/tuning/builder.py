@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pconvgen.devices.device import Model
 from pconvgen.errors import PconvgenError
-from pconvgen.planning.search import Choice
+from pconvgen.records.record import Failure
+from pconvgen.templates.choice import Choice
 from pconvgen.tuning.child import attach
-from pconvgen.tuning.record import Failure
 from pconvgen.tuning.task import Task
 
 TIMEOUT_S = 60

@@ -7,8 +7,8 @@ from typing import Any
 
 from pconvgen.blame import attempt
 from pconvgen.frontend import Imported
-from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
 from pconvgen.pipeline import decide
+from pconvgen.planning.choose import Layer, LayerPlan, plan_layer
 from pconvgen.targets.target import Target
 from pconvgen.tuning.task import Task
 from pconvgen.values.planes import Places

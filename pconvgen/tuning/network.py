@@ -11,13 +11,13 @@ from pathlib import Path
 from pconvgen.compiler import compile
 from pconvgen.devices import Device
 from pconvgen.devices.units import SECONDS
-from pconvgen.experience import experience
 from pconvgen.frontend import Imported
+from pconvgen.planning.experience import experience
+from pconvgen.records.describe import describe_target
+from pconvgen.records.facts import device_facts, versions
+from pconvgen.records.record import NetworkRecord
+from pconvgen.records.store import RecordFile
 from pconvgen.targets.target import Target
-from pconvgen.tuning.describe import describe_target
-from pconvgen.tuning.facts import device_facts, versions
-from pconvgen.tuning.record import NetworkRecord
-from pconvgen.tuning.store import RecordFile
 
 SECONDS_OF_NETWORK = 1.0
 

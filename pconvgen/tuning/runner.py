@@ -12,7 +12,7 @@ import numpy as np
 from pconvgen.devices.device import BenchResult, Device, Model
 from pconvgen.devices.units import CYCLES, INSTRUCTIONS, SECONDS
 from pconvgen.errors import DeviceLostError, PconvgenError
-from pconvgen.tuning.record import Failure
+from pconvgen.records.record import Failure
 from pconvgen.tuning.task import Task
 
 SECONDS_OF_TRIAL = 0.06

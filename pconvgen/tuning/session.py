@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from pconvgen.devices import Device, Model
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import Imported
-from pconvgen.passes.choose import layer_of
-from pconvgen.passes.sites import Site
-from pconvgen.planning.search import layouts
+from pconvgen.matching.sites import Site
+from pconvgen.planning.choose import layer_of
+from pconvgen.records.store import RecordFile, read_records
 from pconvgen.schedules.measured import records_of
 from pconvgen.targets.target import Target
+from pconvgen.templates.layout.proposals import layouts
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.runner import Runner
-from pconvgen.tuning.store import RecordFile, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget, Tuner
 from pconvgen.values.planes import Places, plain_layout

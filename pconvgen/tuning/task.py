@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.devices.device import Model
-from pconvgen.passes.choose import Chosen, Layer, plan_layer
-from pconvgen.planning.search import Choice, all_choices
+from pconvgen.planning.choose import Chosen, Layer, plan_layer
+from pconvgen.planning.search import all_choices
+from pconvgen.records.record import task_key
 from pconvgen.targets.linker import library_linker
 from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.tuning.arrays import elements, in_planes
-from pconvgen.tuning.describe import describe_places, describe_weight, describe_workload
-from pconvgen.tuning.record import task_key
 from pconvgen.tuning.reference import convolution
 from pconvgen.tvm_compat import kernel_module
 from pconvgen.tvm_compat.building import build, export_library
@@ -64,7 +64,7 @@ class Task:
     @cached_property
     def key(self) -> str:
         """Equal for layers that share their records."""
-        return task_key(describe_workload(self.workload), describe_places(self.places), describe_weight(self.layer))
+        return task_key(*self.layer.described(self.places))
 
     @cached_property
     def choices(self) -> tuple[Choice, ...]:

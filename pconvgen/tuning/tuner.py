@@ -25,19 +25,13 @@ from typing import Any
 import numpy as np
 
 from pconvgen.devices import Model
-from pconvgen.planning.search import Choice
+from pconvgen.latency.ranker import Ranker
+from pconvgen.records.describe import Described, describe_choice, describe_target
+from pconvgen.records.facts import device_facts, versions
+from pconvgen.records.record import Failure, Record, target_key
 from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice
 from pconvgen.tuning.builder import Builder
-from pconvgen.tuning.describe import (
-    describe_choice,
-    describe_places,
-    describe_target,
-    describe_weight,
-    describe_workload,
-)
-from pconvgen.tuning.facts import device_facts, versions
-from pconvgen.tuning.ranker import Ranker
-from pconvgen.tuning.record import Failure, Record, target_key
 from pconvgen.tuning.runner import EVICTED, Runner, Sample
 from pconvgen.tuning.task import Task
 
@@ -68,7 +62,7 @@ class Progress:
     """
 
     task: Task
-    descriptions: tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]
+    descriptions: Described
     untried: list[tuple[Choice, dict[str, Any]]]
     costs: list[float] = field(default_factory=list)
     default: float | None = None
@@ -165,7 +159,7 @@ class Tuner:
         self.prior = self._ranker.prior
 
     def _start(self, task: Task) -> Progress:
-        described = (describe_workload(task.workload), describe_places(task.places), describe_weight(task.layer))
+        described = task.layer.described(task.places)
         return Progress(task, described, [(choice, describe_choice(choice)) for choice in task.choices])
 
     def run(self, budget: Budget, folder: Path, report: Callable[[Tuner, float], None]) -> None:

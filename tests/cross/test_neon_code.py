@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import tvm
 
-from pconvgen.planning.search import Choice, rank
+from pconvgen.planning.search import rank
 from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import STRUCTURES, encode, project
 from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import DIRECT, instantiate
 from pconvgen.templates.instance import Instance
 from pconvgen.templates.pixels.kernel import ENTRIES, PixelKernel, block_tiles

@@ -15,21 +15,18 @@ from torch import nn
 
 import pconvgen
 from pconvgen.errors import PconvgenWarning, UsageError
-from pconvgen.experience import experience
 from pconvgen.latency.model import LatencyModel, fit
 from pconvgen.manifest import read_manifest
+from pconvgen.planning.experience import experience
+from pconvgen.records.describe import (
+    describe_choice,
+    describe_target,
+)
+from pconvgen.records.facts import device_facts
+from pconvgen.records.record import Record
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.describe import (
-    describe_choice,
-    describe_places,
-    describe_target,
-    describe_weight,
-    describe_workload,
-)
-from pconvgen.tuning.facts import device_facts
-from pconvgen.tuning.record import Record
 from tests.networks import relative_error
 from tests.unit.test_records import RECORD
 
@@ -59,11 +56,8 @@ def records(slow_lanes: int = 0, device: str | None = None) -> list[Record]:
     facts = facts if device is None else {**facts, "class": device}
     found = []
     for task in tasks_of(pconvgen.load_model(network(), example=EXAMPLE), HOST)[0]:
-        about: dict[str, Any] = {
-            "workload": describe_workload(task.workload),
-            "places": describe_places(task.places),
-            "weight": describe_weight(task.layer),
-        }
+        described = task.layer.described(task.places)
+        about: dict[str, Any] = dict(zip(("workload", "places", "weight"), described, strict=True))
         for choice in task.choices[:: max(1, len(task.choices) // 40)]:
             trial = describe_choice(choice)
             seconds = 1e-9 * choice.cycles * (3 if trial.get("lanes") == slow_lanes else 1)
@@ -142,7 +136,7 @@ def test_intervals_hold_what_they_should() -> None:
     tasks = sorted({record.task for record in noisy})
     model = fit([record for record in noisy if record.task != tasks[0]])
     held = [record for record in noisy if record.task == tasks[0]]
-    from pconvgen.tuning.ranker import features_of
+    from pconvgen.latency.ranker import features_of
 
     rows = [features_of(record) for record in held]
     times = model.predict(rows, [record.predicted_cycles for record in held])
@@ -193,6 +187,6 @@ def test_nothing_is_said_of_larger_batches_than_were_measured(learned: Path) -> 
 def test_a_model_that_this_xgboost_cannot_read_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "m.json"
     path.write_text("{}")
-    monkeypatch.setattr("pconvgen.experience.latency_of", lambda *_: path)
+    monkeypatch.setattr("pconvgen.planning.experience.latency_of", lambda *_: path)
     with pytest.warns(PconvgenWarning, match="no latency model"):
         assert experience(HOST).model is None

@@ -10,9 +10,9 @@ import pytest
 import tvm
 from numpy.typing import NDArray
 
-from pconvgen.planning.search import layouts
 from pconvgen.schedules import ISAS
 from pconvgen.targets.host import cpu_flags
+from pconvgen.templates.layout.proposals import layouts
 from pconvgen.templates.movement.interleave import InterleaveKernel
 from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel

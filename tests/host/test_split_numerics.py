@@ -10,7 +10,7 @@ from torch import nn
 
 import pconvgen
 from pconvgen.model import CompiledModel
-from pconvgen.passes.choose import plan_layer
+from pconvgen.planning.choose import plan_layer
 from tests.mixtures import mixture
 from tests.networks import TOLERANCE, relative_error
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.host
 @pytest.fixture
 def _always_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits every layer that can be, whatever is predicted: small layers would not be."""
-    monkeypatch.setattr("pconvgen.passes.choose.SPLIT_GAIN", 0)
-    monkeypatch.setattr("pconvgen.passes.operations.CONTENDER", math.inf)
+    monkeypatch.setattr("pconvgen.planning.choose.SPLIT_GAIN", 0)
+    monkeypatch.setattr("pconvgen.planning.operations.CONTENDER", math.inf)
 
 
 def mixed(model: nn.Module) -> nn.Module:

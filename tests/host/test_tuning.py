@@ -23,17 +23,17 @@ from pconvgen.devices import Model, get_device, static_cycles
 from pconvgen.devices.local import LocalDevice
 from pconvgen.devices.units import CYCLES, INSTRUCTIONS
 from pconvgen.errors import PconvgenError, PconvgenWarning
-from pconvgen.experience import experience
 from pconvgen.frontend import Imported
+from pconvgen.planning.experience import experience
+from pconvgen.records.describe import describe_choice
+from pconvgen.records.record import Failure, NetworkRecord
+from pconvgen.records.store import read_all, read_records
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.describe import describe_choice, describe_places, describe_weight, describe_workload
-from pconvgen.tuning.record import Failure, NetworkRecord
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.store import read_all, read_records
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget
 from tests.networks import relative_error
@@ -137,11 +137,7 @@ def test_layers_with_other_patterns_share_records(tmp_path: Path) -> None:
     task = max(tasks_of(imported, HOST)[0], key=lambda task: task.count)
     assert task.count >= 2
     choice = next(choice for choice in reversed(task.choices) if choice.candidate.structure == "pattern")
-    about = {
-        "workload": describe_workload(task.workload),
-        "places": describe_places(task.places),
-        "weight": describe_weight(task.layer),
-    }
+    about = dict(zip(("workload", "places", "weight"), task.layer.described(task.places), strict=True))
     path.write_text(replace(record, **about, trial=describe_choice(choice), repeats=(1e-9,)).to_line())
     decisions = pconvgen.compile(imported, records=path).decisions
     assert sum(decision.reason.startswith("measured: 0.000 ms") for decision in decisions) == task.count

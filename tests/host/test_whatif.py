@@ -14,8 +14,8 @@ from torch import nn
 
 from pconvgen.devices import get_device
 from pconvgen.errors import UsageError
-from pconvgen.latency.whatif import Point, outlooks, whatif
 from pconvgen.values.decision import Decision
+from pconvgen.whatif.networks import Point, outlooks, whatif
 
 pytestmark = pytest.mark.host
 

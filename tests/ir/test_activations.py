@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from pconvgen.passes.sites import find_sites
+from pconvgen.matching.sites import find_sites
 from pconvgen.values.workload import RELU, Activation, Epilogue, X
 from tests.activations import ACTIVATIONS, HARD_SIGMOID, SIGMOID, SILU, clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight

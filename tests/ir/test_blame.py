@@ -17,7 +17,7 @@ from pconvgen.blame import attempt, culprit
 from pconvgen.errors import REPORT, CompilerBugError, PconvgenError, UnsupportedError
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.torch.converters import CONVERTERS
-from pconvgen.passes.choose import Planner, plan_layer
+from pconvgen.planning.choose import Planner, plan_layer
 from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat import apply, main_bindings, module_pass, op_name
 

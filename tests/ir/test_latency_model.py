@@ -13,10 +13,10 @@ from pconvgen.devices.units import INSTRUCTIONS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.latency.evaluate import evaluate
 from pconvgen.latency.model import LEAST, LatencyModel, fit, most
+from pconvgen.latency.ranker import features_of
+from pconvgen.records.describe import describe_target
+from pconvgen.records.record import Failure, Record
 from pconvgen.targets.presets import get_target
-from pconvgen.tuning.describe import describe_target
-from pconvgen.tuning.ranker import features_of
-from pconvgen.tuning.record import Failure, Record
 from tests.unit.test_records import NETWORK, RECORD
 
 

@@ -15,8 +15,8 @@ from benchmarks.networks import NETWORKS, randomize
 from pconvgen import compiler
 from pconvgen.compiler import compile as compile_model
 from pconvgen.frontend import load_model
-from pconvgen.passes.elimination import Table, least
 from pconvgen.pipeline import phases
+from pconvgen.planning.elimination import Table, least
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from tests.relax_modules import HOST, calls
@@ -153,8 +153,8 @@ def test_no_other_layouts_are_faster(model: nn.Module, target: str, monkeypatch:
         assert cost(tuple(found)) == pytest.approx(min(map(cost, product(*map(range, sizes)))))
         return found
 
-    monkeypatch.setattr("pconvgen.passes.layout.least", checked)
-    monkeypatch.setattr("pconvgen.passes.layout.OPTIONS", 4)
+    monkeypatch.setattr("pconvgen.planning.layout.least", checked)
+    monkeypatch.setattr("pconvgen.planning.layout.OPTIONS", 4)
     compiler.lower(load_model(model.eval(), example=(torch.zeros(1, 3, 21, 30),)), get_target(target))
     assert len(tried) == 1
     assert tried[0] >= 30

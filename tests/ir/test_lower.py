@@ -18,8 +18,8 @@ from pconvgen.compiler import compile as compile_model
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model
 from pconvgen.manifest import MARK, read_manifest
+from pconvgen.matching.sites import find_sites
 from pconvgen.passes.lower import DECISIONS, LowerLayers, decisions_of
-from pconvgen.passes.sites import find_sites
 from pconvgen.pipeline import phases, run
 from pconvgen.tvm_compat import main_bindings
 from pconvgen.values.decision import Decision

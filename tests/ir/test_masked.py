@@ -11,11 +11,11 @@ from torch import nn
 
 from pconvgen.compiler import decide, lower
 from pconvgen.frontend import load_model
-from pconvgen.latency import whatif as looking
-from pconvgen.latency.masked import masked
-from pconvgen.latency.whatif import whatif
 from pconvgen.sparsify import Recipe, sparsify_file
 from pconvgen.targets.presets import get_target
+from pconvgen.whatif import networks as looking
+from pconvgen.whatif.masked import masked
+from pconvgen.whatif.networks import whatif
 
 TARGET = get_target("cortex-a76")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tvm import relax
 
-from pconvgen.passes.sites import Site, find_sites
+from pconvgen.matching.sites import Site, find_sites
 from pconvgen.values.workload import RELU, Epilogue, X
 from tests.activations import clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from tvm import relax
 
-from pconvgen.passes.choose import layer_of
+from pconvgen.matching.sites import find_sites
 from pconvgen.passes.lower import LowerLayers, decisions_of
-from pconvgen.passes.sites import find_sites
+from pconvgen.planning.choose import layer_of
 from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import project
 from pconvgen.sparsity.split import splits
@@ -76,7 +76,7 @@ def test_mixtures_are_split_and_say_why() -> None:
 def test_a_split_is_predicted_to_be_faster_than_what_it_replaces(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     weight = mixture((256, 256, 3, 3), 0.09, 0.045, n=8)
     split = decided(weight, target, size=14)
-    monkeypatch.setattr("pconvgen.passes.choose.SPLIT_GAIN", np.inf)
+    monkeypatch.setattr("pconvgen.planning.choose.SPLIT_GAIN", np.inf)
     single = decided(weight, target, size=14)
     assert " + " in split.choice
     assert " + " not in single.choice

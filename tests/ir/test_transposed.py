@@ -11,10 +11,10 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from pconvgen.passes.choose import Layer, LayerPlan, plan_layer
+from pconvgen.matching.sites import find_sites
 from pconvgen.passes.lower import LowerLayers, decisions_of
-from pconvgen.passes.sites import find_sites
 from pconvgen.passes.transposed import RewriteTransposed, phase_axis, phase_weight
+from pconvgen.planning.choose import Layer, LayerPlan, plan_layer
 from pconvgen.sparsity import STRUCTURES, project
 from pconvgen.sparsity.structure import swap_channels
 from pconvgen.tvm_compat import main_bindings

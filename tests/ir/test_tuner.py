@@ -13,10 +13,10 @@ from torch import nn
 
 from pconvgen.devices.units import SECONDS
 from pconvgen.frontend import load_model
+from pconvgen.latency.ranker import Ranker
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning import tuner as tuning
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.ranker import Ranker
 from pconvgen.tuning.runner import Sample
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Progress, Tuner

@@ -9,9 +9,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pconvgen.planning.search import Choice, rank
+from pconvgen.planning.search import rank
 from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import STRUCTURES, candidates, project
+from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import FAMILIES
 from pconvgen.templates.winograd.grid import TileGrid
 from pconvgen.templates.winograd.product import pack_weight

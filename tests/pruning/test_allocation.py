@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconvgen.errors import UsageError
-from pconvgen.latency.curve import LatencyCurve
 from pconvgen.pruning.allocation import Costs, allocate, levels, value
 from pconvgen.sparsity import STRUCTURES
+from pconvgen.whatif.curve import LatencyCurve
 
 
 def problem(seed, layers=3, choices=6):

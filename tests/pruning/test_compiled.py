@@ -127,7 +127,7 @@ def test_a_measured_budget_is_met_by_measuring(monkeypatch):
         return taken[-1][1]
 
     monkeypatch.setattr("pconvgen.pruning.pruner.measure_ms", recorded)
-    monkeypatch.setattr("pconvgen.latency.curve.MOST", 5)  # a second for each knot of a curve
+    monkeypatch.setattr("pconvgen.whatif.curve.MOST", 5)  # a second for each knot of a curve
     budget = Latency("host", 0.7 * dense)
     pruner = OneShotPruner(model, example, "simd_block", budget)
     pruner.harden()

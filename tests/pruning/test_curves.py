@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from pconvgen.errors import PconvgenError, PconvgenWarning, UsageError
-from pconvgen.latency.curve import LatencyCurve
 from pconvgen.pruning import ADMMPruner, Latency, OneShotPruner, costs
 from pconvgen.pruning.allocation import Costs
 from pconvgen.pruning.pruner import CALIBRATIONS
+from pconvgen.whatif.curve import LatencyCurve
 from tests.pruning.models import inputs, mixed, train
 
 DENSE_MS = 10.0

@@ -19,7 +19,7 @@ import sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
-from pconvgen.latency.curve import LatencyCurve
+from pconvgen.whatif.curve import LatencyCurve
 from pconvgen.pruning import ADMMPruner, Density, Latency, costs
 from pconvgen.pruning import pruner as pruner_module
 from pconvgen.pruning.allocation import Costs

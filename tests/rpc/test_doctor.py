@@ -8,9 +8,9 @@ import socket
 import pytest
 from servers import Server
 
-from pconvgen.devices.doctor_device import device_checks
 from pconvgen.devices.rpc import RpcDevice
 from pconvgen.targets.presets import get_target
+from pconvgen.tuning.device_check import device_checks
 
 pytestmark = pytest.mark.host
 

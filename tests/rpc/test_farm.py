@@ -23,10 +23,10 @@ import pconvgen
 from benchmarks.tuning import Exhaustive
 from pconvgen.devices import get_device
 from pconvgen.devices.rpc import RpcDevice
+from pconvgen.records.store import read_records
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.store import read_records
 from pconvgen.tuning.tuner import Budget
 from tests.networks import TOLERANCE, imported
 

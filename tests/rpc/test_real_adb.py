@@ -26,12 +26,12 @@ from test_tracker import free_port
 
 import pconvgen
 from pconvgen.devices import Model, bundle, get_device, phone
-from pconvgen.devices.doctor_device import device_checks
 from pconvgen.devices.phone import AdbDevice
 from pconvgen.errors import DeviceLostError, PconvgenError
+from pconvgen.records.store import read_records
 from pconvgen.targets.presets import get_target
+from pconvgen.tuning.device_check import device_checks
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.store import read_records
 from pconvgen.tuning.tuner import Budget
 from tests.networks import TOLERANCE
 

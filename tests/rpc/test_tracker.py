@@ -18,9 +18,9 @@ from servers import serving
 
 import pconvgen
 from pconvgen.devices import Model, bundle, get_device
-from pconvgen.devices.doctor_device import device_checks
 from pconvgen.devices.tracker import Servers, servers
 from pconvgen.errors import PconvgenError, UsageError
+from pconvgen.tuning.device_check import device_checks
 
 pytestmark = pytest.mark.host
 

@@ -8,8 +8,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pconvgen.passes import elimination
-from pconvgen.passes.elimination import Table, least
+from pconvgen.planning import elimination
+from pconvgen.planning.elimination import Table, least
 
 
 def cost(chosen: Sequence[int], tables: Sequence[Table]) -> float:

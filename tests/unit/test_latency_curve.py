@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pconvgen.errors import UsageError
-from pconvgen.latency.curve import MOST, curve
+from pconvgen.whatif.curve import MOST, curve
 
 
 @given(st.floats(0.05, 0.9), st.floats(0.0, 2.0), st.floats(0.2, 3.0))

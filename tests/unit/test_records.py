@@ -11,8 +11,8 @@ import pytest
 
 from pconvgen.devices.units import CYCLES, INSTRUCTIONS, SECONDS
 from pconvgen.errors import PconvgenError, PconvgenWarning
-from pconvgen.tuning.record import VERSION, Failure, NetworkRecord, Record, from_line, task_key
-from pconvgen.tuning.store import RecordFile, best, merge, ranked, read_all, read_records
+from pconvgen.records.record import VERSION, Failure, NetworkRecord, Record, from_line, task_key
+from pconvgen.records.store import RecordFile, best, merge, ranked, read_all, read_records
 
 RECORD = Record(
     model="model.pt2",

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import external_data_helper, numpy_helper
 from tvm.relax.frontend.onnx.onnx_frontend import _get_convert_map
 
-from pconvgen.errors import PconvgenError
+from pconvgen.errors import PconvgenError, last_line
 from pconvgen.frontend.ends import Types
 from pconvgen.frontend.finish import finish
 from pconvgen.frontend.onnx.converters import CONVERTERS
@@ -32,7 +32,6 @@ from pconvgen.frontend.spec import (
     Imported,
     check_batch_statistics,
     check_input_dtype,
-    last_line,
     resolve_shapes,
     unique,
     variable_name,

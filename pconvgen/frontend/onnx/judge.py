@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.errors import PconvgenError
-from pconvgen.frontend.spec import Judge, Tensors, last_line
+from pconvgen.errors import PconvgenError, last_line
+from pconvgen.frontend.spec import Judge, Tensors
 
 
 def judge(path: Path, outputs: Sequence[str]) -> Judge:

@@ -8,8 +8,7 @@ from typing import Any
 import onnx
 from onnx import version_converter
 
-from pconvgen.errors import PconvgenError, PconvgenWarning
-from pconvgen.frontend.spec import last_line
+from pconvgen.errors import PconvgenError, PconvgenWarning, last_line
 
 OLDEST, WANTED = 7, 11
 """The oldest operator set that is converted, and the one that it becomes."""

@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind, TensorArgument
 from torch.utils import _pytree as pytree
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from pconvgen.errors import PconvgenError
+from pconvgen.errors import PconvgenError, last_line
 from pconvgen.frontend.ends import Types
 from pconvgen.frontend.finish import control_flow, finish
 from pconvgen.frontend.origins import Origins
@@ -30,7 +30,6 @@ from pconvgen.frontend.spec import (
     check_batch_statistics,
     check_dtype,
     check_input_dtype,
-    last_line,
     resolve_shapes,
     unique,
     variable_name,

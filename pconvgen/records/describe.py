@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from pconvgen.passes.choose import Layer
-from pconvgen.planning.search import Choice
-from pconvgen.sparsity import smallest
+from pconvgen.sparsity import Candidate, smallest
+from pconvgen.sparsity.counts import WeightCounts
 from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice
 from pconvgen.values.planes import Places
 from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
@@ -21,6 +22,9 @@ TEMPLATES: dict[str, type[Schedule]] = {
     "winograd": WinogradSchedule,
 }
 """The templates, by the name that records have for them, with their schedules."""
+
+Described = tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]
+"""A layer as records have it: its workload, its layouts, and its weight."""
 
 
 def describe_workload(workload: ConvWorkload) -> dict[str, Any]:
@@ -33,16 +37,15 @@ def describe_places(places: Places | None) -> dict[str, Any] | None:
     return None if places is None else _plain(asdict(places))
 
 
-def describe_weight(layer: Layer) -> dict[str, Any]:
-    """What the cost of a layer depends on besides its shapes.
+def describe_weight(found: Sequence[Candidate], counts: WeightCounts) -> dict[str, Any]:
+    """What the cost of a layer depends on besides its shapes, by the encodings that hold its weight's non-zeros.
 
     "structure" with its parameters, "size" and "nonzeros", "spread": standard deviation of the non-zeros of a filter by
     their mean, "patterns": how many kernels have how many non-zeros, from none to all.
     """
-    counts = layer.counts
     return {
-        "structure": str(smallest(layer.found)),
-        "size": int(layer.site.weight.size),
+        "structure": str(smallest(found)),
+        "size": counts.size,
         "nonzeros": counts.nonzeros,
         "spread": counts.spread,
         "patterns": counts.kernels.tolist(),

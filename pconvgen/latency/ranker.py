@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.tuning.features import features, matrix
-from pconvgen.tuning.record import Record
+from pconvgen.latency.features import features, matrix
+from pconvgen.records.record import Record
 
 ENOUGH = 12
 """Trials from which on there is something to learn."""

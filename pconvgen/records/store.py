@@ -11,7 +11,7 @@ from pathlib import Path
 from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.files import replacing
-from pconvgen.tuning.record import NetworkRecord, NewerRecordError, Record, from_line, newer
+from pconvgen.records.record import NetworkRecord, NewerRecordError, Record, from_line, newer
 
 LONGEST = 1 << 20
 """Characters of a line; no record comes near it, and a file of something else is not read into memory."""

@@ -10,11 +10,11 @@ from statistics import median
 
 from pconvgen.devices import Device
 from pconvgen.errors import PconvgenError
-from pconvgen.latency.layer_curves import Pruned
+from pconvgen.records.record import Failure
 from pconvgen.targets.target import Target
-from pconvgen.tuning.record import Failure
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import reference_library
+from pconvgen.whatif.layer_curves import Pruned
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.passes.users import Users
+from pconvgen.matching.users import Users
 from pconvgen.tvm_compat import dtype_of, is_op, shape_of, split_indices, strided_slice_of, tuple_item
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.passes.sites import Site
-from pconvgen.planning.search import ALL, Choice, rank
-from pconvgen.planning.split import SplitChoice, schedule_split
+from pconvgen.matching.sites import Site
+from pconvgen.planning.search import ALL, rank
+from pconvgen.planning.split import schedule_split
+from pconvgen.records.describe import Described, describe_places, describe_weight, describe_workload
 from pconvgen.sparsity import DENSE, STRUCTURES, Candidate, Filter, candidates, encode, smallest
 from pconvgen.sparsity.counts import WeightCounts, count
 from pconvgen.sparsity.split import Split, splits
 from pconvgen.targets.target import Target
+from pconvgen.templates.choice import Choice, SplitChoice
 from pconvgen.templates.family import DIRECT, Family, instantiate
 from pconvgen.templates.instance import Instance
 from pconvgen.values.decision import Decision
@@ -71,6 +73,14 @@ class Layer:
     def counts(self) -> WeightCounts:
         """Where the non-zeros of the model's weight are."""
         return count(self.site.weight)
+
+    def described(self, places: Places | None) -> Described:
+        """The layer in layouts, as records have it."""
+        return (
+            describe_workload(self.site.workload),
+            describe_places(places),
+            describe_weight(self.found, self.counts),
+        )
 
     def scattered(self) -> Layer:
         """The layer when its input's channels do not lie side by side."""

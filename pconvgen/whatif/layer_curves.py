@@ -13,17 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.experience import Experience
 from pconvgen.frontend import Imported
-from pconvgen.latency.curve import LatencyCurve, curve
 from pconvgen.latency.model import Interval
-from pconvgen.passes.choose import Layer, layer_of, predicted
-from pconvgen.planning.search import Choice, layouts
+from pconvgen.planning.choose import Layer, layer_of, predicted
+from pconvgen.planning.experience import Experience
 from pconvgen.sparsify import fitting
 from pconvgen.sparsity import DENSE, project
+from pconvgen.templates.choice import Choice
+from pconvgen.templates.layout.proposals import layouts
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.task import Task
 from pconvgen.values.planes import Places
+from pconvgen.whatif.curve import LatencyCurve, curve
 
 LOWEST = 0.05
 """Where curves begin; with fewer weights, filters and channels vanish."""

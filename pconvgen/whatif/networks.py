@@ -19,14 +19,14 @@ from pconvgen.compiler import compile as compile_model
 from pconvgen.compiler import decide
 from pconvgen.devices import Device
 from pconvgen.errors import UsageError
-from pconvgen.experience import experience
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.weights import WeightedLayer
-from pconvgen.latency.masked import masked
+from pconvgen.planning.experience import experience
 from pconvgen.sparsify import Recipe, file_layers, prune, sparsify_file
 from pconvgen.sparsity import Weight
 from pconvgen.targets.presets import get_target
 from pconvgen.values.decision import Decision
+from pconvgen.whatif.masked import masked
 
 WORTH = 1.05
 """How many times faster a layer has to be at the lowest density for pruning it to be worth anything."""

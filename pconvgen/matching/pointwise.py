@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pconvgen.passes.activations import activation_of
-from pconvgen.passes.users import Users
+from pconvgen.matching.activations import activation_of
+from pconvgen.matching.users import Users
 from pconvgen.tvm_compat import constant_value, dtype_of, is_op, shape_of
 from pconvgen.values.workload import Activation, X
 

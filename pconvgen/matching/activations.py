@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pconvgen.passes.users import Users
+from pconvgen.matching.users import Users
 from pconvgen.templates.activations import OPERATIONS
 from pconvgen.tvm_compat import constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
 from pconvgen.values.workload import Activation, X

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pconvgen.passes.elimination import Table, least
-from pconvgen.passes.tensors import Buffer, Home
+from pconvgen.planning.elimination import Table, least
+from pconvgen.planning.tensors import Buffer, Home
 from pconvgen.schedules.roofline import pack_cycles
 from pconvgen.values.core import Core
 from pconvgen.values.dtype import DType

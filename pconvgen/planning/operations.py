@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
-from pconvgen.passes.choose import Layer, LayerPlan, fastest, options
-from pconvgen.passes.norms import Norm
-from pconvgen.passes.pointwise import Pointwise
-from pconvgen.passes.pools import Pool
-from pconvgen.passes.tensors import Home
-from pconvgen.planning.search import layouts
+from pconvgen.matching.norms import Norm
+from pconvgen.matching.pointwise import Pointwise
+from pconvgen.matching.pools import Pool
+from pconvgen.planning.choose import Layer, LayerPlan, fastest, options
+from pconvgen.planning.tensors import Home
 from pconvgen.schedules.roofline import plane_cycles, store_cycles, zeros_cycles
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance
+from pconvgen.templates.layout.proposals import layouts
 from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.templates.operators.pointwise import PointwiseKernel
 from pconvgen.templates.operators.pool import GlobalPoolKernel
@@ -30,7 +30,7 @@ CONTENDER = 1.4
 
 
 class Plans(Protocol):
-    """What a layer asks for when it is planned; see `passes/lower.py`."""
+    """What a layer asks for when it is planned; see `NetworkPlans` (planning/plans.py)."""
 
     def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
         """The encoding and schedule of a layer; see `plan_layer`."""

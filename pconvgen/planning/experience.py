@@ -20,20 +20,18 @@ from pconvgen.devices import get_device
 from pconvgen.devices.units import CYCLES, SECONDS, cost_text
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
-from pconvgen.passes.choose import Chosen, Layer, LayerPlan, plan_layer, predicted
-from pconvgen.planning.search import Choice, all_choices
+from pconvgen.planning.choose import Chosen, Layer, LayerPlan, plan_layer, predicted
+from pconvgen.planning.search import all_choices
+from pconvgen.records.describe import (
+    describe_choice,
+    describe_target,
+)
+from pconvgen.records.facts import device_name
+from pconvgen.records.record import Record, device_class, target_key, task_key
+from pconvgen.records.store import NEAR, ranked, read_records
 from pconvgen.schedules.measured import latency_of, records_of
 from pconvgen.targets.target import Target
-from pconvgen.tuning.describe import (
-    describe_choice,
-    describe_places,
-    describe_target,
-    describe_weight,
-    describe_workload,
-)
-from pconvgen.tuning.facts import device_name
-from pconvgen.tuning.record import Record, device_class, target_key, task_key
-from pconvgen.tuning.store import NEAR, ranked, read_records
+from pconvgen.templates.choice import Choice
 from pconvgen.values.planes import Places
 from pconvgen.values.precision import Precision
 
@@ -102,9 +100,10 @@ class Experience:
         """The fastest by the learned model, where it is so by more than predictions are off."""
         found = all_choices(layer.site.workload, layer.candidates, target.core, places, families=layer.families)
         promising = nsmallest(PROMISING, found, key=lambda choice: choice.cycles)
-        times = model.times(layer, places, promising)
+        described = layer.described(places)
+        times = model.times(described, promising)
         best = min(range(len(times)), key=lambda number: times[number].middle)
-        usual = model.time(layer, places, analytic.choice)
+        usual = model.time(described, analytic.choice)
         gain = usual.middle / times[best].middle
         if gain < GAIN:
             return analytic, usual
@@ -112,7 +111,7 @@ class Experience:
 
     def _measured(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None] | None:
         """The fastest record; where it is not legal any more, one that is hardly slower."""
-        key = task_key(describe_workload(layer.site.workload), describe_places(places), describe_weight(layer))
+        key = task_key(*layer.described(places))
         mine = self._by_task.get(key, [])
         for record in mine:
             if (record.cost or 0.0) > NEAR * (mine[0].cost or 0.0):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pconvgen.errors import PconvgenError
-from pconvgen.passes.sites import Site, find_sites
+from pconvgen.matching.sites import Site, find_sites
 from pconvgen.tvm_compat import layer_names
 from pconvgen.values.dtype import DType
 from pconvgen.values.precision import Precision

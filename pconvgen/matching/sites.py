@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.passes.activations import activation_of
-from pconvgen.passes.users import Users
+from pconvgen.matching.activations import activation_of
+from pconvgen.matching.users import Users
 from pconvgen.tvm_compat import constant_value, is_op, shape_of
 from pconvgen.values.workload import ConvWorkload, Epilogue, X
 

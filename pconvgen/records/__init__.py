@@ -1,0 +1,1 @@
+"""What was measured: records, their files, and how layers, schedules and devices are described in them."""
