@@ -37,12 +37,14 @@ from pconvgen.schedules.default import rank
 from pconvgen.sparsity import STRUCTURES, Candidate, encode, project
 from pconvgen.sparsity.patterns import PCONV_PATTERNS
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pack import PackKernel, input_pack
-from pconvgen.tvm_compat import KernelCalls, constant
 from pconvgen.tvm_compat.building import build, export_library
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.relax import constant
 from pconvgen.values.precision import FLOAT32, Precision, precision
 from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 

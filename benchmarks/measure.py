@@ -33,11 +33,11 @@ from benchmarks.peak import Meter
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode, project
-from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.instance import instantiate
 from pconvgen.templates.pack import input_pack
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.workload import ConvWorkload
 
 QUIET = 0.97

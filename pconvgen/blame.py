@@ -9,7 +9,9 @@ from pconvgen.bugs import bug, ours
 from pconvgen.errors import REPORT, PconvgenError
 from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import last_line
-from pconvgen.tvm_compat import apply, beginning, main_bindings, op_name, tuple_item
+from pconvgen.tvm_compat.passes import apply
+from pconvgen.tvm_compat.relax import op_name, tuple_item
+from pconvgen.tvm_compat.rewriting import beginning, main_bindings
 
 T = TypeVar("T")
 

@@ -20,9 +20,10 @@ from pconvgen.pipeline import decide as decide_layers
 from pconvgen.pipeline import run
 from pconvgen.targets.formats import check_formats
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat.building import Executable, build, export_library
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.decision import Decision
 from pconvgen.values.precision import FLOAT32, Precision, precision
 from pconvgen.watch import phase

@@ -15,9 +15,9 @@ from pconvgen.passes.schedule_foreign import ScheduleForeign
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.special_numbers import KeepSpecialNumbers
 from pconvgen.passes.transposed import RewriteTransposed
-from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import call_kernels, legalise
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.lowering import call_kernels, legalise
 from pconvgen.values.decision import Decision
 from pconvgen.values.precision import FLOAT32, Precision
 from pconvgen.watch import phase

@@ -20,7 +20,7 @@ from pconvgen.templates.activations import activate
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, cast, prim_func, ramp, shuffle
 from pconvgen.values.workload import Activation
 
 SUMS = 4

@@ -13,7 +13,7 @@ from pconvgen.templates.phases import PhaseBlock, phase_blocks
 from pconvgen.templates.planes import PlaneLayout, plain_layout
 from pconvgen.templates.store import tensor_shape
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, cast, load_strided, number, prim_func, ramp
+from pconvgen.tvm_compat.tir import PrimFunc, T, cast, load_strided, number, prim_func, ramp
 
 
 def input_pack(batch: int, target: PlaneLayout, lanes: int) -> PackKernel | None:

@@ -30,7 +30,7 @@ from pconvgen.templates.planes import LINE, PlaneLayout
 from pconvgen.templates.store import PlaneWriter, tensor_shape
 from pconvgen.templates.tiles import TileRun, Vector, cut, pieces
 from pconvgen.templates.weights import weights
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat.tir import (
     PrimFunc,
     T,
     broadcast,

@@ -23,7 +23,7 @@ from typing import Any
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat.tir import (
     PrimFunc,
     T,
     broadcast,

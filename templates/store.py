@@ -8,7 +8,7 @@ from typing import Any
 
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.tiles import for_each_piece
-from pconvgen.tvm_compat import T, number, ramp, shuffle
+from pconvgen.tvm_compat.tir import T, number, ramp, shuffle
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from pconvgen.templates.winograd_grid import TileGrid
 from pconvgen.templates.winograd_input import InputTransform
 from pconvgen.templates.winograd_output import OutputTransform
 from pconvgen.templates.winograd_product import Product
-from pconvgen.tvm_compat import PrimFunc, T, prim_func
+from pconvgen.tvm_compat.tir import PrimFunc, T, prim_func
 from pconvgen.values.isa import Isa
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload

@@ -14,7 +14,7 @@ from pconvgen.templates.store import PlaneWriter
 from pconvgen.templates.tiles import pieces
 from pconvgen.templates.winograd_grid import Piece, TileGrid, for_each_run
 from pconvgen.templates.winograd_transforms import transform_output
-from pconvgen.tvm_compat import T, broadcast, part, ramp, shuffle
+from pconvgen.tvm_compat.tir import T, broadcast, part, ramp, shuffle
 
 
 class OutputTransform:

@@ -134,7 +134,7 @@ def device_name(given: str | None, manifest: Manifest, library: Path) -> str:
     import platform
 
     from pconvgen.devices import get_device
-    from pconvgen.targets.elf import machine_of
+    from pconvgen.elf import machine_of
 
     if given is not None:
         return get_device(given).name

@@ -10,7 +10,7 @@ from pconvgen.bugs import bug, ours
 from pconvgen.errors import PconvgenError, UnsupportedError
 from pconvgen.frontend.origins import Origin
 from pconvgen.frontend.spec import last_line
-from pconvgen.tvm_compat import abandon
+from pconvgen.tvm_compat.relax import abandon
 
 
 def not_imported(error: Exception, origin: Origin, source: str, remedy: str) -> PconvgenError:

@@ -10,7 +10,7 @@ import numpy as np
 from pconvgen.errors import PconvgenError
 from pconvgen.passes.sites import Site, find_sites
 from pconvgen.schedules.default import is_single_pixel
-from pconvgen.tvm_compat import layer_names
+from pconvgen.tvm_compat.rewriting import layer_names
 from pconvgen.values.precision import LARGEST_HALF, Precision
 
 LONG_SUM = 2048

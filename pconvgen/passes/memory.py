@@ -14,7 +14,6 @@ from typing import Any
 
 from pconvgen.arena import ActivationMemory, Lifetime, largest_live_set, pack
 from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import module_pass, variables_of
 from pconvgen.tvm_compat.allocations import (
     HUGE_PAGE,
     allocated_bytes,
@@ -24,6 +23,8 @@ from pconvgen.tvm_compat.allocations import (
     result_variables,
     straight_bindings,
 )
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import variables_of
 
 MEMORY = "pconvgen.memory"
 """Module attribute: JSON of the ActivationMemory."""

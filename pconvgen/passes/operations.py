@@ -22,7 +22,7 @@ from pconvgen.templates.normalise import NormKernel
 from pconvgen.templates.planes import Places, PlaneLayout, plain_layout
 from pconvgen.templates.pointwise import PointwiseKernel
 from pconvgen.templates.pool import GlobalPoolKernel
-from pconvgen.tvm_compat import constant, reshape, shape_of
+from pconvgen.tvm_compat.relax import constant, op, shape_of
 from pconvgen.values.precision import FLOAT32, Precision
 
 CONTENDER = 1.4
@@ -231,7 +231,7 @@ class Pooling:
         if self.writes is None:
             n, c, *_ = shape_of(self.pool.data) or ()
             kernel = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
-            return reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
+            return op.reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
         slots = (slot, _first(self.writes))
         kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
         tensors.write(self.writes, kernel, args)

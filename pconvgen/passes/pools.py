@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pconvgen.templates.planes import PlaneLayout
 from pconvgen.templates.pool import GlobalPoolKernel, PoolKernel
-from pconvgen.tvm_compat import dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of
 from pconvgen.values.precision import Precision
 
 

@@ -16,7 +16,10 @@ from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
 from pconvgen.templates.softmax import SoftmaxKernel
 from pconvgen.templates.transpose import TransposeKernel
-from pconvgen.tvm_compat import KernelCalls, dtype_of, is_op, module_pass, rewrite_main, shape_of
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.rewriting import rewrite_main
 
 Kernel: TypeAlias = SoftmaxKernel | TransposeKernel
 

@@ -19,8 +19,9 @@ from typing import Any
 from pconvgen.schedules import ISAS
 from pconvgen.targets.target import Target
 from pconvgen.templates.activations import ELEMENTARY
-from pconvgen.tvm_compat import PrimFunc, is_static, module_pass
 from pconvgen.tvm_compat.inlining import inlined
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import is_static
 from pconvgen.tvm_compat.schedules import (
     BlockInfo,
     PrimFuncSchedule,
@@ -35,6 +36,7 @@ from pconvgen.tvm_compat.schedules import (
     marked_scheduled,
     replace_calls,
 )
+from pconvgen.tvm_compat.tir import PrimFunc
 
 PARALLEL = 1 << 15
 """Iterations that are worth starting threads for, which takes one or two microseconds."""

@@ -35,8 +35,6 @@ def check_formats(target: Target, precision: Precision) -> None:
 
 def has_half_arithmetic(target: Target) -> bool:
     """Whether LLVM generates half precision arithmetic for the target's processor."""
-    from tvm.target import codegen
+    from pconvgen.tvm_compat.llvm import has_feature
 
-    from pconvgen.targets.presets import llvm_target
-
-    return target.isa == "neon" and bool(codegen.llvm_cpu_has_features(HALF_ARITHMETIC, llvm_target(target)))
+    return target.isa == "neon" and has_feature(target, HALF_ARITHMETIC)

@@ -31,15 +31,14 @@ def host_target() -> Target:
         raise UsageError(
             "the host target needs Linux", found=sys.platform, remedy="choose an ARM target, or compile on Linux"
         )
-    from tvm.target import codegen
+    from pconvgen.tvm_compat.llvm import host_cpu, host_triple
 
-    cpu, triple = str(codegen.llvm_get_system_cpu()), str(codegen.llvm_get_system_triple())
-    flags = cpu_flags(_read(CPUINFO))
+    cpu, flags = host_cpu(), cpu_flags(_read(CPUINFO))
     isa = isa_of(platform.machine(), cpu, flags)
     return Target(
         name="host",
         isa=isa,
-        triple=triple,
+        triple=host_triple(),
         cpu=cpu,
         # LLVM knows the model, not what a hypervisor has masked: without this it would emit AVX-512 that traps.
         features=("-avx512f",) if isa == "avx2" and "avx512f" not in flags else (),

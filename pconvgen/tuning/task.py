@@ -14,7 +14,6 @@ from pconvgen.devices.device import Model
 from pconvgen.passes.choose import Chosen, Layer, isa_of, plan_layer
 from pconvgen.schedules.default import Choice, all_choices
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import llvm_target
 from pconvgen.targets.target import Target
 from pconvgen.templates.planes import Places, PlaneLayout
 from pconvgen.templates.store import tensor_shape
@@ -22,8 +21,9 @@ from pconvgen.tuning.arrays import elements, in_planes
 from pconvgen.tuning.describe import describe_places, describe_weight, describe_workload
 from pconvgen.tuning.record import task_key
 from pconvgen.tuning.reference import convolution
-from pconvgen.tvm_compat import kernel_module
 from pconvgen.tvm_compat.building import build, export_library
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.lowering import kernel_module
 from pconvgen.values.workload import ConvWorkload
 
 

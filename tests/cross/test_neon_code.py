@@ -17,10 +17,11 @@ import tvm
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.default import Choice, rank
 from pconvgen.sparsity import STRUCTURES, encode, project
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
 from pconvgen.templates.instance import Instance, instantiate
 from pconvgen.templates.pixels import ENTRIES, PixelKernel, block_tiles
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.precision import FLOAT32, Precision, precision
 from pconvgen.values.workload import ConvWorkload
 

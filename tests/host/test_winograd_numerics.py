@@ -9,11 +9,12 @@ import tvm
 
 import pconvgen
 from pconvgen.schedules import ISAS
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
 from pconvgen.templates.planes import plain_layout
 from pconvgen.templates.winograd import WinogradKernel
 from pconvgen.templates.winograd_product import pack_weight
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
 

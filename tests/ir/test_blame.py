@@ -19,7 +19,9 @@ from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.torch.converters import CONVERTERS
 from pconvgen.passes.choose import Planner, plan_layer
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import apply, main_bindings, module_pass, op_name
+from pconvgen.tvm_compat.passes import apply, module_pass
+from pconvgen.tvm_compat.relax import op_name
+from pconvgen.tvm_compat.rewriting import main_bindings
 
 
 class Branches(nn.Module):
