@@ -9,7 +9,6 @@ from pconvgen.bugs import bug, ours
 from pconvgen.errors import REPORT, PconvgenError
 from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import last_line
-from pconvgen.tvm_compat.passes import apply
 from pconvgen.tvm_compat.relax import op_name, tuple_item
 from pconvgen.tvm_compat.rewriting import beginning, main_bindings
 
@@ -31,7 +30,7 @@ def attempt(action: str, imported: Imported, step: Callable[[], T], again: Calla
     CompilerBugError: our own code failed.
     """
     try:
-        return apply(step)
+        return step()
     except (PconvgenError, MemoryError):
         raise
     except Exception as error:
@@ -56,7 +55,7 @@ def culprit(imported: Imported, step: Callable[[Any], Any], kind: type[Exception
         try:
             module = beginning(imported.module, count)
             if module is not None:
-                apply(step, module)
+                step(module)
         except Exception as error:
             return isinstance(error, kind)
         return False

@@ -18,6 +18,7 @@ from pconvgen.passes.transposed import RewriteTransposed
 from pconvgen.targets.target import Target
 from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.tvm_compat.lowering import call_kernels, legalise
+from pconvgen.tvm_compat.passes import run_passes
 from pconvgen.values.decision import Decision
 from pconvgen.values.precision import FLOAT32, Precision
 from pconvgen.watch import phase
@@ -105,5 +106,5 @@ def _parts(steps: list[Phase]) -> tuple[list[Phase], list[Phase]]:
 def _passed(module: Any, steps: list[Phase]) -> Any:
     for name, transform in steps:
         with phase(name):
-            module = transform(module)
+            module = run_passes(module, transform)
     return module

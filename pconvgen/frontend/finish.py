@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import tvm
 from tvm import relax
 
 from pconvgen.errors import PconvgenError
@@ -16,6 +15,7 @@ from pconvgen.frontend.fold_constants import FoldWeightConstants
 from pconvgen.frontend.origins import Origins
 from pconvgen.frontend.spec import Imported, Judge, TensorSpec, check_finite
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
+from pconvgen.tvm_compat.passes import run_passes
 from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
 from pconvgen.tvm_compat.rewriting import LAYERS, layer_names, main_bindings, main_results
 
@@ -55,11 +55,9 @@ def finish(
         raise control_flow(source)
     layers, origins = _follow_outputs(module, layers), Origins(_follow_outputs(module, origins or {}))
     module["main"] = module["main"].with_attr(LAYERS, layers)
-    module = tvm.transform.Sequential(
-        [relax.transform.CanonicalizeBindings(), RemoveEmptyTensors(), FoldWeightConstants()]
-    )(module)
+    module = run_passes(module, relax.transform.CanonicalizeBindings(), RemoveEmptyTensors(), FoldWeightConstants())
     _check_variances(module, source)
-    module = tvm.transform.Sequential([FoldBatchNorm(), CanonicalizeOperators()])(module)
+    module = run_passes(module, FoldBatchNorm(), CanonicalizeOperators())
     _check_weights(module, source)
     present = {binding.var.name for binding in main_bindings(module) or []}
     names = {variable: layer for variable, layer in layers.items() if variable in present}
