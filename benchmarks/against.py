@@ -10,7 +10,7 @@ from benchmarks.layers import Layer, Pruning
 from benchmarks.measure import Subject, interleave, prepare, random_data
 from benchmarks.peak import Meter
 from benchmarks.promises import DENSITY
-from pconvgen.targets.target import Target
+from pconvgen.values.target import Target
 
 
 @dataclass(frozen=True)

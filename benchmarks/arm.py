@@ -36,14 +36,16 @@ from pconvgen.planning.search import rank
 from pconvgen.sparsity import STRUCTURES, Candidate, encode, project
 from pconvgen.sparsity.patterns import PCONV_PATTERNS
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.targets.target import Target
+from pconvgen.targets.presets import get_target
 from pconvgen.templates.family import DIRECT, instantiate
 from pconvgen.templates.instance import Instance
 from pconvgen.templates.movement.pack import PackKernel, input_pack
-from pconvgen.tvm_compat import KernelCalls, constant
 from pconvgen.tvm_compat.building import build, export_library
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.relax import constant
 from pconvgen.values.precision import FLOAT32, Precision, precision
+from pconvgen.values.target import Target
 from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 
 LAYERS = ((64, 112), (128, 56), (256, 28), (512, 14))

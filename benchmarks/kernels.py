@@ -35,7 +35,7 @@ from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import check_writable, write_json
 from pconvgen.report.console import output
 from pconvgen.targets.presets import get_target
-from pconvgen.targets.target import Target
+from pconvgen.values.target import Target
 
 RESULTS, FILTERED = Path("benchmarks/results"), Path("out")
 AGAIN = 0.3

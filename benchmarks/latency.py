@@ -40,13 +40,13 @@ from pconvgen.report.console import output
 from pconvgen.report.latency import plot
 from pconvgen.sparsify import fitting
 from pconvgen.targets.presets import get_target
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.network import measure_network
 from pconvgen.tuning.session import tune
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget, Progress, Tuner
+from pconvgen.values.target import Target
 from pconvgen.whatif.curve import curve
 from pconvgen.whatif.layer_curves import pruned_layer
 from pconvgen.whatif.measuring import measured

@@ -32,13 +32,13 @@ from benchmarks.layers import Layer, Pruning
 from benchmarks.peak import Meter
 from pconvgen.planning.search import rank
 from pconvgen.sparsity import STRUCTURES, encode, project
-from pconvgen.targets.presets import llvm_target
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import DIRECT, instantiate
 from pconvgen.templates.movement.pack import input_pack
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.dtype import DType
+from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
 
 QUIET = 0.97

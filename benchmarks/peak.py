@@ -16,11 +16,13 @@ from tvm import relax
 from tvm.tirx import PrimFunc
 
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import KernelCalls, T, broadcast, prim_func, ramp
+from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat.building import build, export_library
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.tir import T, broadcast, prim_func, ramp
 from pconvgen.values.dtype import DType
+from pconvgen.values.target import Target
 
 ACCUMULATORS = 12
 """Independent sums: enough to hide the latency of an instruction, few enough for 16 registers."""

@@ -22,12 +22,12 @@ from benchmarks.peak import Meter, fma_meter
 from pconvgen.planning.search import all_choices, rank
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import DIRECT, FAMILIES
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import Places, plain_layout, plane_layout
 from pconvgen.values.schedule import WinogradSchedule
+from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
 
 LAYERS = (

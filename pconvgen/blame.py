@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from pconvgen.bugs import bug, ours
 from pconvgen.errors import REPORT, PconvgenError, last_line
 from pconvgen.frontend import Imported
-from pconvgen.tvm_compat import apply, beginning, main_bindings, op_name, tuple_item
+from pconvgen.tvm_compat.relax import op_name, tuple_item
+from pconvgen.tvm_compat.rewriting import beginning, main_bindings
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ def attempt(action: str, imported: Imported, step: Callable[[], T], again: Calla
     CompilerBugError: our own code failed.
     """
     try:
-        return apply(step)
+        return step()
     except (PconvgenError, MemoryError):
         raise
     except Exception as error:
@@ -53,7 +54,7 @@ def culprit(imported: Imported, step: Callable[[Any], Any], kind: type[Exception
         try:
             module = beginning(imported.module, count)
             if module is not None:
-                apply(step, module)
+                step(module)
         except Exception as error:
             return isinstance(error, kind)
         return False

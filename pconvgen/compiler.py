@@ -20,11 +20,12 @@ from pconvgen.planning.choose import Planner, plan_layer
 from pconvgen.planning.experience import Experience, experience
 from pconvgen.targets.formats import check_formats
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.targets.target import Target
+from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat.building import Executable, build, export_library
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.decision import Decision
 from pconvgen.values.precision import FLOAT32, Precision, precision
+from pconvgen.values.target import Target
 from pconvgen.watch import phase
 
 

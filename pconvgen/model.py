@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from pconvgen.devices import BenchResult, Device, Model, get_device
 from pconvgen.devices.device import named_outputs, ordered_inputs
+from pconvgen.elf import check_whole
 from pconvgen.errors import PconvgenError, UsageError, last_line
 from pconvgen.files import replacing
 from pconvgen.manifest import Manifest, read_manifest
-from pconvgen.targets.elf import check_whole
 from pconvgen.targets.presets import get_target
-from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import LibraryFunction, local_function
+from pconvgen.tvm_compat.runtime import LibraryFunction, local_function
 from pconvgen.values.decision import Decision
+from pconvgen.values.target import Target
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -13,7 +13,8 @@ from pconvgen.compiler import compile
 from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import TensorSpec
 from pconvgen.matching.sites import find_sites
-from pconvgen.tvm_compat import layer_names, returning, shape_of
+from pconvgen.tvm_compat.relax import shape_of
+from pconvgen.tvm_compat.rewriting import layer_names, returning
 from pconvgen.values.dtype import DType
 
 

@@ -15,11 +15,12 @@ from pconvgen.passes.special_numbers import KeepSpecialNumbers
 from pconvgen.passes.transposed import RewriteTransposed
 from pconvgen.planning.choose import Planner, plan_layer
 from pconvgen.planning.half import check_range
-from pconvgen.targets.presets import llvm_target
-from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import call_kernels, legalise
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.lowering import call_kernels, legalise
+from pconvgen.tvm_compat.passes import run_passes
 from pconvgen.values.decision import Decision
 from pconvgen.values.precision import FLOAT32, Precision
+from pconvgen.values.target import Target
 from pconvgen.watch import phase
 
 Phase = tuple[str, Any]
@@ -105,5 +106,5 @@ def _parts(steps: list[Phase]) -> tuple[list[Phase], list[Phase]]:
 def _passed(module: Any, steps: list[Phase]) -> Any:
     for name, transform in steps:
         with phase(name):
-            module = transform(module)
+            module = run_passes(module, transform)
     return module

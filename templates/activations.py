@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pconvgen.tvm_compat import T, broadcast, cast, element_of, float_bits, from_float_bits, number, ramp
+from pconvgen.tvm_compat.tir import T, broadcast, cast, element_of, float_bits, from_float_bits, number, ramp
 from pconvgen.values.workload import Activation, X
 
 _LOG2_E = 1.4426950408889634

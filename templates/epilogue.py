@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.templates.activations import activate
-from pconvgen.tvm_compat import T, cast, element_of
+from pconvgen.tvm_compat.tir import T, cast, element_of
 from pconvgen.values.workload import Epilogue
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.sparsity.taps import TapEncoding
-from pconvgen.tvm_compat import PrimFunc
+from pconvgen.tvm_compat.tir import PrimFunc
 from pconvgen.values.workload import ConvWorkload
 
 CHUNKS = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pconvgen.tvm_compat import cast, element_of, intrinsic, lanes_of
+from pconvgen.tvm_compat.tir import cast, element_of, intrinsic, lanes_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.isa import Isa
 

@@ -12,7 +12,8 @@ from tvm import relax
 
 from pconvgen.passes.lower import LowerLayers
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import is_op, main_bindings, shape_of
+from pconvgen.tvm_compat.relax import is_op, shape_of
+from pconvgen.tvm_compat.rewriting import main_bindings
 
 HOST = get_target("host")
 NN = relax.op.nn

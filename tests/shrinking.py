@@ -13,7 +13,8 @@ from tvm import relax
 
 from pconvgen.frontend import Imported, load_model
 from pconvgen.passes.shrink import RemoveDeadChannels
-from pconvgen.tvm_compat import is_op, layer_names, main_bindings, main_results, shape_of
+from pconvgen.tvm_compat.relax import is_op, shape_of
+from pconvgen.tvm_compat.rewriting import layer_names, main_bindings, main_results
 
 TOLERANCE = 1e-4
 Shapes = dict[str, tuple[int, ...]]

@@ -24,8 +24,8 @@ def command(
 
     Under emulation there are no times, because they would say nothing about ARM: instructions are counted instead.
     """
+    from pconvgen.affinity import choose_cores
     from pconvgen.devices import get_device
-    from pconvgen.devices.cores import choose_cores
     from pconvgen.manifest import read_manifest
     from pconvgen.report.console import progress
 
@@ -59,7 +59,7 @@ def to_json(result: BenchResult) -> dict[str, Any]:
 
 def line(result: BenchResult) -> str:
     """The result as people read it."""
-    from pconvgen.devices.cores import format_cores
+    from pconvgen.affinity import format_cores
     from pconvgen.report.units import millions, milliseconds
 
     parts = []

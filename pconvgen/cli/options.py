@@ -13,7 +13,7 @@ from pconvgen.errors import UsageError
 if TYPE_CHECKING:
     from pconvgen.devices import Device
     from pconvgen.manifest import Manifest
-    from pconvgen.targets.target import Target
+    from pconvgen.values.target import Target
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The model: a .pt2 or .onnx file.", show_default=False)]
 Library = Annotated[
@@ -134,7 +134,7 @@ def device_name(given: str | None, manifest: Manifest, library: Path) -> str:
     import platform
 
     from pconvgen.devices import get_device
-    from pconvgen.targets.elf import machine_of
+    from pconvgen.elf import machine_of
 
     if given is not None:
         return get_device(given).name

@@ -23,15 +23,14 @@ def tracker(
     """Run TVM's tracker: servers register at it, and clients are handed a free one."""
     import signal
 
-    from tvm.rpc.tracker import PopenTrackerServerState
-
     from pconvgen.devices.tracker import check_free
+    from pconvgen.tvm_compat.rpc import start_tracker
 
     check_free(host, port)
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the tracker is a thread that does not end by itself
-    running = PopenTrackerServerState(host, port, port + 1, silent=True)
+    running = start_tracker(host, port)
     typer.echo(f"tracker on {host}:{port}; servers: pconvgen rpc server --tracker {host}:{port}")
-    running.thread.join()
+    running.join()
 
 
 @app.command()

@@ -39,8 +39,8 @@ def command(
     cores: Cores = None,
 ) -> None:
     """Run a compiled library on an input."""
+    from pconvgen.affinity import choose_cores
     from pconvgen.devices import get_device
-    from pconvgen.devices.cores import choose_cores
     from pconvgen.manifest import read_manifest
     from pconvgen.report.console import progress
 

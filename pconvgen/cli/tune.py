@@ -46,7 +46,7 @@ def command(
             raise UsageError(f"{option} is not positive", found=value, remedy="give a positive number, or leave it out")
     if cool_down < 0:
         raise UsageError("--cool-down is negative", found=cool_down)
-    from pconvgen.devices.cores import choose_cores
+    from pconvgen.affinity import choose_cores
     from pconvgen.frontend import model_format
     from pconvgen.targets.linker import find_linker
     from pconvgen.targets.presets import get_target

@@ -14,8 +14,8 @@ import numpy as np
 
 from pconvgen.devices.conversion import converted
 from pconvgen.devices.units import SECONDS
+from pconvgen.elf import check_whole, machine_of
 from pconvgen.errors import PconvgenError
-from pconvgen.targets.elf import check_whole, machine_of
 
 
 @dataclass(frozen=True)

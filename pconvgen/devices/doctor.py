@@ -14,14 +14,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from pconvgen.affinity import usable_cores
 from pconvgen.devices import adb, toolchain
-from pconvgen.devices.cores import usable_cores
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.clock import measured_ghz
 from pconvgen.targets.host import host_target
 from pconvgen.targets.linker import NDK, NDK_VARIABLES, REMEDIES, find_linkers
 from pconvgen.targets.presets import get_target
-from pconvgen.targets.target import Platform, Target
+from pconvgen.values.target import Platform, Target
 
 Status = Literal["ok", "warning", "failure"]
 
@@ -132,10 +132,9 @@ def _onnxruntime() -> Check:
 
 
 def _llvm() -> Check:
-    from tvm.target import codegen
+    from pconvgen.tvm_compat.llvm import back_ends, llvm_version
 
-    version = f"LLVM {codegen.llvm_version_major()}"
-    there = {str(name) for name in codegen.llvm_get_targets()}
+    version, there = f"LLVM {llvm_version()}", back_ends()
     if missing := [name for name in ("aarch64", "arm") if name not in there]:
         detail = f"{version} without {' and '.join(missing)}"
         return Check("LLVM", "failure", detail, "install TVM from its wheel: pip install apache-tvm")

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pconvgen.affinity import format_cores
 from pconvgen.devices import static_cycles, toolchain
 from pconvgen.devices.container import read_tensors, write_tensors
-from pconvgen.devices.cores import format_cores
 from pconvgen.devices.counts import Span, read_spans
 from pconvgen.devices.device import BenchResult, Device, Model, check_library, named_outputs, ordered_inputs
 from pconvgen.devices.process import run_child

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pconvgen.devices.cores import check_threads, core_numbers, usable_cores
+from pconvgen.affinity import check_threads, core_numbers, usable_cores
 from pconvgen.devices.device import (
     BenchResult,
     Device,

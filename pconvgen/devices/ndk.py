@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from pconvgen.affinity import usable_cores
 from pconvgen.devices.bundle import RUNTIME, Flavor, Parts
-from pconvgen.devices.cores import usable_cores
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.linker import ANDROID_API, NDK_TRIPLES, PAGE_BYTES

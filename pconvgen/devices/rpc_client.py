@@ -49,11 +49,7 @@ def answer(folder: Path, request: dict[str, Any]) -> None:
 
 def _session(where: dict[str, Any], timeout_s: float) -> Any:
     """A session with the server, or with one that a tracker hands out; it ends it after so many seconds."""
-    from tvm import rpc
+    from pconvgen.tvm_compat.rpc import session, tracked_session
 
-    if where["tracker"]:
-        tracker = rpc.connect_tracker(where["host"], where["port"])
-        if not any(server["key"] == f"server:{where['key']}" for server in tracker.summary()["server_info"]):
-            raise RuntimeError("no device with that key is registered")
-        return tracker.request(where["key"], session_timeout=timeout_s)
-    return rpc.connect(where["host"], where["port"], where["key"], session_timeout=timeout_s)
+    connect = tracked_session if where["tracker"] else session
+    return connect(where["host"], where["port"], where["key"], timeout_s)

@@ -37,12 +37,12 @@ def servers(address: str) -> list[Servers]:
     PconvgenError: no tracker answers there.
     """
     host, port = parse_host(address)
-    from tvm import rpc
+    from pconvgen.tvm_compat.rpc import tracker_summary
 
     try:
         with socket.create_connection((host, port), TIMEOUT_S):
             pass
-        summary = rpc.connect_tracker(host, port).summary()
+        summary = tracker_summary(host, port)
     except (OSError, RuntimeError) as error:
         raise PconvgenError(
             "no tracker answers",

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +41,19 @@ def main(folder: Path) -> None:
     os.environ["TVM_NUM_THREADS"] = str(request["threads"])  # how TVM's runtime is told; it asks once
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
-    tvm = _import_runtime()
+    runtime = _import_runtime()
     if request["threads"] > 1:
-        keep_to_cores(tvm, request["threads"], request["cores"])
-    from tvm.runtime.vm import VirtualMachine
-
+        runtime.keep_to_cores(request["threads"], request["cores"])
     with np.load(folder / "inputs.npz") as stored:
-        # tvm.runtime.tensor copies to memory aligned as the kernels expect; a numpy array passed as it is may crash.
-        inputs = [tvm.runtime.tensor(stored[f"arr_{index}"]) for index in range(len(stored.files))]
-    vm = VirtualMachine(tvm.runtime.load_module(request["library"]), tvm.cpu())
-    np.savez(folder / "outputs.npz", *(tensor.numpy() for tensor in _tensors(vm["main"](*inputs))))
+        inputs = [runtime.tensor(stored[f"arr_{index}"]) for index in range(len(stored.files))]
+    machine = runtime.load(Path(request["library"]))
+    np.savez(folder / "outputs.npz", *(tensor.numpy() for tensor in runtime.tensors_of(machine["main"](*inputs))))
     if request["seconds"] is not None:
         before = conditions(request["cores"][0])
         if request["evict"]:
-            times = _measure_cold(vm["main"], inputs, request["seconds"], request["evict"])
+            times = _measure_cold(runtime, machine, inputs, request["seconds"], request["evict"])
         else:
-            times = _measure(vm, tvm.cpu(), inputs, request["seconds"])
+            times = _measure(runtime, machine, inputs, request["seconds"])
         after = conditions(request["cores"][0])
         told = {"celsius before": before.celsius, "celsius after": after.celsius, "mhz after": after.mhz}
         known = {name: value for name, value in told.items() if value is not None}
@@ -67,8 +63,6 @@ def main(folder: Path) -> None:
 
 def serve() -> None:
     """Answers requests until the input ends."""
-    from tvm.runtime.vm import VirtualMachine  # noqa: F401  # so that no fork has to
-
     for line in sys.stdin:
         request = json.loads(line)
         child = os.fork()
@@ -96,52 +90,37 @@ def _answered(folder: Path) -> int:
 
 
 def _import_runtime() -> Any:
-    """TVM's runtime without its compiler and without torch, which would take two seconds to import."""
+    """The room of TVM's runtime, without its compiler and without torch, which would take two seconds to import."""
     os.environ["TVM_USE_RUNTIME_LIB"] = "1"
     sys.modules["torch"] = None  # type: ignore[assignment]
-    import tvm
+    from pconvgen.tvm_compat import runtime
 
     # TVM prints a symbolised stack, for half a minute, when a library crashes; the caller wants the bare signal.
     for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
         signal.signal(number, signal.SIG_DFL)
-    return tvm
+    return runtime
 
 
-def keep_to_cores(tvm: Any, threads: int, cores: Sequence[int]) -> None:
-    """Has TVM's threads run on `cores`. By itself it binds them to the first cores of the machine, whatever is allowed.
-
-    Each thread but the main one gets a core of its own.
-    """
-    one_core_per_thread = -2
-    configure = tvm.get_global_func("runtime.config_threadpool")
-    configure(one_core_per_thread, threads, [str(core) for core in cores])
-
-
-def _tensors(value: Any) -> list[Any]:
-    """The tensors of a result that is a tensor or a (nested) tuple of them."""
-    return [value] if hasattr(value, "numpy") else [tensor for part in value for tensor in _tensors(part)]
-
-
-def _measure(vm: Any, device: Any, inputs: list[Any], seconds: float) -> list[float]:
+def _measure(runtime: Any, machine: Any, inputs: list[Any], seconds: float) -> list[float]:
     """Milliseconds of one inference, for each repeat."""
-    main_function = vm["main"]
+    main_function = machine["main"]
     estimate_s = until_steady(lambda: main_function(*inputs))
     number = max(1, math.ceil(REPEAT_S / estimate_s))
     repeats = max(MIN_REPEATS, math.ceil(seconds / (number * estimate_s)))
-    result = vm.time_evaluator("main", device, number=number, repeat=repeats)(*inputs)
-    return [1e3 * value for value in result.results]
+    return [1e3 * value for value in runtime.seconds_of(machine, inputs, number, repeats)]
 
 
-def _measure_cold(main_function: Any, inputs: list[Any], seconds: float, nbytes: int) -> list[float]:
+def _measure_cold(runtime: Any, machine: Any, inputs: list[Any], seconds: float, nbytes: int) -> list[float]:
     """Milliseconds of one call, for each repeat, after so many bytes went through the caches, and then the inputs and
     the memory of the results.
 
     So a layer finds them in a network: its weights were pushed out since the last inference, its inputs were just made,
     and its result goes where another tensor was.
     """
+    main_function = machine["main"]
     masters, others = [tensor.numpy() for tensor in inputs], np.ones(nbytes // 8)
     until_steady(lambda: main_function(*inputs))
-    results = _tensors(main_function(*inputs))
+    results = runtime.tensors_of(main_function(*inputs))
     blanks = [tensor.numpy() for tensor in results]
     times: list[float] = []
     started = time.perf_counter()
@@ -155,7 +134,7 @@ def _measure_cold(main_function: Any, inputs: list[Any], seconds: float, nbytes:
         begun = time.perf_counter()
         result = main_function(*inputs)
         times.append(1e3 * (time.perf_counter() - begun))
-        results = _tensors(result)
+        results = runtime.tensors_of(result)
         del result
     return times[1:]
 

@@ -5,19 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import tvm
 
-from pconvgen.tvm_compat import (
-    Emit,
-    constant,
-    constant_value,
-    dtype_of,
-    is_op,
-    module_pass,
-    rewrite_main,
-    shape_of,
-    with_args,
-)
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, shape_of, with_args
+from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, rewrite_main
 
 
 @module_pass
@@ -48,14 +39,14 @@ class CanonicalizeOperators:
                 return _centred(value, values, emit)
             return _global_average(value) if is_op(value, "relax.mean") else value
 
-        return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, rule))
+        return eliminate_dead_code(rewrite_main(module, rule))
 
 
 def _silu(value: Any, values: dict[Any, Any]) -> Any:
     for data, gate in (tuple(value.args), tuple(value.args)[::-1]):
         sigmoid: Any = values.get(gate)
         if is_op(sigmoid, "relax.sigmoid") and sigmoid.args[0].same_as(data):
-            return tvm.relax.op.nn.silu(data)
+            return op.nn.silu(data)
     return value
 
 
@@ -63,7 +54,7 @@ def _global_average(value: Any) -> Any:
     rank = len(shape_of(value.args[0]) or ())
     axes = {int(axis) % rank for axis in value.attrs.axis or ()} if rank == 4 else set()
     if axes == {2, 3} and value.attrs.keepdims:
-        return tvm.relax.op.nn.adaptive_avg_pool2d(value.args[0], (1, 1))
+        return op.nn.adaptive_avg_pool2d(value.args[0], (1, 1))
     return value
 
 
@@ -79,11 +70,11 @@ def _centred(value: Any, values: dict[Any, Any], emit: Emit) -> Any:
         return value
     centred = emit(value)
     mean = with_args(average, [centred])
-    return tvm.relax.op.subtract(centred, emit(_global_average(mean) if is_op(mean, "relax.mean") else mean))
+    return op.subtract(centred, emit(_global_average(mean) if is_op(mean, "relax.mean") else mean))
 
 
 def _infinite(value: Any) -> Any:
     fill, shape = constant_value(value.args[1]), shape_of(value)
     if fill is None or shape is None or np.isfinite(fill).all():
         return value
-    return tvm.relax.op.broadcast_to(constant(fill.astype(dtype_of(value))), shape)
+    return op.broadcast_to(constant(fill.astype(dtype_of(value))), shape)

@@ -6,25 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tvm
 
-from pconvgen.tvm_compat import (
-    Emit,
-    constant,
-    constant_value,
-    dtype_of,
-    is_op,
-    main_bindings,
-    main_results,
-    op_name,
-    rewrite_main,
-    shape_of,
-)
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, op_name, shape_of
+from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, main_bindings, main_results, rewrite_main
 
 _REDUCTIONS: dict[str, Callable[..., Any]] = {"relax.sum": np.sum, "relax.prod": np.prod, "relax.mean": np.mean}
 
 
-@tvm.transform.module_pass(opt_level=0, name="RemoveEmptyTensors")
+@module_pass
 class RemoveEmptyTensors:
     """What has no elements becomes a constant, and so does what is computed from nothing.
 
@@ -44,20 +34,20 @@ class RemoveEmptyTensors:
             return _rule(value)
 
         rewritten = rewrite_main(module, rule)
-        return tvm.relax.transform.DeadCodeElimination()(rewritten)
+        return eliminate_dead_code(rewritten)
 
 
 def _filled(shape: tuple[int, ...], dtype: str, given: Any, emit: Emit) -> Any:
     """An output without elements: filled with a number of the input `given`, as a library holds no empty constant."""
-    numbers = emit(tvm.relax.op.reshape(given, (-1,)))
-    number = emit(tvm.relax.op.strided_slice(numbers, axes=[0], begin=[0], end=[1]))
-    number = emit(tvm.relax.op.astype(emit(tvm.relax.op.reshape(number, ())), dtype))
-    return tvm.relax.op.full(shape, number, dtype)
+    numbers = emit(op.reshape(given, (-1,)))
+    number = emit(op.strided_slice(numbers, axes=[0], begin=[0], end=[1]))
+    number = emit(op.astype(emit(op.reshape(number, ())), dtype))
+    return op.full(shape, number, dtype)
 
 
 def _rule(value: Any) -> Any:
     shape = shape_of(value)
-    if shape is None or isinstance(value, tvm.ir.GenericConst):
+    if shape is None or constant_value(value) is not None:
         return value
     if 0 in shape:
         return constant(np.zeros(shape, dtype_of(value)))
@@ -65,7 +55,7 @@ def _rule(value: Any) -> Any:
         fields = [field for field in value.args[0].fields if 0 not in (shape_of(field) or ())]
         if len(fields) == 1:
             return fields[0]
-        return tvm.relax.op.concat(fields, value.attrs.axis)
+        return op.concat(fields, value.attrs.axis)
     if not getattr(value, "args", ()) or 0 not in (shape_of(value.args[0]) or ()):
         return value
     if is_op(value, "relax.matmul"):

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import tvm
 from tvm import relax
 
 from pconvgen.errors import PconvgenWarning
 from pconvgen.frontend.spec import DTYPE
-from pconvgen.tvm_compat import astype, dtype_of, main_bindings, main_results, substitute, with_functions
+from pconvgen.tvm_compat.relax import dtype_of
+from pconvgen.tvm_compat.rewriting import eliminate_dead_code, main_bindings, main_results, substitute, with_functions
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def with_types(module: Any, inputs: Sequence[str | None], outputs: Sequence[str 
         if differs:
             params.append(relax.Var(param.name, relax.TensorType(param.ty.shape, wanted)))
             name = f"{param.name}_{dtype_of(param)}"
-            replaced[param] = emit(astype(params[-1], dtype_of(param)), name, relax.DataflowVar)
+            replaced[param] = emit(relax.op.astype(params[-1], dtype_of(param)), name, relax.DataflowVar)
         else:
             params.append(param)
     for binding in block:
@@ -94,11 +94,11 @@ def with_types(module: Any, inputs: Sequence[str | None], outputs: Sequence[str 
     for result, wanted, differs in zip(results, outputs, late, strict=True):
         result = replaced.get(result, result)
         if differs:
-            result = emit(astype(result, str(wanted)), f"{wanted}_result", relax.Var)
+            result = emit(relax.op.astype(result, str(wanted)), f"{wanted}_result", relax.Var)
         elif isinstance(result, relax.DataflowVar):
             result = emit(result, f"{result.name}_result", relax.Var)
         given.append(result)
     single = isinstance(function.ret_ty, relax.TensorType)
     body = builder.normalize(relax.SeqExpr([relax.DataflowBlock(bindings)], given[0] if single else relax.Tuple(given)))
     rebuilt = relax.Function(params, body, body.ty, function.is_pure, function.attrs)
-    return tvm.relax.transform.DeadCodeElimination()(with_functions(module, {"main": rebuilt}))
+    return eliminate_dead_code(with_functions(module, {"main": rebuilt}))

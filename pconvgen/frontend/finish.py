@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import tvm
+from tvm import relax
 
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.canonicalize import CanonicalizeOperators
@@ -15,16 +15,9 @@ from pconvgen.frontend.fold_constants import FoldWeightConstants
 from pconvgen.frontend.origins import Origins
 from pconvgen.frontend.spec import Imported, Judge, TensorSpec, check_finite
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
-from pconvgen.tvm_compat import (
-    LAYERS,
-    constant_value,
-    dtype_of,
-    is_op,
-    layer_names,
-    main_bindings,
-    main_results,
-    shape_of,
-)
+from pconvgen.tvm_compat.passes import run_passes
+from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.rewriting import LAYERS, layer_names, main_bindings, main_results
 
 T = TypeVar("T")
 
@@ -62,11 +55,9 @@ def finish(
         raise control_flow(source)
     layers, origins = _follow_outputs(module, layers), Origins(_follow_outputs(module, origins or {}))
     module["main"] = module["main"].with_attr(LAYERS, layers)
-    module = tvm.transform.Sequential(
-        [tvm.relax.transform.CanonicalizeBindings(), RemoveEmptyTensors(), FoldWeightConstants()]
-    )(module)
+    module = run_passes(module, relax.transform.CanonicalizeBindings(), RemoveEmptyTensors(), FoldWeightConstants())
     _check_variances(module, source)
-    module = tvm.transform.Sequential([FoldBatchNorm(), CanonicalizeOperators()])(module)
+    module = run_passes(module, FoldBatchNorm(), CanonicalizeOperators())
     _check_weights(module, source)
     present = {binding.var.name for binding in main_bindings(module) or []}
     names = {variable: layer for variable, layer in layers.items() if variable in present}
@@ -102,13 +93,13 @@ def _follow_outputs(module: Any, known: Mapping[str, T]) -> dict[str, T]:
     renamed = {
         binding.value.name: binding.var.name
         for binding in main_bindings(module) or []
-        if isinstance(binding.value, tvm.relax.Var) and not isinstance(binding.var, tvm.relax.DataflowVar)
+        if isinstance(binding.value, relax.Var) and not isinstance(binding.var, relax.DataflowVar)
     }
     return {renamed.get(variable, variable): value for variable, value in known.items()}
 
 
 def _check_variances(module: Any, source: str) -> None:
-    """Raise where a batch norm would take the root of a negative number. (An exception cannot leave a TVM pass.)"""
+    """Raise where a batch norm would take the root of a negative number."""
     layer = "the input"
     names = layer_names(module)
     for binding in main_bindings(module) or []:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, is_op, module_pass, rewrite_main, shape_of
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op_name, shape_of
+from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, rewrite_main
 
 Array = NDArray[Any]
 
@@ -50,19 +51,17 @@ class FoldWeightConstants:
 
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module; operators that are not in the table stay."""
-        return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, _fold))
+        return eliminate_dead_code(rewrite_main(module, _fold))
 
 
 def _fold(_var: Any, value: Any, _emit: Emit) -> Any:
-    if not isinstance(value, tvm.ir.Call) or not isinstance(value.op, tvm.ir.Op):
-        return value
-    shape = shape_of(value)
+    shape = shape_of(value) if op_name(value) else None
     if shape is None:
         return value
     if is_op(value, *_RESHAPING, "relax.permute_dims", "relax.broadcast_to"):
         array = constant_value(value.args[0])
         return value if array is None else constant(_move(value, array, shape))
-    function = _ELEMENTWISE.get(value.op.name)
+    function = _ELEMENTWISE.get(op_name(value))
     arrays = [constant_value(arg) for arg in value.args]
     if function is None or any(array is None for array in arrays):
         return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import tvm
+from tvm import relax
 
 
 class Origin(NamedTuple):
@@ -19,8 +19,8 @@ class Origins(dict[str, Origin]):
 
     def note(self, result: Any, origin: Origin) -> None:
         """Remember the node that `result` is the result of, a variable or a tuple of them."""
-        for each in result.fields if isinstance(result, tvm.relax.Tuple) else [result]:
-            if isinstance(each, tvm.relax.Var):
+        for each in result.fields if isinstance(result, relax.Tuple) else [result]:
+            if isinstance(each, relax.Var):
                 # A node that hands its input on is not where that comes from.
                 self.setdefault(each.name, origin)
 

@@ -9,7 +9,7 @@ from typing import Any
 from pconvgen.bugs import bug, ours
 from pconvgen.errors import PconvgenError, UnsupportedError, last_line
 from pconvgen.frontend.origins import Origin
-from pconvgen.tvm_compat import abandon
+from pconvgen.tvm_compat.relax import abandon
 
 
 def not_imported(error: Exception, origin: Origin, source: str, remedy: str) -> PconvgenError:

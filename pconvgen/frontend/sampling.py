@@ -9,7 +9,8 @@ import numpy as np
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat import Emit, constant, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import constant, dtype_of, shape_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 
 def grid_sample(data: Any, grid: Any, method: str, padding: str, align_corners: bool) -> Any:

@@ -31,8 +31,8 @@ from pconvgen.records.describe import (
     describe_workload,
 )
 from pconvgen.records.record import NetworkRecord, Record, target_key
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice, SplitChoice
+from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 2

@@ -19,7 +19,7 @@ import numpy as np
 
 from pconvgen.matching.users import Users
 from pconvgen.templates.activations import OPERATIONS
-from pconvgen.tvm_compat import constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
+from pconvgen.tvm_compat.relax import constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
 from pconvgen.values.workload import Activation, X
 
 MOST_OPERATIONS = 16

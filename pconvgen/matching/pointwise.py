@@ -12,7 +12,7 @@ from typing import Any
 
 from pconvgen.matching.activations import activation_of
 from pconvgen.matching.users import Users
-from pconvgen.tvm_compat import constant_value, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
 from pconvgen.values.workload import Activation, X
 
 

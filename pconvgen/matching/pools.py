@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel
-from pconvgen.tvm_compat import dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.precision import Precision

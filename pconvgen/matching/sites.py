@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pconvgen.matching.activations import activation_of
 from pconvgen.matching.users import Users
-from pconvgen.tvm_compat import constant_value, is_op, shape_of
+from pconvgen.tvm_compat.relax import constant_value, is_op, shape_of
 from pconvgen.values.workload import ConvWorkload, Epilogue, X
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pconvgen.tvm_compat import main_bindings, main_results, variables_of
+from pconvgen.tvm_compat.relax import variables_of
+from pconvgen.tvm_compat.rewriting import main_bindings, main_results
 
 
 class Users:

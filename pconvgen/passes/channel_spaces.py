@@ -16,15 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.passes.channel_values import BINARY, Values, by_channel, is_pool, is_unary, mapped, pooled
-from pconvgen.tvm_compat import (
-    constant_value,
-    is_dataflow_var,
-    is_op,
-    main_bindings,
-    main_results,
-    shape_of,
-    variables_of,
-)
+from pconvgen.tvm_compat.relax import constant_value, is_dataflow_var, is_op, shape_of, variables_of
+from pconvgen.tvm_compat.rewriting import main_bindings, main_results
 
 RESHAPES = ("relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims", "relax.nn.batch_flatten")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat import is_op, scalar_value, shape_of
+from pconvgen.tvm_compat.relax import is_op, scalar_value, shape_of
 
 Values = NDArray[np.float64]
 """One number per channel of a tensor that is equal at all its pixels, NaN where it is not known to be."""

@@ -6,20 +6,20 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import tvm
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat import (
-    Emit,
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import (
     constant,
     constant_value,
     is_op,
-    main_bindings,
-    main_results,
-    module_pass,
-    rewrite_main,
+    op,
     shape_of,
+    tuple_item,
+    variables_of,
+    with_weight,
 )
+from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, main_bindings, main_results, rewrite_main
 
 Array = NDArray[np.float32]
 
@@ -42,7 +42,7 @@ class FoldBatchNorm:
     def transform_module(self, module: Any, _context: Any) -> Any:
         """A new module; a batch norm stays whose parameters are not constants or whose variance is not positive."""
         folder = _Folder(module)
-        return tvm.relax.transform.DeadCodeElimination()(rewrite_main(module, folder.rule))
+        return eliminate_dead_code(rewrite_main(module, folder.rule))
 
 
 class _Folder:
@@ -52,8 +52,9 @@ class _Folder:
 
     def rule(self, var: Any, value: Any, emit: Emit) -> Any:
         self.values[var] = value
-        norm = self.values.get(value.tuple_value) if isinstance(value, tvm.relax.TupleGetItem) else None
-        if norm is None or not is_op(norm, "relax.nn.batch_norm") or value.index != 0:
+        item = tuple_item(value)
+        norm: Any = None if item is None else self.values.get(item[0])
+        if item is None or not is_op(norm, "relax.nn.batch_norm") or item[1] != 0:
             return value
         affine = _scale_and_shift(norm)
         if affine is None:
@@ -80,17 +81,14 @@ class _Folder:
         weight = None if value is None else _scaled_weight(value, axis, scale)
         if weight is None:
             return None
-        layer = tvm.ir.Call(value.op, [value.args[0], constant(weight)], value.attrs, value.ty_args)
         total = (bias * scale + shift).astype(np.float32)
-        return tvm.relax.op.add(emit(layer, producer.name), constant(_shaped(total, data, axis)))
+        return op.add(emit(with_weight(value, weight), producer.name), constant(_shaped(total, data, axis)))
 
 
 def _use_counts(module: Any) -> Counter[Any]:
     uses: Counter[Any] = Counter(main_results(module))
     for binding in main_bindings(module) or []:
-        tvm.relax.analysis.post_order_visit(
-            binding.value, lambda expr: uses.update([expr]) if isinstance(expr, tvm.relax.Var) else None
-        )
+        uses.update(variables_of(binding.value))
     return uses
 
 
@@ -141,5 +139,5 @@ def _shaped(values: Array, data: Any, axis: int) -> Array:
 
 
 def _affine(data: Any, axis: int, scale: Array, shift: Array, emit: Emit) -> Any:
-    scaled = emit(tvm.relax.op.multiply(data, constant(_shaped(scale, data, axis))), "scaled")
-    return tvm.relax.op.add(scaled, constant(_shaped(shift, data, axis)))
+    scaled = emit(op.multiply(data, constant(_shaped(scale, data, axis))), "scaled")
+    return op.add(scaled, constant(_shaped(shift, data, axis)))

@@ -33,29 +33,24 @@ from pconvgen.planning.network import Network
 from pconvgen.planning.operations import Convolution, Operation
 from pconvgen.planning.plans import NetworkPlans
 from pconvgen.planning.tensors import Buffer, Home
-from pconvgen.targets.target import Target
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.templates.movement.pack import PackKernel
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, op, shape_of, variables_of
+from pconvgen.tvm_compat.rewriting import (
     Emit,
-    KernelCalls,
-    astype,
-    constant,
-    constant_value,
     eliminate_dead_code,
     layer_names,
     main_bindings,
-    module_pass,
-    reshape,
     rewrite_main,
-    shape_of,
     substitute,
-    variables_of,
 )
 from pconvgen.values.decision import Decision
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
+from pconvgen.values.target import Target
 from pconvgen.watch import phase, step
 
 DECISIONS = "pconvgen.decisions"
@@ -189,11 +184,11 @@ class _Lowering(NetworkPlans):
         args += [] if site.bias is None else [constant(site.bias)]
         args += [] if site.residual is None else [self._view(site.residual, shape)]
         call = self.kernels.call(instance.kernel, args, shape)
-        return call if shape == site.out_shape else reshape(self.emit(call), site.out_shape)
+        return call if shape == site.out_shape else op.reshape(self.emit(call), site.out_shape)
 
     def _view(self, data: Any, shape: tuple[int, ...]) -> Any:
         data = self.nchw(data)
-        return data if shape_of(data) == shape else self.emit(reshape(data, shape))
+        return data if shape_of(data) == shape else self.emit(op.reshape(data, shape))
 
     def _foreign(self, value: Any) -> Any:
         tensors = self.network.tensors
@@ -274,7 +269,7 @@ class _Lowering(NetworkPlans):
         if before == after:
             return tensor
         if (tensor, after) not in self.plain:
-            self.plain[tensor, after] = self.emit(astype(tensor, after))
+            self.plain[tensor, after] = self.emit(op.astype(tensor, after))
         return self.plain[tensor, after]
 
     def _copy(self, source: Any, home: Home) -> None:

@@ -17,27 +17,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from tvm.relax import op
 
 from pconvgen.matching.norms import norm_of
-from pconvgen.targets.target import Target
 from pconvgen.templates.operators.normalise import NormKernel
-from pconvgen.tvm_compat import (
-    Emit,
-    KernelCalls,
-    astype,
-    constant,
-    constant_value,
-    dtype_of,
-    is_op,
-    module_pass,
-    reshape,
-    rewrite_main,
-    shape_of,
-    with_args,
-)
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, shape_of, with_args
+from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import plain_layout
+from pconvgen.values.target import Target
 
 
 @module_pass
@@ -64,8 +53,8 @@ class LowerNorms:
             if dtype == "float32":
                 return lowered(norms, var, value)
             # Sums are float32.
-            single = with_args(value, [emit(astype(arg, "float32")) for arg in value.args])
-            return astype(emit(lowered(norms, var, single)), dtype)
+            single = with_args(value, [emit(op.astype(arg, "float32")) for arg in value.args])
+            return op.astype(emit(lowered(norms, var, single)), dtype)
 
         return kernels.add_to(rewrite_main(module, rule))
 
@@ -106,13 +95,13 @@ class _Norms:
         inside = (kernel.batch, layout.channels, layout.height, layout.width)
         args = [self._shaped(data, inside), self._shaped(scale, kernel.factors), self._shaped(shift, kernel.factors)]
         call = self.kernels.call(kernel, args, inside)
-        return call if shape == inside else reshape(self.emit(call), shape)
+        return call if shape == inside else op.reshape(self.emit(call), shape)
 
     def _shaped(self, expr: Any, shape: tuple[int, ...]) -> Any:
         value = constant_value(expr)
         if value is not None:
             return constant(value.reshape(shape))
-        return expr if shape_of(expr) == shape else self.emit(reshape(expr, shape))
+        return expr if shape_of(expr) == shape else self.emit(op.reshape(expr, shape))
 
     def composed(self, value: Any) -> Any:
         """Over any axes."""

@@ -13,8 +13,6 @@ from dataclasses import asdict
 from typing import Any
 
 from pconvgen.arena import ActivationMemory, Lifetime, largest_live_set, pack
-from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import module_pass, variables_of
 from pconvgen.tvm_compat.allocations import (
     HUGE_PAGE,
     allocated_bytes,
@@ -24,6 +22,9 @@ from pconvgen.tvm_compat.allocations import (
     result_variables,
     straight_bindings,
 )
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import variables_of
+from pconvgen.values.target import Target
 
 MEMORY = "pconvgen.memory"
 """Module attribute: JSON of the ActivationMemory."""

@@ -13,21 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.targets.target import Target
 from pconvgen.templates.movement.resize import ResizeKernel
-from pconvgen.tvm_compat import (
-    Emit,
-    KernelCalls,
-    constant,
-    constant_value,
-    dtype_of,
-    module_pass,
-    reshape,
-    rewrite_main,
-    shape_of,
-)
+from pconvgen.tvm_compat.calls import KernelCalls
 from pconvgen.tvm_compat.packed import packed_arguments, packed_call, weighted_takes
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, op, shape_of
+from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 from pconvgen.values.dtype import DType
+from pconvgen.values.target import Target
 
 Taps = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Elements to read, and their weights, both [terms, outputs]; indices outside mean the border."""
@@ -108,10 +101,10 @@ def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCall
         return None
     arguments = [np.clip(rows[0], 0, height - 1).astype(np.int32), *([rows[1], columns[1]] if terms > 1 else [])]
     if shape != (*planes, *size):
-        data = emit(reshape(data, (*planes, *size)))
+        data = emit(op.reshape(data, (*planes, *size)))
     result = kernels.call(kernel, [data, *map(constant, arguments)], (*planes, *output))
     after = tuple(axes[axis][0].shape[1] if axis in axes else shape[axis] for axis in range(rank))
-    return result if after == (*planes, *output) else reshape(emit(result), after)
+    return result if after == (*planes, *output) else op.reshape(emit(result), after)
 
 
 def _array(expr: Any) -> NDArray[Any]:

@@ -12,11 +12,14 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from pconvgen.targets.target import Target
 from pconvgen.templates.movement.transpose import TransposeKernel
 from pconvgen.templates.operators.softmax import SoftmaxKernel
-from pconvgen.tvm_compat import KernelCalls, dtype_of, is_op, module_pass, rewrite_main, shape_of
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.rewriting import rewrite_main
 from pconvgen.values.dtype import DType
+from pconvgen.values.target import Target
 
 Kernel: TypeAlias = SoftmaxKernel | TransposeKernel
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pconvgen.targets.target import Target
 from pconvgen.templates.activations import ELEMENTARY
-from pconvgen.tvm_compat import PrimFunc, is_static, module_pass
 from pconvgen.tvm_compat.inlining import inlined
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import is_static
 from pconvgen.tvm_compat.schedules import (
     BlockInfo,
     PrimFuncSchedule,
@@ -34,7 +34,9 @@ from pconvgen.tvm_compat.schedules import (
     marked_scheduled,
     replace_calls,
 )
+from pconvgen.tvm_compat.tir import PrimFunc
 from pconvgen.values.dtype import DType
+from pconvgen.values.target import Target
 
 PARALLEL = 1 << 15
 """Iterations that are worth starting threads for, which takes one or two microseconds."""

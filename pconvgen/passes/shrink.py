@@ -8,22 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.passes.channel_spaces import RESHAPES, ChannelSpaces, Layer, View, is_depthwise
-from pconvgen.tvm_compat import (
-    Emit,
-    add,
-    constant,
-    constant_value,
-    eliminate_dead_code,
-    is_op,
-    main_bindings,
-    module_pass,
-    reshape,
-    rewrite_main,
-    shape_of,
-    with_args,
-    with_main_attr,
-    with_weight,
-)
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, is_op, op, shape_of, with_args, with_weight
+from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, main_bindings, rewrite_main, with_main_attr
 
 ORIGINAL_SHAPES = "pconvgen.original_shapes"
 """Attribute of "main": name of a layer's variable -> shape of its weight before channels were removed,
@@ -105,7 +92,7 @@ class _Shrinker:
             return call if rows is None else emit(call, var.name)
         shift = shift.reshape((-1,) + (1,) * (len(shape_of(var) or ()) - 1 - layer.result.axis))
         call = emit(call, var.name)
-        shifted = add(call, constant(shift))
+        shifted = op.add(call, constant(shift))
         result = shifted if rows is None else emit(shifted, var.name)
         self.shifted[var if rows is None else result] = call, shift
         return result
@@ -121,7 +108,7 @@ class _Shrinker:
                 bias = constant_value(other)
                 if data in self.shifted and bias is not None:
                     call, shift = self.shifted[data]
-                    return add(call, constant(bias + shift))
+                    return op.add(call, constant(bias + shift))
         return value
 
 
@@ -132,7 +119,7 @@ def _shrunk(var: Any, value: Any, view: View, kept: NDArray[np.intp]) -> Any:
     if is_op(value, *RESHAPES):
         shape = list(shape_of(var) or ())
         shape[view.axis] = len(kept)
-        return reshape(value.args[0], tuple(shape))
+        return op.reshape(value.args[0], tuple(shape))
     args = [_operand(arg, view.axis - len(shape_of(var) or ()), kept) for arg in value.args]
     return with_args(value, args)
 

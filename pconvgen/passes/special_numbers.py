@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tvm import relax
 
-from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, module_pass, op_name, rewrite_main, shape_of
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, op, op_name, shape_of
+from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 
 
 @module_pass
@@ -40,26 +41,26 @@ def _index_of(call: Any, emit: Emit, extreme: Callable[..., Any]) -> Any:
     if axis is None:
         if keep:
             return call
-        data, shape, axis = emit(relax.op.reshape(data, (int(np.prod(shape)),))), (int(np.prod(shape)),), 0
+        data, shape, axis = emit(op.reshape(data, (int(np.prod(shape)),))), (int(np.prod(shape)),), 0
     axis = int(axis) % len(shape)
     if not shape[axis]:
         return call
-    found = emit(relax.op.equal(data, emit(extreme(data, [axis], keepdims=True))))
-    found = emit(relax.op.logical_or(found, emit(relax.op.isnan(data))))
+    found = emit(op.equal(data, emit(extreme(data, [axis], keepdims=True))))
+    found = emit(op.logical_or(found, emit(op.isnan(data))))
     places = np.arange(shape[axis], dtype=np.int32).reshape([-1 if a == axis else 1 for a in range(len(shape))])
     nowhere = constant(np.int32(shape[axis]))
-    first = emit(relax.op.min(emit(relax.op.where(found, constant(places), nowhere)), [axis], keepdims=keep))
-    return relax.op.astype(first, dtype_of(call))
+    first = emit(op.min(emit(op.where(found, constant(places), nowhere)), [axis], keepdims=keep))
+    return op.astype(first, dtype_of(call))
 
 
 def _equal(call: Any, emit: Emit) -> Any:
     if not call.args[0].same_as(call.args[1]):
         return call
-    return relax.op.logical_not(emit(relax.op.isnan(call.args[0])))
+    return op.logical_not(emit(op.isnan(call.args[0])))
 
 
 def _not_equal(call: Any, _emit: Emit) -> Any:
-    return relax.op.isnan(call.args[0]) if call.args[0].same_as(call.args[1]) else call
+    return op.isnan(call.args[0]) if call.args[0].same_as(call.args[1]) else call
 
 
 def _multiply(call: Any, _emit: Emit) -> Any:
@@ -74,12 +75,12 @@ def _leaky_relu(call: Any, emit: Emit) -> Any:
     if float(call.attrs.alpha):
         return call
     (data,) = call.args
-    below = emit(relax.op.minimum(data, constant(np.zeros((), dtype_of(data)))))
-    return relax.op.add(emit(relax.op.nn.relu(data)), emit(_times_zero(below)))
+    below = emit(op.minimum(data, constant(np.zeros((), dtype_of(data)))))
+    return op.add(emit(op.nn.relu(data)), emit(_times_zero(below)))
 
 
 def _times_zero(data: Any) -> Any:
-    return relax.op.multiply(data, constant(np.zeros(1, dtype_of(data))))
+    return op.multiply(data, constant(np.zeros(1, dtype_of(data))))
 
 
 def _rows(call: Any, emit: Emit) -> Any:
@@ -88,8 +89,8 @@ def _rows(call: Any, emit: Emit) -> Any:
     if attrs.layout != "NCW" or attrs.out_layout != "NCW" or before is None or after is None:
         return call
     n, c, width = before
-    rows = emit(relax.op.reshape(call.args[0], (n, c, 1, width)))
-    return relax.op.reshape(emit(_pool(rows, attrs, (None, 0))), after)
+    rows = emit(op.reshape(call.args[0], (n, c, 1, width)))
+    return op.reshape(emit(_pool(rows, attrs, (None, 0))), after)
 
 
 def _volumes(call: Any, emit: Emit) -> Any:
@@ -98,9 +99,9 @@ def _volumes(call: Any, emit: Emit) -> Any:
     if attrs.layout != "NCDHW" or attrs.out_layout != "NCDHW" or before is None or after is None:
         return call
     n, c, depth, *size = before
-    images = emit(_pool(emit(relax.op.reshape(call.args[0], (n, c * depth, *size))), attrs, (1, 2)))
-    planes = emit(relax.op.reshape(images, (n, c, depth, after[3] * after[4])))
-    return relax.op.reshape(emit(_pool(planes, attrs, (0, None))), after)
+    images = emit(_pool(emit(op.reshape(call.args[0], (n, c * depth, *size))), attrs, (1, 2)))
+    planes = emit(op.reshape(images, (n, c, depth, after[3] * after[4])))
+    return op.reshape(emit(_pool(planes, attrs, (0, None))), after)
 
 
 def _pool(data: Any, attrs: Any, axes: tuple[int | None, int | None]) -> Any:
@@ -110,7 +111,7 @@ def _pool(data: Any, attrs: Any, axes: tuple[int | None, int | None]) -> Any:
     def of(values: Any, nothing: int, shift: int = 0) -> list[int]:
         return [nothing if axis is None else int(values[axis + shift]) for axis in axes]
 
-    return relax.op.nn.max_pool2d(
+    return op.nn.max_pool2d(
         data,
         of(attrs.pool_size, 1),
         of(attrs.strides, 1),
@@ -121,8 +122,8 @@ def _pool(data: Any, attrs: Any, axes: tuple[int | None, int | None]) -> Any:
 
 
 _REWRITES: dict[str, Callable[[Any, Emit], Any]] = {
-    "relax.argmax": lambda call, emit: _index_of(call, emit, relax.op.max),
-    "relax.argmin": lambda call, emit: _index_of(call, emit, relax.op.min),
+    "relax.argmax": lambda call, emit: _index_of(call, emit, op.max),
+    "relax.argmin": lambda call, emit: _index_of(call, emit, op.min),
     "relax.equal": _equal,
     "relax.not_equal": _not_equal,
     "relax.multiply": _multiply,

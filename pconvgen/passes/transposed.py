@@ -27,28 +27,21 @@ from numpy.typing import NDArray
 from pconvgen.passes.channel_values import is_unary
 from pconvgen.sparsity import DENSE, candidates, smallest
 from pconvgen.sparsity.structure import swap_channels
-from pconvgen.targets.target import Target
 from pconvgen.templates.movement.interleave import InterleaveKernel
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, shape_of, variables_of, with_args
+from pconvgen.tvm_compat.rewriting import (
     Emit,
-    KernelCalls,
-    constant,
-    constant_value,
-    conv2d,
-    dtype_of,
     eliminate_dead_code,
-    is_op,
     main_bindings,
     main_results,
-    module_pass,
     rewrite_main,
-    shape_of,
-    variables_of,
-    with_args,
     with_main_attr,
 )
 from pconvgen.values.decision import Decision
 from pconvgen.values.dtype import DType
+from pconvgen.values.target import Target
 
 TRANSPOSED = "pconvgen.transposed"
 """Attribute of "main": JSON object, name of a convolution's variable -> the transposed convolution that it was."""
@@ -247,7 +240,7 @@ class _Transposed:
         padding = (rows.padding[0], columns.padding[0], rows.padding[1], columns.padding[1])
         weight = phase_weight(self.weight, self.groups, rows, columns)
         attributes = {"padding": padding, "dilation": (rows.dilation, columns.dilation), "groups": self.groups}
-        result, name = conv2d(self.value.args[0], weight, **attributes), self.var.name
+        result, name = op.nn.conv2d(self.value.args[0], constant(weight), **attributes), self.var.name
         data = self.var
         for binding in self.chain:
             result = emit(result, name)

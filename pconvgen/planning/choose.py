@@ -18,7 +18,6 @@ from pconvgen.records.describe import Described, describe_places, describe_weigh
 from pconvgen.sparsity import DENSE, STRUCTURES, Candidate, Filter, candidates, encode, smallest
 from pconvgen.sparsity.counts import WeightCounts, count
 from pconvgen.sparsity.split import Split, splits
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice, SplitChoice
 from pconvgen.templates.family import DIRECT, Family, instantiate
 from pconvgen.templates.instance import Instance
@@ -26,6 +25,7 @@ from pconvgen.values.decision import Decision
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import Places
 from pconvgen.values.precision import FLOAT32
+from pconvgen.values.target import Target
 
 FILL_SHARE, FILL_BYTES = 0.1, 8192
 """Zeros that a sparse encoding may store: this share of its non-zeros, and some bytes for incomplete blocks."""

@@ -30,10 +30,10 @@ from pconvgen.records.facts import device_name
 from pconvgen.records.record import Record, device_class, target_key, task_key
 from pconvgen.records.store import NEAR, ranked, read_records
 from pconvgen.schedules.measured import latency_of, records_of
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice
 from pconvgen.values.planes import Places
 from pconvgen.values.precision import Precision
+from pconvgen.values.target import Target
 
 PROMISING = 60
 """Schedules among which the learned model chooses: those that the analytic one likes best."""

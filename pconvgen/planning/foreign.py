@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pconvgen.sparsity import DENSE
-from pconvgen.tvm_compat import constant_value, is_op, main_bindings, shape_of
+from pconvgen.tvm_compat.relax import constant_value, is_op, shape_of
+from pconvgen.tvm_compat.rewriting import main_bindings
 from pconvgen.values.decision import Decision
 
 _CONVOLUTIONS = {

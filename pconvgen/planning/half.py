@@ -9,7 +9,7 @@ import numpy as np
 
 from pconvgen.errors import PconvgenError
 from pconvgen.matching.sites import Site, find_sites
-from pconvgen.tvm_compat import layer_names
+from pconvgen.tvm_compat.rewriting import layer_names
 from pconvgen.values.dtype import DType
 from pconvgen.values.precision import Precision
 

@@ -13,9 +13,9 @@ from pconvgen.planning.choose import Layer
 from pconvgen.planning.layout import Chosen, choose_layouts
 from pconvgen.planning.operations import Convolution, Elementwise, Normalisation, Operation, Pooling
 from pconvgen.planning.tensors import Home, Tensors
-from pconvgen.targets.target import Target
-from pconvgen.tvm_compat import variables_of
+from pconvgen.tvm_compat.relax import variables_of
 from pconvgen.values.precision import Precision
+from pconvgen.values.target import Target
 
 
 class Network:

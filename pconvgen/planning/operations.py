@@ -14,16 +14,16 @@ from pconvgen.matching.pools import Pool
 from pconvgen.planning.choose import Layer, LayerPlan, fastest, options
 from pconvgen.planning.tensors import Home
 from pconvgen.schedules.roofline import plane_cycles, store_cycles, zeros_cycles
-from pconvgen.targets.target import Target
 from pconvgen.templates.instance import Instance
 from pconvgen.templates.layout.proposals import layouts
 from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.templates.operators.pointwise import PointwiseKernel
 from pconvgen.templates.operators.pool import GlobalPoolKernel
-from pconvgen.tvm_compat import constant, reshape, shape_of
+from pconvgen.tvm_compat.relax import constant, op, shape_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import Places, PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
+from pconvgen.values.target import Target
 
 CONTENDER = 1.4
 """Encodings are compared in every layout if in one they take at most so many times the cycles of the fastest."""
@@ -227,7 +227,7 @@ class Pooling:
         if self.writes is None:
             n, c, *_ = shape_of(self.pool.data) or ()
             kernel = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
-            return reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
+            return op.reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
         slots = (slot, _first(self.writes))
         kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
         tensors.write(self.writes, kernel, args)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.matching.users import Users
-from pconvgen.tvm_compat import dtype_of, is_op, shape_of, split_indices, strided_slice_of, tuple_item
+from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of, split_indices, strided_slice_of, tuple_item
 
 
 @dataclass(eq=False)

@@ -12,8 +12,8 @@ from pconvgen.planning.experience import experience
 from pconvgen.pruning.constraint import as_computed, constrain
 from pconvgen.pruning.layers import Layer
 from pconvgen.sparsity import STRUCTURES
-from pconvgen.targets.target import Target
 from pconvgen.tuning.collect import tasks_of
+from pconvgen.values.target import Target
 from pconvgen.whatif.layer_curves import pruned_layer
 
 NEAR = 1.1

@@ -10,10 +10,10 @@ import numpy as np
 
 from pconvgen.sparsity import Candidate, smallest
 from pconvgen.sparsity.counts import WeightCounts
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice
 from pconvgen.values.planes import Places
 from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
+from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
 
 TEMPLATES: dict[str, type[Schedule]] = {

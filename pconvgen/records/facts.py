@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pconvgen.affinity import format_cores
 from pconvgen.devices import Device
-from pconvgen.devices.cores import format_cores
 
 GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pconvgen.devices.doctor import Check
     from pconvgen.devices.tracker import Servers
     from pconvgen.sparsify import PrunedLayer
-    from pconvgen.targets.target import Target
+    from pconvgen.values.target import Target
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 

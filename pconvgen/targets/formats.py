@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pconvgen.errors import UsageError
-from pconvgen.targets.target import Target
 from pconvgen.values.dtype import DType
 from pconvgen.values.precision import Precision
+from pconvgen.values.target import Target
 
 HALF_ARITHMETIC = "fullfp16"
 """LLVM's name of the ARM feature that adds and multiplies float16 (FEAT_FP16 of ARMv8.2)."""
@@ -36,9 +36,6 @@ def check_formats(target: Target, precision: Precision) -> None:
 
 def has_half_arithmetic(target: Target) -> bool:
     """Whether LLVM generates half precision arithmetic for the target's processor."""
-    from tvm.target import codegen
+    from pconvgen.tvm_compat.llvm import has_feature
 
-    from pconvgen.targets.presets import llvm_target
-
-    possible = DType.FLOAT16 in target.core.isa.arithmetic
-    return possible and bool(codegen.llvm_cpu_has_features(HALF_ARITHMETIC, llvm_target(target)))
+    return DType.FLOAT16 in target.core.isa.arithmetic and has_feature(target, HALF_ARITHMETIC)

@@ -12,8 +12,8 @@ from pathlib import Path
 from pconvgen.errors import UsageError
 from pconvgen.schedules.avx2 import AVX2
 from pconvgen.schedules.cores import CORES
-from pconvgen.targets.target import Target
 from pconvgen.values.core import Core
+from pconvgen.values.target import Target
 
 CPUINFO = Path("/proc/cpuinfo")
 SYSTEM_CPU = Path("/sys/devices/system/cpu/cpu0")
@@ -35,15 +35,14 @@ def host_target() -> Target:
         raise UsageError(
             "the host target needs Linux", found=sys.platform, remedy="choose an ARM target, or compile on Linux"
         )
-    from tvm.target import codegen
+    from pconvgen.tvm_compat.llvm import host_cpu, host_triple
 
-    cpu, triple = str(codegen.llvm_get_system_cpu()), str(codegen.llvm_get_system_triple())
-    flags = cpu_flags(_read(CPUINFO))
+    cpu, flags = host_cpu(), cpu_flags(_read(CPUINFO))
     core = core_of(platform.machine(), cpu, flags)
     return Target(
         name="host",
         core=replace(core, l1_kib=_cache_kib(level=1) or core.l1_kib, l2_kib=_cache_kib(level=2) or core.l2_kib),
-        triple=triple,
+        triple=host_triple(),
         cpu=cpu,
         # LLVM knows the model, not what a hypervisor has masked: without this it would emit AVX-512 that traps.
         features=("-avx512f",) if core.isa is AVX2 and "avx512f" not in flags else (),

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pconvgen.elf import undefined_symbols
 from pconvgen.errors import PconvgenError
-from pconvgen.targets.elf import undefined_symbols
-from pconvgen.targets.target import Platform, Target
+from pconvgen.values.target import Platform, Target
 
 TIMEOUT_S = 300
 

@@ -1,19 +1,15 @@
-"""The targets that have names, and their way into LLVM."""
+"""The targets that have names."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from pconvgen.errors import UsageError
 from pconvgen.schedules.cores import CORES
 from pconvgen.targets.host import host_target
-from pconvgen.targets.target import Platform, Target
-
-if TYPE_CHECKING:
-    import tvm
+from pconvgen.values.target import Platform, Target
 
 TRIPLES: dict[Platform, str] = {
     "linux-arm64": "aarch64-linux-gnu",
@@ -107,31 +103,3 @@ def get_target(name: str) -> Target:
         expected=f"one of {', '.join(TARGETS)}",
         remedy=f"did you mean {nearest[0]}?" if nearest else None,
     )
-
-
-def llvm_target(target: Target) -> tvm.target.Target:
-    """The TVM target that generates code for `target`.
-
-    Raises
-    ------
-    UsageError: LLVM does not know the processor. (Left to itself it would compile for a generic one.)
-    """
-    import tvm
-
-    if not tvm.target.codegen.llvm_is_valid_cpu(target.cpu, target.triple):
-        known = tvm.target.Target({"kind": "llvm", "mtriple": target.triple})
-        nearest = difflib.get_close_matches(
-            target.cpu, [str(cpu) for cpu in tvm.target.codegen.llvm_get_cpu_archlist(known)], n=1
-        )
-        raise UsageError(
-            f"target {target.name}: LLVM does not know the processor",
-            found=f"{target.cpu} for {target.triple}",
-            expected=nearest[0] if nearest else "a name that clang -mcpu= takes",
-        )
-    options: dict[str, object] = {"kind": "llvm", "mtriple": target.triple, "mcpu": target.cpu}
-    if target.features:
-        options["mattr"] = list(target.features)
-    if target.triple.endswith("eabihf"):
-        # TVM passes floats in integer registers otherwise, whatever the triple says. Android does so too.
-        options["mfloat-abi"] = "hard"
-    return tvm.target.Target(options)

@@ -9,10 +9,10 @@ from pconvgen.blame import attempt
 from pconvgen.frontend import Imported
 from pconvgen.pipeline import decide
 from pconvgen.planning.choose import Layer, LayerPlan, plan_layer
-from pconvgen.targets.target import Target
 from pconvgen.tuning.task import Task
 from pconvgen.values.planes import Places
 from pconvgen.values.precision import FLOAT32, Precision
+from pconvgen.values.target import Target
 
 
 def tasks_of(

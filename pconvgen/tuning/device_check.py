@@ -12,7 +12,7 @@ from pconvgen.devices.device import Device
 from pconvgen.devices.doctor import MEMORY_GIB, Check
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.presets import get_target
-from pconvgen.targets.target import Target
+from pconvgen.values.target import Target
 
 TARGETS = {"aarch64": "android-arm64", "armv7l": "android-armv7a"}
 """What runs on any device of a processor family."""

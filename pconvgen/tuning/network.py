@@ -17,7 +17,7 @@ from pconvgen.records.describe import describe_target
 from pconvgen.records.facts import device_facts, versions
 from pconvgen.records.record import NetworkRecord
 from pconvgen.records.store import RecordFile
-from pconvgen.targets.target import Target
+from pconvgen.values.target import Target
 
 SECONDS_OF_NETWORK = 1.0
 

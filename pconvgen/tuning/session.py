@@ -19,13 +19,13 @@ from pconvgen.matching.sites import Site
 from pconvgen.planning.choose import layer_of
 from pconvgen.records.store import RecordFile, read_records
 from pconvgen.schedules.measured import records_of
-from pconvgen.targets.target import Target
 from pconvgen.templates.layout.proposals import layouts
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Budget, Tuner
 from pconvgen.values.planes import Places, plain_layout
+from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
 
 Report = Callable[[Tuner, float], None]

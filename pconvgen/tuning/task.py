@@ -15,15 +15,15 @@ from pconvgen.planning.choose import Chosen, Layer, plan_layer
 from pconvgen.planning.search import all_choices
 from pconvgen.records.record import task_key
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import llvm_target
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.tuning.arrays import elements, in_planes
 from pconvgen.tuning.reference import convolution
-from pconvgen.tvm_compat import kernel_module
 from pconvgen.tvm_compat.building import build, export_library
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.lowering import kernel_module
 from pconvgen.values.planes import Places, PlaneLayout
+from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
 
 

@@ -29,11 +29,11 @@ from pconvgen.latency.ranker import Ranker
 from pconvgen.records.describe import Described, describe_choice, describe_target
 from pconvgen.records.facts import device_facts, versions
 from pconvgen.records.record import Failure, Record, target_key
-from pconvgen.targets.target import Target
 from pconvgen.templates.choice import Choice
 from pconvgen.tuning.builder import Builder
 from pconvgen.tuning.runner import EVICTED, Runner, Sample
 from pconvgen.tuning.task import Task
+from pconvgen.values.target import Target
 
 BATCH = 4
 """Trials of a layer before the next layer is chosen."""

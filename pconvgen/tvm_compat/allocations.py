@@ -9,7 +9,9 @@ import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
-from pconvgen.tvm_compat import T, dtype_of, is_op, prim_func, shape_of, variables_of, with_functions
+from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of, variables_of
+from pconvgen.tvm_compat.rewriting import with_functions
+from pconvgen.tvm_compat.tir import T, prim_func
 
 HUGE_PAGE = 1 << 21
 """Bytes of a huge page of x86, and of 64-bit ARM with pages of 4 KiB."""

@@ -21,12 +21,13 @@ from tvm.relax import vm_build
 from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
 from tvm.tirx import PrimFunc
 
-from pconvgen.devices.cores import usable_cores
-from pconvgen.targets.elf import write_data_object
-from pconvgen.tvm_compat import T, constant, prim_func
+from pconvgen.affinity import usable_cores
+from pconvgen.elf import write_data_object
 from pconvgen.tvm_compat.constants import with_constants, without_constants
 from pconvgen.tvm_compat.passes import apply
 from pconvgen.tvm_compat.pipeline import CPU_PIPELINE
+from pconvgen.tvm_compat.relax import constant
+from pconvgen.tvm_compat.tir import T, prim_func
 from pconvgen.watch import step
 
 OPTIONS = {"tirx.disable_storage_rewrite": True, "tirx.disable_assert": True}

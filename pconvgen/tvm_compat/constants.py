@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from tvm import relax
 from tvm_ffi import structural_map
 
-from pconvgen.tvm_compat import constant, constant_value, with_functions
+from pconvgen.tvm_compat.relax import constant, constant_value
+from pconvgen.tvm_compat.rewriting import with_functions
 
 LARGE = 4096
 """Bytes from which a constant is left out: below that there is nothing to gain."""

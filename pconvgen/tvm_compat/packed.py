@@ -10,7 +10,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from pconvgen.tvm_compat import constant, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import constant, dtype_of, is_op, shape_of
 
 
 def packed_call(name: str, arguments: list[Any], shape: tuple[int, ...], dtype: str) -> Any:

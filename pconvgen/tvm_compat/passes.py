@@ -18,7 +18,7 @@ _RAISED = threading.local()
 def module_pass(transform: Any) -> Any:
     """Decorator that makes a class with `transform_module(module, context)`, or such a function, a TVM pass.
 
-    Within `apply`, what it raises arrives as it was raised.
+    Within `apply` and `run_passes`, what it raises arrives as it was raised.
     """
     if not inspect.isclass(transform):
         return tvm.transform.module_pass(_remembering(transform), opt_level=0)
@@ -27,7 +27,7 @@ def module_pass(transform: Any) -> Any:
 
 
 def apply(function: Callable[..., T], *args: Any) -> T:
-    """What a pass, or a function that runs passes, returns. Errors out of Python passes arrive as they were raised."""
+    """What a function that runs passes returns. What a pass in Python raises arrives as it was raised."""
     _RAISED.error = None
     try:
         return function(*args)
@@ -35,9 +35,17 @@ def apply(function: Callable[..., T], *args: Any) -> T:
         raised = _RAISED.error
         if raised is None or raised is error:
             raise
-        raise raised from None
     finally:
         _RAISED.error = None
+    # Here, so that TVM's copy does not become its context.
+    raise raised
+
+
+def run_passes(module: Any, *passes: Any) -> Any:
+    """`module` after some passes, in order. What a pass in Python raises arrives as it was raised."""
+    for one in passes:
+        module = apply(one, module)
+    return module
 
 
 def _remembering(method: Callable[..., Any]) -> Callable[..., Any]:

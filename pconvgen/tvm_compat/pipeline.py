@@ -13,18 +13,15 @@ from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 
 from pconvgen.tvm_compat.extrema import HandOnNan
 from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.tir import FLAT
 
 CPU_PIPELINE = "pconvgen"
-FLAT = "pconvgen.flat"
-"""The attribute of generated kernels: loops and straight lines of vectors.
-
-Half of the passes find nothing to do in them and take much of the time: conditions to hoist, divisions, bfloat16,
-loops to partition or unroll, what has no effect, and buffers that could be smaller, one for each register, by the
-square of their number. Common subexpressions are found by LLVM: the code is as long without.
-"""
 
 
 def _cpu_pipeline() -> Any:
+    # Half of the passes find nothing to do in flat kernels and take much of the time: conditions to hoist, divisions,
+    # bfloat16, loops to partition or unroll, what has no effect, and buffers that could be smaller, one for each
+    # register, by the square of their number. Common subexpressions are found by LLVM: the code is as long without.
     of_flat = [
         s_tir.transform.CanonicalizeLoop(),
         s_tir.transform.LowerInitBlock(),

@@ -18,7 +18,9 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 from tvm_ffi import structural_map, structural_walk
 
-from pconvgen.tvm_compat import OPAQUE, eliminate_dead_code, op_name, with_functions
+from pconvgen.tvm_compat.relax import op_name
+from pconvgen.tvm_compat.rewriting import eliminate_dead_code, with_functions
+from pconvgen.tvm_compat.tir import OPAQUE
 
 
 def map_functions(module: Any, change: Callable[[PrimFunc], PrimFunc]) -> Any:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from pconvgen.frontend import Imported
 from pconvgen.sparsity.structure import swap_channels
-from pconvgen.tvm_compat import Emit, constant, constant_value, is_op, main_bindings, rewrite_main, with_args
+from pconvgen.tvm_compat.relax import constant, constant_value, is_op, with_args
+from pconvgen.tvm_compat.rewriting import Emit, main_bindings, rewrite_main
 
 Kept = NDArray[np.bool_]
 """bool [filters, channels / groups, height, width], as a WeightedLayer has its weight."""

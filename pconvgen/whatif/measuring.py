@@ -11,9 +11,9 @@ from statistics import median
 from pconvgen.devices import Device
 from pconvgen.errors import PconvgenError
 from pconvgen.records.record import Failure
-from pconvgen.targets.target import Target
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import reference_library
+from pconvgen.values.target import Target
 from pconvgen.whatif.layer_curves import Pruned
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.weights import weights
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
+from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import LINE
 from pconvgen.values.schedule import ChannelSchedule

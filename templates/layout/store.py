@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat import T, number, ramp, shuffle
+from pconvgen.tvm_compat.tir import T, number, ramp, shuffle
 from pconvgen.values.planes import PlaneLayout
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from pconvgen.tvm_compat import T, const_int64
+from pconvgen.tvm_compat.tir import T, const_int64
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, interleave, prim_func, ramp
+from pconvgen.tvm_compat.tir import PrimFunc, T, interleave, prim_func, ramp
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from pconvgen.templates.layout.phases import PhaseBlock, phase_blocks
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, cast, load_strided, number, prim_func, ramp
+from pconvgen.tvm_compat.tir import PrimFunc, T, cast, load_strided, number, prim_func, ramp
 from pconvgen.values.planes import PlaneLayout, plain_layout
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece, pieces
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, prim_func, ramp, shuffle
 
 PARTS = 8
 """Parts that planes are cut to, for threads."""

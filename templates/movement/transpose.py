@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, deinterleave, interleave, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import PrimFunc, T, deinterleave, interleave, prim_func, ramp, shuffle
 
 SHORT = 8
 """Most elements of rows that are interleaved."""

@@ -19,7 +19,7 @@ from typing import Any
 from pconvgen.templates.activations import activate
 from pconvgen.templates.layout.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, cast, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, cast, prim_func, ramp, shuffle
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.workload import Activation
 

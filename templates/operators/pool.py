@@ -22,7 +22,7 @@ from typing import Any
 
 from pconvgen.templates.layout.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat.tir import (
     PrimFunc,
     T,
     broadcast,

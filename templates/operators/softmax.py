@@ -18,7 +18,7 @@ from typing import Any
 
 from pconvgen.templates.activations import exponential
 from pconvgen.templates.layout.tiles import pieces
-from pconvgen.tvm_compat import PrimFunc, T, broadcast, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, prim_func, ramp, shuffle
 
 VECTORS = 4
 """Vectors of a run side by side, or accumulators along memory."""

@@ -29,7 +29,7 @@ from pconvgen.templates.epilogue import finish
 from pconvgen.templates.layout.store import PlaneWriter, tensor_shape
 from pconvgen.templates.layout.tiles import TileRun, Vector, cut, pieces
 from pconvgen.templates.weights import weights
-from pconvgen.tvm_compat import (
+from pconvgen.tvm_compat.tir import (
     PrimFunc,
     T,
     broadcast,

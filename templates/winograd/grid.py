@@ -9,7 +9,7 @@ from typing import Any
 
 from pconvgen.templates.layout.tiles import UNROLLED_PIECES
 from pconvgen.templates.winograd.transforms import TAPS
-from pconvgen.tvm_compat import T
+from pconvgen.tvm_compat.tir import T
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
 

@@ -17,7 +17,7 @@ from typing import Any
 from pconvgen.templates.layout.tiles import for_each_piece
 from pconvgen.templates.winograd.grid import Piece, TileGrid, for_each_run
 from pconvgen.templates.winograd.transforms import TAPS, transform_input
-from pconvgen.tvm_compat import T, broadcast, ramp, shuffle
+from pconvgen.tvm_compat.tir import T, broadcast, ramp, shuffle
 
 
 class InputTransform:

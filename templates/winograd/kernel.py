@@ -21,7 +21,7 @@ from pconvgen.templates.winograd.grid import TileGrid
 from pconvgen.templates.winograd.input import InputTransform
 from pconvgen.templates.winograd.output import OutputTransform
 from pconvgen.templates.winograd.product import Product
-from pconvgen.tvm_compat import PrimFunc, T, prim_func
+from pconvgen.tvm_compat.tir import PrimFunc, T, prim_func
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.schedule import WinogradSchedule

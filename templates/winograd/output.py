@@ -13,7 +13,7 @@ from pconvgen.templates.layout.store import PlaneWriter
 from pconvgen.templates.layout.tiles import pieces
 from pconvgen.templates.winograd.grid import Piece, TileGrid, for_each_run
 from pconvgen.templates.winograd.transforms import transform_output
-from pconvgen.tvm_compat import T, broadcast, part, ramp, shuffle
+from pconvgen.tvm_compat.tir import T, broadcast, part, ramp, shuffle
 from pconvgen.values.planes import PlaneLayout
 
 

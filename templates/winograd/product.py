@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pconvgen.templates.layout.tiles import cut
 from pconvgen.templates.winograd.grid import TileGrid
 from pconvgen.templates.winograd.transforms import transform_weight
-from pconvgen.tvm_compat import T, broadcast, lane, prefetch, ramp
+from pconvgen.tvm_compat.tir import T, broadcast, lane, prefetch, ramp
 from pconvgen.values.isa import Isa
 
 AHEAD = 16384

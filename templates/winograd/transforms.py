@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat import T, broadcast
+from pconvgen.tvm_compat.tir import T, broadcast
 
 TAPS = 3
 """Taps of a filter in each direction."""

@@ -9,7 +9,8 @@ import pytest
 import tvm
 
 from pconvgen.schedules.cores import CORES
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.workload import ConvWorkload, Epilogue
 from tests.activations import ACTIVATIONS
 from tests.cross.test_neon_code import CONV, POINTWISE, Case, assembly, basic_blocks, default_kernel, hot_block

@@ -15,7 +15,8 @@ import tvm_ffi
 
 from pconvgen.devices.container import write_tensors
 from pconvgen.targets.linker import link
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.precision import FLOAT32, Precision, precision
 from tests.random_kernels import HALF, TEMPLATES, compiled, draw, kernel_name
 

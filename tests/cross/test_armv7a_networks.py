@@ -13,9 +13,9 @@ from torch import nn
 import pconvgen
 from pconvgen.compiler import BuiltModel
 from pconvgen.devices import get_device
+from pconvgen.elf import machine_of
 from pconvgen.errors import PconvgenError
 from pconvgen.manifest import read_manifest
-from pconvgen.targets.elf import machine_of
 from pconvgen.targets.linker import LIBC, LIBM, PAGE_BYTES, PROVIDED_PREFIXES, find_linkers, library_linker
 from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat.building import export_library

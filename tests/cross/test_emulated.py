@@ -17,7 +17,8 @@ from pconvgen.devices import Model, get_device
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.targets.linker import PAGE_BYTES, Linker, find_linker, find_linkers, library_linker, link
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
+from pconvgen.tvm_compat.llvm import llvm_target
 
 pytestmark = pytest.mark.cross
 

@@ -17,12 +17,13 @@ import tvm
 from pconvgen.planning.search import rank
 from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import STRUCTURES, encode, project
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
 from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import DIRECT, instantiate
 from pconvgen.templates.instance import Instance
 from pconvgen.templates.pixels.kernel import ENTRIES, PixelKernel, block_tiles
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.core import Core
 from pconvgen.values.precision import FLOAT32, Precision, precision
 from pconvgen.values.workload import ConvWorkload

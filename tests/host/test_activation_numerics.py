@@ -19,10 +19,11 @@ import pconvgen
 from pconvgen.frontend import Imported, load_model
 from pconvgen.passes.lower import LowerLayers
 from pconvgen.sparsify import sparsify
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
 from pconvgen.templates.activations import activate
-from pconvgen.tvm_compat import T, prim_func, ramp
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.tir import T, prim_func, ramp
 from pconvgen.values.workload import Activation, X
 from tests.activations import ACTIVATIONS, sigmoid, silu
 from tests.networks import TOLERANCE, relative_error

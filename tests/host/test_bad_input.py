@@ -22,8 +22,8 @@ from small import SHAPE, small
 from torch import nn
 
 import pconvgen
+from pconvgen.affinity import core_numbers
 from pconvgen.devices import toolchain
-from pconvgen.devices.cores import core_numbers
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.targets import linker
 

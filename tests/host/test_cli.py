@@ -25,8 +25,8 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import pconvgen
+from pconvgen.affinity import core_numbers
 from pconvgen.devices import get_device
-from pconvgen.devices.cores import core_numbers
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model
 from pconvgen.frontend.onnx import weights as onnx_weights

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pconvgen.affinity import core_numbers, usable_cores
 from pconvgen.devices import Model, get_device
-from pconvgen.devices.cores import core_numbers, usable_cores
 from pconvgen.devices.local import LocalDevice
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.schedules import ISAS
 from pconvgen.targets.linker import Linker, find_linker, find_linkers, library_linker
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
+from pconvgen.tvm_compat.llvm import llvm_target
 
 pytestmark = pytest.mark.host
 
@@ -153,10 +154,10 @@ def test_threads_are_bound_to_the_cores_they_are_given() -> None:
     first, second = core_numbers()[:2]
     program = f"""
 import os
-from pconvgen.devices.worker import _import_runtime, keep_to_cores
-tvm = _import_runtime()
+from pconvgen.devices.worker import _import_runtime
+runtime = _import_runtime()
 before = set(os.listdir("/proc/self/task"))
-keep_to_cores(tvm, 2, [{second}, {first}])
+runtime.keep_to_cores(2, [{second}, {first}])
 for thread in sorted(set(os.listdir("/proc/self/task")) - before | {{str(os.getpid())}}):
     print(thread == str(os.getpid()), sorted(os.sched_getaffinity(int(thread))))
 """

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import pconvgen
-from pconvgen.tvm_compat import PrimFunc
 from pconvgen.tvm_compat.building import build
 from pconvgen.tvm_compat.schedules import is_scheduled
+from pconvgen.tvm_compat.tir import PrimFunc
 from tests.networks import TOLERANCE, cases, imported, relative_error
 from tests.zoo import ZOO
 

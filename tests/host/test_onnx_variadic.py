@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import pconvgen
 from pconvgen.frontend import load_model
-from pconvgen.tvm_compat import main_bindings, op_name
+from pconvgen.tvm_compat.relax import op_name
+from pconvgen.tvm_compat.rewriting import main_bindings
 
 pytestmark = pytest.mark.host
 

@@ -8,10 +8,11 @@ import torch
 import tvm
 
 import pconvgen
-from pconvgen.targets.presets import get_target, llvm_target
+from pconvgen.targets.presets import get_target
 from pconvgen.templates.winograd.kernel import WinogradKernel
 from pconvgen.templates.winograd.product import pack_weight
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.planes import plain_layout
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +11,20 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from commands import invoker
 from onnx import TensorProto, checker, helper, numpy_helper, save
 from torch import nn
 
 from pconvgen import compiler
 from pconvgen.blame import attempt, culprit
-from pconvgen.errors import REPORT, CompilerBugError, PconvgenError, UnsupportedError
+from pconvgen.errors import REPORT, CompilerBugError, PconvgenError, UnsupportedError, UsageError
 from pconvgen.frontend import Imported, load_model
 from pconvgen.frontend.torch.converters import CONVERTERS
 from pconvgen.planning.choose import Planner, plan_layer
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import apply, main_bindings, module_pass, op_name
+from pconvgen.tvm_compat.passes import apply, module_pass, run_passes
+from pconvgen.tvm_compat.relax import op_name
+from pconvgen.tvm_compat.rewriting import main_bindings
 
 
 class Branches(nn.Module):
@@ -121,6 +126,94 @@ def test_nodes_of_onnx_files_are_named(tmp_path: Path) -> None:
     assert culprit(imported, breaks_on("nn.softmax"), Exception) == ("third", "Softmax")
     assert culprit(imported, breaks_on("clip"), Exception) == ("second", "HardSwish")
     assert culprit(imported, breaks_on("nn.conv2d"), Exception) == ("first", "Conv")
+
+
+PLACES = (
+    "pconvgen.frontend.finish.CanonicalizeOperators",
+    "pconvgen.pipeline.KeepSpecialNumbers",
+    "pconvgen.pipeline.PlanMemory",
+    "pconvgen.tvm_compat.pipeline.HandOnNan",
+)
+"""A pass of each place where there are some: reading, before and behind what TVM legalises, and building."""
+
+
+def refuse() -> None:
+    raise PconvgenError("not this one", layer="conv", found="it", remedy="do without")
+
+
+def misuse() -> None:
+    raise UsageError("not so", remedy="ask otherwise")
+
+
+def slip() -> None:
+    raise ValueError("7 is no 8")
+
+
+def ask_tvm() -> None:
+    tvm.ir.Op.get("an operator that is not there")
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("act", "code", "line"),
+    [
+        (refuse, 1, r"error: layer conv: not this one \(found it\); do without"),
+        (misuse, 2, r"error: not so; ask otherwise"),
+        (slip, 1, rf"error: .*this is a bug in pconvgen.* \(found ValueError: 7 is no 8\); {REPORT}"),
+        (ask_tvm, 1, r"error: .*\(found .*an operator that is not there.*\); .*"),
+    ],
+)
+def test_commands_tell_what_a_pass_raises(
+    place: str,
+    act: Callable[[], None],
+    code: int,
+    line: str,
+    small: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @module_pass
+    def failing(module: Any, _context: Any) -> Any:
+        act()
+        return module
+
+    monkeypatch.setattr(place, lambda *_: failing)
+    stopped, out, err = invoker(capfd)("compile", small, "-o", small.with_suffix(".so"))
+    assert (stopped, out) == (code, "")
+    assert re.fullmatch(line + "\n", err)
+    if act is ask_tvm and "frontend" not in place:
+        assert err.startswith(f"error: {small}: layer ")
+        assert f"TVM cannot {'build' if 'HandOnNan' in place else 'lower'} this Conv" in err
+    # Who debugs sees where it was raised.
+    stopped, _, err = invoker(capfd)("--debug", "compile", small, "-o", small.with_suffix(".so"))
+    assert stopped == code
+    assert f", in {act.__name__}\n" in err
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A file with one convolution."""
+    weight = numpy_helper.from_array(np.ones((4, 3, 1, 1), np.float32), "w")
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, n, 4, 4)) for name, n in (("x", 3), ("y", 4))]
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv")
+    save(helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:], [weight])), tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def test_what_a_pass_raises_keeps_its_cause() -> None:
+    refusal = PconvgenError("outer")
+
+    @module_pass
+    def failing(_module: Any, _context: Any) -> Any:
+        try:
+            int("x")
+        except ValueError as error:
+            raise refusal from error
+
+    with pytest.raises(PconvgenError) as raised:
+        run_passes(tvm.IRModule({}), failing)
+    assert raised.value is refusal
+    assert isinstance(refusal.__cause__, ValueError)
 
 
 def test_the_innermost_pass_is_heard() -> None:

@@ -13,13 +13,17 @@ import tvm_ffi
 from tvm import relax
 from tvm.relax import vm_build
 
-from pconvgen.targets.elf import undefined_symbols, write_data_object
+from pconvgen.elf import undefined_symbols, write_data_object
 from pconvgen.targets.linker import library_linker
-from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.tvm_compat import KernelCalls, T, constant, local_function, prim_func
+from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat import building as libraries
 from pconvgen.tvm_compat.building import Executable, build, export_library
+from pconvgen.tvm_compat.calls import KernelCalls
 from pconvgen.tvm_compat.constants import LARGE, with_constants, without_constants
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.relax import constant
+from pconvgen.tvm_compat.runtime import local_function
+from pconvgen.tvm_compat.tir import T, prim_func
 
 RNG = np.random.default_rng(0)
 ARRAYS = [

@@ -17,7 +17,8 @@ from zoo import ZOO, ZooEntry
 
 from pconvgen.errors import UsageError
 from pconvgen.frontend import Imported, TensorSpec, load_model
-from pconvgen.tvm_compat import constant_value, is_op, layer_names, main_bindings
+from pconvgen.tvm_compat.relax import constant_value, is_op
+from pconvgen.tvm_compat.rewriting import layer_names, main_bindings
 
 WEIGHTED = ("relax.nn.conv2d", "relax.nn.conv2d_transpose", "relax.matmul")
 

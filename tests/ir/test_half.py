@@ -12,7 +12,8 @@ from tvm import relax
 from pconvgen.errors import PconvgenError
 from pconvgen.pipeline import phases, run
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import constant, dtype_of, is_op, main_bindings, main_results
+from pconvgen.tvm_compat.relax import constant, dtype_of, is_op
+from pconvgen.tvm_compat.rewriting import main_bindings, main_results
 from pconvgen.values.precision import FLOAT32, Precision, precision
 from tests.relax_modules import BIAS, NN, calls, conv, module_of
 

@@ -21,7 +21,7 @@ from pconvgen.manifest import MARK, read_manifest
 from pconvgen.matching.sites import find_sites
 from pconvgen.passes.lower import DECISIONS, LowerLayers, decisions_of
 from pconvgen.pipeline import phases, run
-from pconvgen.tvm_compat import main_bindings
+from pconvgen.tvm_compat.rewriting import main_bindings
 from pconvgen.values.decision import Decision
 from pconvgen.values.workload import RELU, Activation, Epilogue, X
 from tests.relax_modules import BIAS, HOST, NN, RNG, calls, conv, kernels, lower, module_of, weight

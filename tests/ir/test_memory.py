@@ -11,10 +11,12 @@ from tvm import relax
 from tvm.script import tirx as T
 
 from pconvgen.passes.memory import PlanMemory, lifetimes, memory_of
-from pconvgen.targets.presets import get_target, llvm_target
-from pconvgen.tvm_compat import call_kernels, is_op, legalise
+from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat.allocations import is_kernel_call, straight_bindings
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.llvm import llvm_target
+from pconvgen.tvm_compat.lowering import call_kernels, legalise
+from pconvgen.tvm_compat.relax import is_op
 from tests.relax_modules import module_of
 
 TARGET = llvm_target(get_target("host"))

@@ -10,8 +10,8 @@ from torch import nn
 from pconvgen.frontend import load_model
 from pconvgen.pipeline import phases
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import PrimFunc
 from pconvgen.tvm_compat.schedules import is_scheduled
+from pconvgen.tvm_compat.tir import PrimFunc
 
 
 class Join(nn.Module):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pconvgen.passes.shrink import RemoveDeadChannels
-from pconvgen.tvm_compat import is_op, main_bindings, shape_of
+from pconvgen.tvm_compat.relax import is_op, shape_of
+from pconvgen.tvm_compat.rewriting import main_bindings
 from tests.shrinking import assert_equal, empty, imported_from, run_plainly, shrunk
 
 

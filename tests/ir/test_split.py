@@ -20,7 +20,8 @@ from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import project
 from pconvgen.sparsity.split import splits
 from pconvgen.targets.presets import get_target
-from pconvgen.tvm_compat import constant_value, is_op, main_bindings
+from pconvgen.tvm_compat.relax import constant_value, is_op
+from pconvgen.tvm_compat.rewriting import main_bindings
 from pconvgen.values.decision import Decision
 from tests.mixtures import mixture
 from tests.relax_modules import NN, calls, module_of

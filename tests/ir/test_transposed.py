@@ -17,8 +17,8 @@ from pconvgen.passes.transposed import RewriteTransposed, phase_axis, phase_weig
 from pconvgen.planning.choose import Layer, LayerPlan, plan_layer
 from pconvgen.sparsity import STRUCTURES, project
 from pconvgen.sparsity.structure import swap_channels
-from pconvgen.tvm_compat import main_bindings
 from pconvgen.tvm_compat.building import compile_module
+from pconvgen.tvm_compat.rewriting import main_bindings
 from pconvgen.values.workload import RELU, Epilogue, X
 from tests.activations import clip
 from tests.references import transposed_convolution

@@ -16,10 +16,10 @@ from pconvgen.devices.container import read_tensors, write_tensors
 from pconvgen.devices.device import check_library, named_outputs, ordered_inputs
 from pconvgen.devices.doctor import checks, numbers
 from pconvgen.devices.process import run_child
+from pconvgen.elf import machine_of, undefined_symbols
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.schedules import ISAS
 from pconvgen.schedules.cores import CORES
-from pconvgen.targets.elf import machine_of, undefined_symbols
 from pconvgen.targets.host import core_of, cpu_flags
 from pconvgen.targets.linker import NDK_VARIABLES, find_linker, find_linkers, library_linker, link
 from pconvgen.targets.presets import TARGETS, get_target

@@ -27,7 +27,8 @@ from pconvgen.frontend.onnx.powers import celu, lp_normalization, power_of, with
 from pconvgen.frontend.onnx.resize import resize
 from pconvgen.frontend.onnx.sampling import affine_grid, grid_sample, roi_align
 from pconvgen.frontend.onnx.variadic import chain, mean
-from pconvgen.tvm_compat import Emit, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 Convert = Callable[[Any, dict[str, Any], Emit], Any]
 

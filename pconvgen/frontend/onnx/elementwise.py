@@ -8,7 +8,8 @@ import numpy as np
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat import Emit, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 
 def clip(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any | None:

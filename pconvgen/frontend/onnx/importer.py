@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
@@ -14,7 +13,7 @@ from pconvgen.frontend.onnx.windows import explicit_output, explicit_padding
 from pconvgen.frontend.origins import Origin, Origins
 from pconvgen.frontend.refusals import not_imported
 from pconvgen.frontend.shapes import Shapes, check_shapes
-from pconvgen.tvm_compat import dtype_of, shapes_of
+from pconvgen.tvm_compat.relax import dtype_of, shapes_of
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is a weight."""
@@ -52,7 +51,7 @@ class Importer(ONNXGraphImporter):
         attrs["tvm_custom"] |= {"operator": op_name, "opset": opset}
         result = self.bb.normalize(self._converted(node, op_name, inputs, attrs, opset))
         check_shapes(shapes_of(result), self._expected.get(node, ()), node, op_name, self._source)
-        if isinstance(result, tvm.ir.Call):
+        if isinstance(result, relax.Call):
             result = self.bb.emit(result)
         self.origins.note(result, Origin(node, op_name))
         return result

@@ -8,7 +8,8 @@ import numpy as np
 from tvm import relax
 from tvm.relax import op
 
-from pconvgen.tvm_compat import Emit, astype, constant, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 _NEVER = 1e-18
 """MeanVarianceNormalization adds 1e-9 to the deviation, which matters only where there is none."""
@@ -97,11 +98,11 @@ def _single(value: Any, emit: Emit) -> Any:
     if dtype_of(value) == "float32":
         return value
     array = constant_value(value)
-    return emit(astype(value, "float32")) if array is None else constant(array.astype(np.float32))
+    return emit(op.astype(value, "float32")) if array is None else constant(array.astype(np.float32))
 
 
 def _like(call: Any, data: Any, emit: Emit) -> Any:
-    return call if dtype_of(data) == "float32" else astype(emit(call), dtype_of(data))
+    return call if dtype_of(data) == "float32" else op.astype(emit(call), dtype_of(data))
 
 
 def _broadcast(value: Any, shape: tuple[int, ...], emit: Emit) -> Any:

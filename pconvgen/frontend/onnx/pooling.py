@@ -10,7 +10,8 @@ from tvm import relax
 from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.onnx.powers import power
 from pconvgen.frontend.onnx.windows import explicit_pool
-from pconvgen.tvm_compat import Emit, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import dtype_of, shape_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 _AVERAGE = (relax.op.nn.avg_pool1d, relax.op.nn.avg_pool2d, relax.op.nn.avg_pool3d)
 

@@ -8,7 +8,8 @@ import numpy as np
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat import Emit, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 
 def power(data: Any, exponent: float, emit: Emit) -> Any:

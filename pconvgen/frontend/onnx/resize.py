@@ -13,7 +13,8 @@ from tvm import relax
 from pconvgen.errors import UnsupportedError
 from pconvgen.frontend import taps
 from pconvgen.passes.resizes import Taps, resample
-from pconvgen.tvm_compat import Emit, constant, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 Array = NDArray[Any]
 _HALF = np.float32(0.5)

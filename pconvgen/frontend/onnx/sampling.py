@@ -8,7 +8,8 @@ from tvm import relax
 
 from pconvgen.errors import UnsupportedError
 from pconvgen.frontend import sampling
-from pconvgen.tvm_compat import Emit, constant_value
+from pconvgen.tvm_compat.relax import constant_value
+from pconvgen.tvm_compat.rewriting import Emit
 
 _METHODS = {"linear": "bilinear", "cubic": "bicubic"}
 

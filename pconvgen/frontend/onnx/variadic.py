@@ -12,7 +12,8 @@ from typing import Any
 
 from tvm import relax
 
-from pconvgen.tvm_compat import Emit, dtype_of
+from pconvgen.tvm_compat.relax import dtype_of
+from pconvgen.tvm_compat.rewriting import Emit
 
 
 def chain(inputs: Any, _attrs: dict[str, Any], emit: Emit, *, operator: Callable[[Any, Any], Any]) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat import shape_of
+from pconvgen.tvm_compat.relax import shape_of
 
 
 def explicit_padding(inputs: Any, attrs: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from tvm import relax
 
 from pconvgen.frontend.torch.calls import arguments, expression
-from pconvgen.tvm_compat import shape_of
+from pconvgen.tvm_compat.relax import shape_of
 
 
 def bilinear(node: Any, importer: Any) -> Any:

@@ -45,7 +45,7 @@ from pconvgen.frontend.torch.outputs import Output, outputs_of, returning
 from pconvgen.frontend.torch.promotion import promote
 from pconvgen.frontend.torch.quantised import quantised_layers, register
 from pconvgen.frontend.torch.sparse import is_sparse
-from pconvgen.tvm_compat import shapes_of
+from pconvgen.tvm_compat.relax import shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 LARGE = 1 << 26

@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.relax import op
 
 from pconvgen.frontend.torch.calls import arguments, expression
-from pconvgen.tvm_compat import astype, constant, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import constant, dtype_of, shape_of
 
 
 def group_norm(node: Any, importer: Any) -> Any:
@@ -107,7 +107,7 @@ def _affine(importer: Any, args: dict[str, Any], data: Any, shape: list[int]) ->
     values = [default if value is None else value for value, default in zip(given, plain, strict=True)]
     same = [dtype_of(value) == dtype_of(data) for value in values]
     emit = importer.block_builder.emit
-    return [value if fits else emit(astype(value, dtype_of(data))) for value, fits in zip(values, same, strict=True)]
+    return [value if fits else emit(op.astype(value, dtype_of(data))) for value, fits in zip(values, same, strict=True)]
 
 
 def _statistics(importer: Any, data: Any, axes: list[int], epsilon: float, *, keepdims: bool) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import torch
 
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.floats import name_of
-from pconvgen.tvm_compat import astype, dtype_of
+from pconvgen.tvm_compat.relax import dtype_of, op
 
 # Operators whose operands have the type of the result: sums of an integer and a float, roots of an integer.
 _LIKE_RESULT = frozenset(
@@ -80,6 +80,6 @@ def typed(convert: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
         if not isinstance(value, torch.Tensor) or not hasattr(getattr(result, "ty", None), "dtype"):
             return result
         dtype = name_of(value.dtype)
-        return result if dtype_of(result) == dtype else importer.block_builder.emit(astype(result, dtype))
+        return result if dtype_of(result) == dtype else importer.block_builder.emit(op.astype(result, dtype))
 
     return converted

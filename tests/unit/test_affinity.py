@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pconvgen.devices.cores import check_threads, choose_cores, core_numbers, format_cores, parse_cores, usable_cores
+from pconvgen.affinity import check_threads, choose_cores, core_numbers, format_cores, parse_cores, usable_cores
 from pconvgen.devices.emulated import EmulatedDevice
 from pconvgen.errors import UsageError
 from tests.unit.test_targets import MODEL
