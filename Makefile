@@ -62,7 +62,7 @@ bench-kernels: setup
 	$(BIN)/python -m benchmarks.kernels
 
 bench-networks: setup
-	$(BIN)/python -m benchmarks.whole_networks
+	$(BIN)/python -m benchmarks.networks
 
 # llvm-mca, for cycle estimates of ARM code; older releases than 16 have no model of the cores.
 mca:
@@ -76,7 +76,7 @@ mca:
 	echo "SKIPPED for it: cycle estimates. Instructions are counted without them."
 
 bench-arm: setup system mca
-	@status=0; for part in arm arm_networks; do $(BIN)/python -m benchmarks.$$part || status=1; done; exit $$status
+	@status=0; for part in kernels networks; do $(BIN)/python -m benchmarks.arm.$$part || status=1; done; exit $$status
 
 bench-pruning: setup
 	$(BIN)/python -m benchmarks.pruning

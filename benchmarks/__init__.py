@@ -1,0 +1,1 @@
+"""What pconvgen is measured by; `python -m benchmarks` lists it."""

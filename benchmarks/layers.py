@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.networks import mobilenet_v2, resnet50
+from benchmarks.models.mobilenet import mobilenet_v2
+from benchmarks.models.resnet import resnet50
 from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 
 SQUARES = ((64, 56), (128, 28), (256, 14), (512, 7), (256, 28), (512, 14), (128, 112), (64, 224))
@@ -70,6 +71,8 @@ class Pruning:
         return w.groups == 1 and w.in_channels > 3
 
 
+DENSE = Pruning("dense", "dense")
+
 PRUNINGS = (
     Pruning("simd_block(4)", "simd_block", {"n": 4}),
     Pruning("simd_block(8)", "simd_block", {"n": 8}),
@@ -79,18 +82,18 @@ PRUNINGS = (
     # the weights 28 % of the kernels live; patterns of 4 of 9 weights end at 44 %, where all kernels live.
     Pruning("pattern", "pattern", {"balanced": False}),
     Pruning("unstructured", "unstructured"),
-    Pruning("dense", "dense"),
+    DENSE,
 )
 
 
 @cache
 def layers() -> tuple[Layer, ...]:
     """All layers, by group."""
-    squares = [Layer("3x3", f"{c}@{size}", _workload(c, c, size, 3, 1, 1, 1)) for c, size in SQUARES]
+    squares = [named("3x3", square(c, c, size)) for c, size in SQUARES]
     resnet = convolutions(resnet50())
-    pointwise = [_named("1x1", w) for w in resnet if w.kernel == (1, 1)]
-    strided = [_named("strided", w) for w in resnet if w.kernel != (1, 1) and w.stride != (1, 1)]
-    depthwise = [_named("depthwise", w) for w in convolutions(mobilenet_v2()) if w.groups > 1]
+    pointwise = [named("1x1", w) for w in resnet if w.kernel == (1, 1)]
+    strided = [named("strided", w) for w in resnet if w.kernel != (1, 1) and w.stride != (1, 1)]
+    depthwise = [named("depthwise", w) for w in convolutions(mobilenet_v2()) if w.groups > 1]
     return (*squares, *pointwise, *strided, *depthwise)
 
 
@@ -111,10 +114,16 @@ def convolutions(network: torch.nn.Module) -> list[ConvWorkload]:
     return list(found)
 
 
-def _named(group: str, w: ConvWorkload) -> Layer:
+def named(group: str, w: ConvWorkload) -> Layer:
+    """A layer with the name that tables print, see `Layer`."""
     channels = str(w.in_channels) if w.in_channels == w.out_channels else f"{w.in_channels}-{w.out_channels}"
     stride = "" if w.stride == (1, 1) else f"/{w.stride[0]}"
     return Layer(group, f"{channels}@{w.height}{stride}", w)
+
+
+def square(channels: int, filters: int, size: int) -> ConvWorkload:
+    """A 3x3 layer of stride 1 whose output is as high and wide as its input."""
+    return _workload(channels, filters, size, 3, 1, 1, 1)
 
 
 def _workload(

@@ -1,4 +1,4 @@
-"""Lets tests import `zoo` (this folder) and `benchmarks.networks` (the repository root)."""
+"""Lets tests import `zoo` (this folder) and `benchmarks` (the repository root)."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The networks of benchmarks/networks.py in a size that a test can afford."""
+"""The networks of benchmarks/models in a size that a test can afford."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.networks import NETWORKS, randomize
+from benchmarks.models import NETWORKS
+from benchmarks.models.weights import randomize
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
-from benchmarks.networks import randomize
+from benchmarks.models.weights import randomize
 
 Source = Path | nn.Module
 TORCHVISION = (

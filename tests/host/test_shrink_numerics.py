@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from zoo import ZOO
 
-from benchmarks.networks import NETWORKS
+from benchmarks.models import NETWORKS
 from pconvgen.compiler import compile as compile_model
 from pconvgen.passes.lower import decisions_of
 from pconvgen.passes.shrink import RemoveDeadChannels

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 import pconvgen
-from benchmarks.networks import NETWORKS, randomize
+from benchmarks.models import NETWORKS
+from benchmarks.models.weights import randomize
 from pconvgen.frontend import load_model
 from pconvgen.sparsify import sparsify
 from tests.networks import TOLERANCE, relative_error

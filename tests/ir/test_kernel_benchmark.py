@@ -13,13 +13,18 @@ import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
-from benchmarks import deepsparse, engines, environments, kernels, measure
-from benchmarks.against import Comparison, ratios
+from benchmarks import measuring
+from benchmarks.engines import environments, running
+from benchmarks.kernels import deepsparse
+from benchmarks.kernels.__main__ import main
+from benchmarks.kernels.against import Comparison, ratios
+from benchmarks.kernels.promises import PEER_PROMISES, PROMISES, Promise, geometric_mean, judge, judge_peer
+from benchmarks.kernels.roofline import draw
+from benchmarks.kernels.row import Row
+from benchmarks.layer_data import layer_model, random_data
 from benchmarks.layers import DENSITIES, GROUPS, PRUNINGS, Layer, layers
-from benchmarks.measure import Reading, Row, interleave, random_data
-from benchmarks.peak import Meter, Roofs
-from benchmarks.promises import PEER_PROMISES, PROMISES, Promise, geometric_mean, judge, judge_peer
-from benchmarks.roofline import draw
+from benchmarks.measuring import Reading, interleave
+from benchmarks.peak.meters import Meter, Roofs
 from pconvgen.errors import PconvgenError
 from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
 
@@ -84,7 +89,7 @@ def test_prunings_keep_the_density_and_shape_that_they_are_named_for(pruning):
 
 
 def test_rounds_take_turns_and_the_best_of_each_counts(monkeypatch):
-    monkeypatch.setattr(measure, "LIMIT_S", 60.0)
+    monkeypatch.setattr(measuring, "LIMIT_S", 60.0)
     turns = []
     times = iter([3.0, 1.0, 2.0])
 
@@ -103,18 +108,18 @@ def test_rounds_take_turns_and_the_best_of_each_counts(monkeypatch):
     assert interleave(subjects, Meter(rate)) == {"kernel": 1.0, "pack": 0.5, "peak": PEAK}
     assert turns == ["peak", "kernel", "pack"] * (len(turns) // 3)
     # The second round still found a better time; only quiet ones after it count.
-    assert len(turns) // 3 == 2 + measure.QUIET_ROUNDS
+    assert len(turns) // 3 == 2 + measuring.QUIET_ROUNDS
 
 
 @pytest.mark.parametrize(("rates", "core"), [((PEAK, PEAK / 2), 1.0), ((PEAK,), 0.5)], ids=["peak", "core"])
 def test_rounds_among_neighbours_are_not_quiet(monkeypatch, rates, core):
-    monkeypatch.setattr(measure, "LIMIT_S", 0.05)
+    monkeypatch.setattr(measuring, "LIMIT_S", 0.05)
     readings = iter(rates)
     peak = Meter(lambda: next(readings, rates[-1]))
     peak()
     subjects = {"kernel": lambda: Reading(1.0, core), "pack": lambda: Reading(1.0, 1.0)}
     highest = interleave(subjects, peak)["peak"]
-    assert measure.is_noisy(highest, peak.best)
+    assert measuring.is_noisy(highest, peak.best)
 
 
 def test_a_later_peak_lowers_shares_and_a_slower_one_does_not_raise_them():
@@ -173,7 +178,7 @@ def test_a_peer_is_judged_by_the_geometric_mean_of_ratios():
 
 def test_the_peer_gets_the_same_layer():
     data = random_data(SMALL, PRUNINGS[0], 0.25)
-    model = deepsparse.layer_model(SMALL, data)
+    model = layer_model(SMALL, data)
     onnx.checker.check_model(model)
     (found,) = ReferenceEvaluator(model).run(None, {"data": data.data})
     data.check(found, "the model")
@@ -194,8 +199,8 @@ def test_a_peer_that_cannot_be_had_is_an_error_with_its_reason(monkeypatch, tmp_
 def test_a_peer_that_dies_is_an_error_with_its_last_words(monkeypatch, tmp_path):
     worker = tmp_path / "worker.py"
     worker.write_text("import sys; sys.stdin.readline(); sys.exit('out of luck')")
-    monkeypatch.setattr(engines, "WORKER", worker)
-    monkeypatch.setattr(engines, "environment", lambda *_: sys.executable)
+    monkeypatch.setattr(running, "WORKER", worker)
+    monkeypatch.setattr(environments, "environment", lambda *_: sys.executable)
     with deepsparse.peer() as peer, pytest.raises(PconvgenError, match="out of luck"):
         peer.read()
 
@@ -237,6 +242,6 @@ def test_one_row_from_the_command_line_to_its_files(tmp_path):
 def test_filters_that_nothing_passes_are_an_error(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["kernels", "--layers", "no-such-layer"])
     with pytest.raises(SystemExit) as ended:
-        kernels.main()
+        main()
     assert ended.value.code == 2
     assert "nothing passes the filters (found no-such-layer, expected layers of 3x3" in capsys.readouterr().err

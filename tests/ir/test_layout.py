@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.networks import NETWORKS, randomize
+from benchmarks.models import NETWORKS
+from benchmarks.models.weights import randomize
 from pconvgen import compiler
 from pconvgen.compiler import compile as compile_model
 from pconvgen.frontend import load_model

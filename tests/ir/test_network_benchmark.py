@@ -10,16 +10,21 @@ import pytest
 import torch
 
 import pconvgen
-from benchmarks import arm_networks, engines, environments
-from benchmarks.arm_peers import PEERS
-from benchmarks.engines import DEEPSPARSE, LIBRARY, Engine, running
-from benchmarks.engines import DENSE as ENGINES
-from benchmarks.layer_times import assign, layer_ms, profile, slower_than_dense
-from benchmarks.network_cases import CASES, Case, Variant, export
-from benchmarks.network_figures import draw_all
-from benchmarks.network_page import page
-from benchmarks.network_promises import SPEED, judge_speed, verdicts
-from benchmarks.network_results import (
+from benchmarks.arm.networks import count, promises
+from benchmarks.arm.networks.results import Row, table
+from benchmarks.arm.peers import PEERS
+from benchmarks.engines import environments
+from benchmarks.engines import running as engine_processes
+from benchmarks.engines.engine import DEEPSPARSE, LIBRARY, Engine
+from benchmarks.engines.engine import DENSE as ENGINES
+from benchmarks.engines.running import running
+from benchmarks.models.cases import CASES, Case, Variant
+from benchmarks.models.exported import export
+from benchmarks.networks.layer_times import assign, layer_ms, profile, slower_than_dense
+from benchmarks.networks.page import page
+from benchmarks.networks.pictures import draw_all
+from benchmarks.networks.promises import SPEED, judge_speed, verdicts
+from benchmarks.networks.results import (
     DENSE,
     OURS,
     LayerTime,
@@ -31,7 +36,7 @@ from benchmarks.network_results import (
     merged,
     save,
 )
-from benchmarks.network_tables import SUMMARY_COLUMNS, engine_rows, network_table, summary_rows, summary_table
+from benchmarks.networks.tables import SUMMARY_COLUMNS, engine_rows, network_table, summary_rows, summary_table
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend.torch.weights import module_layers
 from pconvgen.sparsity import density
@@ -243,7 +248,7 @@ def test_an_environment_is_made_anew_when_requirements_change(monkeypatch, tmp_p
 
 
 def test_what_an_engine_cannot_do_is_an_error_with_its_words(monkeypatch):
-    monkeypatch.setattr(engines, "ANSWER_S", 60)
+    monkeypatch.setattr(engine_processes, "ANSWER_S", 60)
     with running(Engine("none", "no such session")) as process, pytest.raises(PconvgenError, match="no such session"):
         process.load(None, {"input": np.zeros(1, np.float32)}, ["output"])
 
@@ -260,14 +265,11 @@ def test_images_repeat():
 
 
 def arm_rows(ours, missing=()):
-    promise = arm_networks.PROMISES[0]
+    promise = promises.PROMISES[0]
     peers = [peer.name for peer in PEERS if peer.name not in missing]
     return [
-        arm_networks.Row(promise.network, "A network", OURS, promise.weights, ours, ours // 2, ours // 3),
-        *(
-            arm_networks.Row(promise.network, "A network", name, DENSE, 1000 + i, 500, 0)
-            for i, name in enumerate(peers)
-        ),
+        Row(promise.network, "A network", OURS, promise.weights, ours, ours // 2, ours // 3),
+        *(Row(promise.network, "A network", name, DENSE, 1000 + i, 500, 0) for i, name in enumerate(peers)),
     ]
 
 
@@ -281,15 +283,15 @@ def arm_rows(ours, missing=()):
     ],
 )
 def test_instructions_are_judged_by_the_best_engine(rows, word):
-    assert arm_networks.judge(arm_networks.PROMISES[0], rows).word == word
+    assert promises.judge(promises.PROMISES[0], rows, [peer.name for peer in PEERS]).word == word
 
 
 def test_instructions_are_a_table():
-    assert arm_networks.table(arm_rows(500)).row_count == 1 + len(PEERS)
+    assert table(arm_rows(500), "a title").row_count == 1 + len(PEERS)
 
 
 def test_promised_networks_fit_small_images():
-    for case in arm_networks.cases(None):
-        assert case.size == arm_networks.SIZE
+    for case in count.cases(None):
+        assert case.size == count.SIZE
         assert len(case.variants) == 1
-        assert (case.network, case.variants[0].name) in {(p.network, p.weights) for p in arm_networks.PROMISES}
+        assert (case.network, case.variants[0].name) in {(p.network, p.weights) for p in promises.PROMISES}

@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.datasets import cifar10, digits, image_folder
-from benchmarks.pruning import TRAINED, accuracy_table, latency_table, promises
-from benchmarks.pruning_accuracy import CASES, COMPARED
-from benchmarks.pruning_accuracy import Outcome as Trained
-from benchmarks.pruning_latency import SHARES
-from benchmarks.pruning_latency import Outcome as Timed
-from benchmarks.pruning_networks import NETWORKS
+from benchmarks.pruning.accuracy import CASES, COMPARED, TRAINED
+from benchmarks.pruning.accuracy import Outcome as Trained
+from benchmarks.pruning.datasets import cifar10, digits, image_folder
+from benchmarks.pruning.latency import SHARES
+from benchmarks.pruning.latency import Outcome as Timed
+from benchmarks.pruning.networks import NETWORKS
+from benchmarks.pruning.promises import missed
+from benchmarks.pruning.tables import accuracy_table, latency_table
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def timed():
 
 
 def test_what_is_promised_is_kept(trained, timed):
-    assert promises(trained, timed, {"pattern, uniform": 0.9}) == []
+    assert missed(trained, timed, {"pattern, uniform": 0.9}) == []
 
 
 @pytest.mark.parametrize(
@@ -50,22 +51,22 @@ def test_what_is_promised_is_kept(trained, timed):
 )
 def test_accuracies_that_are_too_low_are_told(trained, timed, field, value, text):
     worse = [replace(row, **{field: value}) for row in trained]
-    assert any(text in missed for missed in promises(worse, timed, {}))
+    assert any(text in told for told in missed(worse, timed, {}))
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.06])
 def test_budgets_that_are_missed_are_told(trained, timed, factor):
     timed[1] = Timed("ALCS", 0, 1.0, factor, 98.0)
-    assert promises(trained, timed, {}) == [f"seed 0: {factor:.3f} of the budget, 0.95 to 1.05 asked"]
+    assert missed(trained, timed, {}) == [f"seed 0: {factor:.3f} of the budget, 0.95 to 1.05 asked"]
 
 
 def test_an_allocation_that_is_worse_than_none_is_told(trained, timed):
     timed[1] = Timed("ALCS", 0, 1.0, 0.99, 97.9)
-    assert promises(trained, timed, {}) == ["at 0.5 of the time: ALCS 97.90 %, uniform 98.00 %"]
+    assert missed(trained, timed, {}) == ["at 0.5 of the time: ALCS 97.90 %, uniform 98.00 %"]
 
 
 def test_slow_projections_are_told(trained, timed):
-    assert promises(trained, timed, {"pattern, uniform": 1.2}) == ["an ADMM step, pattern, uniform: 1.20 s"]
+    assert missed(trained, timed, {"pattern, uniform": 1.2}) == ["an ADMM step, pattern, uniform: 1.20 s"]
 
 
 def test_tables_have_a_row_for_everything(trained, timed):

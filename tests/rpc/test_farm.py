@@ -20,7 +20,7 @@ from test_tracker import free_port, tracking, wait_for
 from torch import nn
 
 import pconvgen
-from benchmarks.tuning import Exhaustive
+from benchmarks.tuning.sweep import Exhaustive
 from pconvgen.devices import get_device
 from pconvgen.devices.rpc import RpcDevice
 from pconvgen.records.store import read_records

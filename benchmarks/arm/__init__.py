@@ -1,0 +1,1 @@
+"""Instructions on ARM, counted under emulation."""

@@ -1,0 +1,1 @@
+"""Instructions of 3x3 layers on ARM."""

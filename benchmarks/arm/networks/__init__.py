@@ -1,0 +1,1 @@
+"""Instructions of whole networks on ARM."""

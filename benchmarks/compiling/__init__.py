@@ -1,0 +1,1 @@
+"""What compiling takes, and whether it gives the same."""

@@ -1,0 +1,1 @@
+"""Whether a change of the compiler changes what it writes."""

@@ -1,0 +1,1 @@
+"""Other engines, each in a Python environment of its own."""

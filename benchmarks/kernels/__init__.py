@@ -1,0 +1,1 @@
+"""Kernels of single layers, against the roofs of the core and against DeepSparse."""

@@ -1,0 +1,1 @@
+"""Dense 3x3 layers: direct convolution against Winograd."""

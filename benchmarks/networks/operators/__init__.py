@@ -1,0 +1,1 @@
+"""Where the time of whole networks goes, operator by operator."""

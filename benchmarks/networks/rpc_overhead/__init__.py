@@ -1,0 +1,1 @@
+"""What measuring over TVM's RPC adds to times."""

@@ -1,0 +1,1 @@
+"""What this machine's core can do at most."""

@@ -1,0 +1,1 @@
+"""How accurate pruned networks are, and how fast."""

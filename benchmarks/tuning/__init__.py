@@ -1,0 +1,1 @@
+"""How good the tuner is, against measuring everything."""

@@ -1,0 +1,31 @@
+"""How good the tuner is, against measuring everything: `python -m benchmarks.tuning`.
+
+For two 3x3 layers of each structure, the tuner gets a tenth of the trials of an exhaustive sweep, which is made after
+it with the same runner. Then, with `--network`, a pruned ResNet-50 is tuned and run with the default schedules and with
+those that were found. Results go to benchmarks/results/tuning.json.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def main(
+    network: Annotated[bool, typer.Option("--network", help="Also tune a pruned ResNet-50.")] = False,
+    structures: Annotated[list[str] | None, typer.Option("--structure", help="Only these.")] = None,
+) -> None:
+    """How good the tuner is, against measuring everything.
+
+    For two 3x3 layers of each structure, the tuner gets a tenth of the trials of an exhaustive sweep, which is made
+    after it with the same runner. Results go to benchmarks/results/tuning.json. Exits with 1 when a schedule is further
+    from the best than promised.
+    """
+    from benchmarks.tuning.run import run
+
+    raise typer.Exit(not run(network, structures))
+
+
+if __name__ == "__main__":
+    typer.run(main)
