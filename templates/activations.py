@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from pconvgen.tvm_compat.tir import T, broadcast, cast, element_of, float_bits, from_float_bits, number, ramp
+from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
 _LOG2_E = 1.4426950408889634
@@ -43,7 +44,7 @@ def activate(activation: Activation, x: Any, lanes: int) -> Any:
     What does more than choose is computed in float32: float16 would overflow in the middle of some expressions.
     """
     element = element_of(x)
-    if element != "float32" and not _chooses(activation):
+    if element != DType.FLOAT32 and not _chooses(activation):
         return cast(activate(activation, T.Bind(cast(x, "float32")), lanes), element)
     values: dict[Activation, Any] = {X: x}
 

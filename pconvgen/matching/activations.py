@@ -20,6 +20,7 @@ import numpy as np
 from pconvgen.matching.users import Users
 from pconvgen.templates.activations import OPERATIONS
 from pconvgen.tvm_compat.relax import constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
+from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
 MOST_OPERATIONS = 16
@@ -82,7 +83,7 @@ def _expression(value: Any, values: dict[Any, Activation]) -> Activation | None:
         operands += [_float32(scalar_value(bound)) for bound in value.args[1:]]
     if name == "leakyrelu":
         operands.append(_float32(value.attrs.alpha))
-    valid = dtype_of(value) == "float32" and not any(isinstance(o, float) and math.isnan(o) for o in operands)
+    valid = dtype_of(value) == DType.FLOAT32 and not any(isinstance(o, float) and math.isnan(o) for o in operands)
     return _simplified(name, *operands) if valid else None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pconvgen.matching.activations import activation_of
 from pconvgen.matching.users import Users
 from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
+from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
 
@@ -65,7 +66,7 @@ def norm_of(var: Any, value: Any) -> Norm | None:
     shape, attrs = shape_of(data), value.attrs
     if shape is None or not math.prod(shape) or constant_value(data) is not None:
         return None
-    if any(dtype_of(expr) != "float32" for expr in value.args) or int(attrs.channel_axis) % len(shape) != 1:
+    if any(dtype_of(expr) != DType.FLOAT32 for expr in value.args) or int(attrs.channel_axis) % len(shape) != 1:
         return None
     axes = sorted(int(axis) % len(shape) for axis in attrs.axes)
     joint = is_op(value, "relax.nn.instance_norm") and axes[:1] == [0]

@@ -13,6 +13,7 @@ from typing import Any
 from pconvgen.matching.activations import activation_of
 from pconvgen.matching.users import Users
 from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
+from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
 
@@ -56,7 +57,7 @@ def _begin(binding: Any) -> Pointwise | None:
     value, shape = binding.value, shape_of(binding.var)
     if not is_op(value, "relax.multiply", "relax.add") or shape is None or len(shape) != 4:
         return None
-    if dtype_of(value) != "float32" or max(shape[2:]) == 1:
+    if dtype_of(value) != DType.FLOAT32 or max(shape[2:]) == 1:
         return None
     for data, other in (value.args, value.args[::-1]):
         if constant_value(data) is not None or shape_of(data) != shape:
@@ -95,4 +96,4 @@ def _end(users: Users, chain: Pointwise, claimed: set[Any]) -> Pointwise:
 def _per_channel(expr: Any, shape: tuple[int, ...]) -> bool:
     """Whether an expression has one number for each channel, or for each channel of each image."""
     own = shape_of(expr)
-    return own is not None and dtype_of(expr) == "float32" and own in ((1, shape[1], 1, 1), (*shape[:2], 1, 1))
+    return own is not None and dtype_of(expr) == DType.FLOAT32 and own in ((1, shape[1], 1, 1), (*shape[:2], 1, 1))

@@ -99,7 +99,7 @@ def pool_of(value: Any) -> Pool | None:
     if not is_op(value, *_OPERATORS):
         return None
     shape, before = shape_of(value), shape_of(value.args[0])
-    if shape is None or before is None or len(before) != 4 or dtype_of(value) != "float32" or not math.prod(before):
+    if shape is None or before is None or len(before) != 4 or dtype_of(value) != DType.FLOAT32 or not math.prod(before):
         return None
     return _OPERATORS[value.op.name](value, before, shape)
 

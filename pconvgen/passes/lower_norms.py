@@ -50,7 +50,7 @@ class LowerNorms:
                 return value
             lowered, dtype = _RULES[value.op.name], dtype_of(value)
             norms = _Norms(kernels, emit, self.lanes)
-            if dtype == "float32":
+            if dtype == DType.FLOAT32:
                 return lowered(norms, var, value)
             # Sums are float32.
             single = with_args(value, [emit(op.astype(arg, "float32")) for arg in value.args])

@@ -85,7 +85,7 @@ def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCall
     """The last two axes resized by a kernel; None where there is none."""
     shape = shape_of(data) or ()
     rank = len(shape)
-    if dtype_of(data) != "float32" or not math.prod(shape) or any(not taps[0].size for taps in axes.values()):
+    if dtype_of(data) != DType.FLOAT32 or not math.prod(shape) or any(not taps[0].size for taps in axes.values()):
         return None
     # Rows that stay as they are, such as those of signals, are planes of one row.
     height = shape[-2] if rank - 2 in axes else 1

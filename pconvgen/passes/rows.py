@@ -42,7 +42,7 @@ class LowerRows:
 
         def rule(_var: Any, value: Any, _emit: Any) -> Any:
             shape = shape_of(value)
-            if not is_op(value, *_KERNELS) or not shape or not math.prod(shape) or dtype_of(value) != "float32":
+            if not is_op(value, *_KERNELS) or not shape or not math.prod(shape) or dtype_of(value) != DType.FLOAT32:
                 return value
             kernel = _KERNELS[value.op.name](value, self.lanes)
             return value if kernel is None else kernels.call(kernel, [value.args[0]], shape)

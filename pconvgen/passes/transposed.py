@@ -310,7 +310,7 @@ def _has_phases(binding: Any) -> bool:
         return False
     attrs, weight = value.attrs, constant_value(value.args[1])
     layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout)
-    return weight is not None and dtype_of(binding.var) == "float32" and layouts == ("NCHW", "IOHW", "NCHW")
+    return weight is not None and dtype_of(binding.var) == DType.FLOAT32 and layouts == ("NCHW", "IOHW", "NCHW")
 
 
 def _is_bias(value: Any, channels: int) -> bool:

@@ -22,6 +22,7 @@ from pconvgen.templates.choice import Choice, SplitChoice
 from pconvgen.templates.family import DIRECT, Family, instantiate
 from pconvgen.templates.instance import Instance
 from pconvgen.values.decision import Decision
+from pconvgen.values.dtype import DType
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import Places
 from pconvgen.values.precision import FLOAT32
@@ -279,7 +280,8 @@ def _described(places: Places | None) -> dict[str, str]:
 
 def _compact(found: Candidate | Split) -> bool:
     """Whether an encoding keeps the promise that a library is as small as its surviving weights."""
-    return 4 * (found.stored - found.nonzeros) <= FILL_SHARE * 4 * found.nonzeros + FILL_BYTES
+    element = DType.FLOAT32.bytes
+    return element * (found.stored - found.nonzeros) <= FILL_SHARE * element * found.nonzeros + FILL_BYTES
 
 
 def _split_reason(best: SplitChoice, single: Choice) -> str:

@@ -12,6 +12,7 @@ from pconvgen.planning.search import rank
 from pconvgen.sparsity.split import Split
 from pconvgen.templates.choice import SplitChoice
 from pconvgen.values.core import Core
+from pconvgen.values.dtype import DType
 from pconvgen.values.planes import Places, plain_layout
 from pconvgen.values.workload import ConvWorkload, Epilogue
 
@@ -24,6 +25,6 @@ def schedule_split(workload: ConvWorkload, split: Split, core: Core, places: Pla
     between = plain_layout(workload.out_channels, workload.out_height, workload.out_width)
     (blocks,) = rank(first, [split.blocks], core, replace(places, target=between))
     (rest,) = rank(second, [split.rest], core, replace(places, residual=between))
-    nbytes = 4 * workload.batch * between.size
+    nbytes = DType.FLOAT32.bytes * workload.batch * between.size
     sums = nbytes / (core.costs.l2_bytes if nbytes <= core.l2_kib * 1024 else core.costs.l3_bytes)
     return SplitChoice(split, (first, second), (blocks, rest), blocks.cycles + rest.cycles + sums)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from pconvgen.matching.users import Users
 from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of, split_indices, strided_slice_of, tuple_item
+from pconvgen.values.dtype import DType
 
 
 @dataclass(eq=False)
@@ -142,7 +143,7 @@ class Tensors:
         shapes = [shape_of(part) for part in parts]
         if int(value.attrs.axis) not in (1, -3) or any(s is None or len(s) != 4 for s in shapes):
             return
-        if dtype_of(value) != "float32" or not any(part in self._homes for part in parts):
+        if dtype_of(value) != DType.FLOAT32 or not any(part in self._homes for part in parts):
             return
         homes = []
         for part in parts:

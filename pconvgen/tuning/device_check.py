@@ -12,6 +12,7 @@ from pconvgen.devices.device import Device
 from pconvgen.devices.doctor import MEMORY_GIB, Check
 from pconvgen.errors import PconvgenError
 from pconvgen.targets.presets import get_target
+from pconvgen.values.dtype import DType
 from pconvgen.values.target import Target
 
 TARGETS = {"aarch64": "android-arm64", "armv7l": "android-armv7a"}
@@ -94,7 +95,7 @@ def _kernel(device: Device, target: Target) -> Check:
         outputs = device.run(model, task.inputs)
         seconds = time.monotonic() - started
     error = task.error(outputs["output"])
-    if not error <= TOLERANCE["float32"]:
+    if not error <= TOLERANCE[DType.FLOAT32]:
         return Check(
             "kernel", "failure", f"wrong result, relative error {error:.1e}", "report this with the table above"
         )

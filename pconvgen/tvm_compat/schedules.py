@@ -21,6 +21,7 @@ from tvm_ffi import structural_map, structural_walk
 from pconvgen.tvm_compat.relax import op_name
 from pconvgen.tvm_compat.rewriting import eliminate_dead_code, with_functions
 from pconvgen.tvm_compat.tir import OPAQUE
+from pconvgen.values.dtype import DType
 
 
 def map_functions(module: Any, change: Callable[[PrimFunc], PrimFunc]) -> Any:
@@ -70,7 +71,7 @@ def replace_calls(function: PrimFunc, name: str, expression: Callable[..., Any])
     """`function` with calls of the operator `tirx.name` on float32 scalars as expression(lanes, argument, bind)."""
 
     def replaced(call: Any) -> Any:
-        if op_name(call).rpartition(".")[2] != name or str(call.ty.dtype) != "float32":
+        if op_name(call).rpartition(".")[2] != name or str(call.ty.dtype) != DType.FLOAT32:
             return call
         bound: list[tuple[Any, Any]] = []
 

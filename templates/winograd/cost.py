@@ -28,10 +28,11 @@ def winograd_cycles(workload: ConvWorkload, schedule: WinogradSchedule, core: Co
     grid, costs, l2_kib = TileGrid(workload, schedule), core.costs, core.l2_kib
     widths = core.widths(workload.precision.arithmetic)
     cycles = workload.in_channels * _input(grid, widths) + workload.out_channels * _output(grid, widths, costs)
-    scratch = 4 * grid.points**2 * (grid.inputs + grid.products)
+    element = workload.precision.arithmetic.bytes
+    scratch = element * grid.points**2 * (grid.inputs + grid.products)
     if scratch > l2_kib * 1024:
         cycles += EXPOSED * scratch / costs.l3_bytes
-    weights = 4 * grid.points**2 * grid.groups * schedule.filters * workload.in_channels
+    weights = element * grid.points**2 * grid.groups * schedule.filters * workload.in_channels
     products = grid.points**2 * grid.groups * _products(grid, core)
     near = weights + scratch <= l2_kib * 1024
     blocks = workload.batch * grid.blocks
@@ -66,7 +67,7 @@ def _products(grid: TileGrid, core: Core) -> float:
         step += costs.in_order * issue if core.in_order else 0.0
         compute += channels * step + costs.body + fmas * costs.store
     # The tiles of a point are read again for every group of filters.
-    tiles = 4 * channels * grid.vectors * s.lanes
+    tiles = grid.workload.precision.arithmetic.bytes * channels * grid.vectors * s.lanes
     move = tiles / costs.l2_bytes if tiles > costs.near_kib * 1024 / 2 else 0.0
     return compute + move - costs.overlap * min(compute, move)
 

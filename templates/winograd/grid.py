@@ -10,11 +10,9 @@ from typing import Any
 from pconvgen.templates.layout.tiles import UNROLLED_PIECES
 from pconvgen.templates.winograd.transforms import TAPS
 from pconvgen.tvm_compat.tir import T
+from pconvgen.values.planes import LINE
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
-
-LINE = 16
-"""float32 elements of a cache line."""
 
 NARROW = 4
 """Least lanes of a vector in the transforms."""

@@ -10,6 +10,7 @@ from tvm.relax import op
 
 from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
+from pconvgen.values.dtype import DType
 
 _NEVER = 1e-18
 """MeanVarianceNormalization adds 1e-9 to the deviation, which matters only where there is none."""
@@ -95,14 +96,14 @@ def _plain(channels: int) -> list[Any]:
 
 def _single(value: Any, emit: Emit) -> Any:
     """In float32, as sums are."""
-    if dtype_of(value) == "float32":
+    if dtype_of(value) == DType.FLOAT32:
         return value
     array = constant_value(value)
     return emit(op.astype(value, "float32")) if array is None else constant(array.astype(np.float32))
 
 
 def _like(call: Any, data: Any, emit: Emit) -> Any:
-    return call if dtype_of(data) == "float32" else op.astype(emit(call), dtype_of(data))
+    return call if dtype_of(data) == DType.FLOAT32 else op.astype(emit(call), dtype_of(data))
 
 
 def _broadcast(value: Any, shape: tuple[int, ...], emit: Emit) -> Any:
