@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pconvgen.templates.movement.resize import ResizeKernel
 from pconvgen.templates.movement.transpose import TransposeKernel
-from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.templates.operators.global_pool import GlobalPoolKernel
+from pconvgen.templates.operators.pool import PoolKernel
 from pconvgen.templates.operators.softmax import SoftmaxKernel
 from pconvgen.values.planes import plain_layout
 from tests.guarded import Guarded

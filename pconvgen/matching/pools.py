@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.templates.operators.global_pool import GlobalPoolKernel
+from pconvgen.templates.operators.pool import PoolKernel
 from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import PlaneLayout

@@ -5,167 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 from pconvgen.matching.norms import Norm
 from pconvgen.matching.pointwise import Pointwise
 from pconvgen.matching.pools import Pool
-from pconvgen.planning.choose import Layer, LayerPlan, fastest, options
+from pconvgen.planning.convolution import Convolution
+from pconvgen.planning.requests import Tensors, first_place
 from pconvgen.planning.tensors import Home
-from pconvgen.schedules.roofline import plane_cycles, store_cycles, zeros_cycles
-from pconvgen.templates.instance import Instance
-from pconvgen.templates.layout.proposals import layouts
+from pconvgen.schedules.roofline import plane_cycles
+from pconvgen.templates.operators.global_pool import GlobalPoolKernel
 from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.templates.operators.pointwise import PointwiseKernel
-from pconvgen.templates.operators.pool import GlobalPoolKernel
 from pconvgen.tvm_compat.relax import constant, op, shape_of
 from pconvgen.values.dtype import DType
-from pconvgen.values.planes import Places, PlaneLayout, plain_layout
+from pconvgen.values.planes import PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
 from pconvgen.values.target import Target
-
-CONTENDER = 1.4
-"""Encodings are compared in every layout if in one they take at most so many times the cycles of the fastest."""
-
-
-class Plans(Protocol):
-    """What a layer asks for when it is planned; see `NetworkPlans` (planning/plans.py)."""
-
-    def plan(self, layer: Layer, places: Places | None = None, **where: Any) -> LayerPlan:
-        """The encoding and schedule of a layer; see `plan_layer`."""
-
-    def layout(self, home: Home) -> PlaneLayout:
-        """The layout of the buffer that a tensor lives in."""
-
-
-class Tensors(Protocol):
-    """What an operation asks for when its kernel is called; see `passes/lower.py`."""
-
-    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
-        """The expression of a tensor that a kernel reads in a layout and a format."""
-
-    def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
-        """A small tensor of other operators, such as a number for each channel, in another shape."""
-
-    def layout(self, home: Home) -> PlaneLayout:
-        """The layout of the buffer that a tensor lives in."""
-
-    def write(self, home: Home, kernel: Any, args: list[Any]) -> None:
-        """Calls a kernel that writes a tensor to its home."""
-
-    def result(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
-        """Calls a kernel that makes a tensor of its own."""
-
-
-@dataclass(frozen=True, eq=False)
-class Convolution:
-    """A layer with the `pixels` template.
-
-    Attributes
-    ----------
-    layer: the layer.
-    target: what code is generated for.
-    reads: homes of the data and, if one is added, of the residual; None for tensors of other operators, and for data
-        that is packed because it is in another format.
-    writes: home of the result.
-    """
-
-    layer: Layer
-    target: Target
-    reads: tuple[Home | None, ...]
-    writes: Home
-
-    @property
-    def result(self) -> Any:
-        """The variable that the kernel computes."""
-        return self.layer.site.result
-
-    @cached_property
-    def _layer(self) -> Layer:
-        home = self.reads[0]
-        return self.layer if home is None or home.first is not None else self.layer.scattered()
-
-    @cached_property
-    def _contenders(self) -> Layer:
-        """The layer with the encodings that are fastest in some layout: the others will not be in another one."""
-        w = self.layer.site.workload
-        plain = plain_layout(w.out_channels, w.out_height, w.out_width)
-        places = self._places([next(iter(self.proposals())), plain], plain)
-        ranking, parted = options(self._layer, self.target, places)
-        limit = CONTENDER * ranking[0].cycles
-        close = [choice.candidate for choice in ranking if choice.cycles < limit]
-        return replace(
-            self._layer,
-            candidates=tuple(candidate for candidate in self._layer.candidates if candidate in close),
-            splits=tuple(choice.split for choice in parted[:1] if choice.cycles < limit),
-        )
-
-    @property
-    def batch(self) -> int:
-        """Images that are computed."""
-        return self.layer.site.workload.batch
-
-    def proposals(self) -> Iterable[PlaneLayout]:
-        """Layouts of the input."""
-        return layouts(self.layer.site.workload, self.target.core.isa)
-
-    def can_read(self, number: int, source: PlaneLayout) -> bool:
-        """Whether the data (0) or the residual (1) may lie so."""
-        return source.readable(self.layer.site.workload) if number == 0 else source.main is not None
-
-    def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
-        """Of the fastest encoding."""
-        if target is None or not target.writable or not all(map(self.can_read, range(len(sources)), sources)):
-            return math.inf
-        places = self._places(sources, target)
-        # All that the cost of a kernel knows of where its output lies: see Priced, and Places for `seamless`.
-        costs, to_rows = self.target.core.costs, replace(places, residual=None).seamless
-        key = places.source, places.seamless, to_rows, store_cycles(target, costs), zeros_cycles(target, costs)
-        if key not in self._known:
-            self._known[key] = fastest(*options(self._contenders, self.target, places)).cycles
-        return self._known[key]
-
-    @cached_property
-    def _known(self) -> dict[tuple[PlaneLayout, bool, bool, float, float], float]:
-        """Cycles that were asked for."""
-        return {}
-
-    def _places(self, sources: Sequence[PlaneLayout], target: PlaneLayout) -> Places:
-        w, residual = self.layer.site.workload, None
-        if w.epilogue.residual:
-            residual = sources[1] if sources[1:] else plain_layout(w.out_channels, w.out_height, w.out_width)
-        return Places(sources[0], target, residual)
-
-    def plan(self, source: PlaneLayout, tensors: Plans) -> LayerPlan:
-        """The layer's kernel for the layouts that were chosen."""
-        data, residual = self.reads[0], self.reads[1] if self.reads[1:] else None
-        sources = [source, *([tensors.layout(residual)] if residual else [])]
-        first = (_first(self.writes), _first(residual))
-        places = self._places(sources, tensors.layout(self.writes))
-        slots = data.slots if data is not None and source == tensors.layout(data) else None
-        layer = replace(self._layer, splits=self._contenders.splits)
-        return tensors.plan(layer, places, slots=slots, first=first)
-
-    def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: Tensors) -> None:
-        """Calls the kernels."""
-        w, sums = self.layer.site.workload, None
-        *before, last = plan.instances
-        for instance in before:
-            args = self._args(instance, source, sums, tensors)
-            sums = tensors.result(instance.kernel, args, (w.batch, w.out_channels, w.out_height, w.out_width))
-        tensors.write(self.writes, last.kernel, self._args(last, source, sums, tensors))
-
-    def _args(self, instance: Instance, source: PlaneLayout, sums: Any, tensors: Tensors) -> list[Any]:
-        """What a kernel reads; `sums` is the result of the one before it, None for the first."""
-        site, epilogue, formats = self.layer.site, instance.kernel.workload.epilogue, self.layer.site.workload.precision
-        args = [tensors.read(self.reads[0], site.data, source, formats.arithmetic)]
-        args += map(constant, instance.constants)
-        if epilogue.bias and site.bias is not None:
-            args.append(constant(site.bias.astype(formats.arithmetic)))
-        if epilogue.residual:
-            args.append(tensors.read(self.reads[1], site.residual, None, formats.activations) if sums is None else sums)
-        return args
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,12 +79,12 @@ class Pooling:
         data = tensors.read(home, self.pool.data, source, self.precision.activations)
         args = [data, *map(constant, self.pool.scales())]
         home = home if home is not None and source == tensors.layout(home) else None
-        slot = _first(home)
+        slot = first_place(home)
         if self.writes is None:
             n, c, *_ = shape_of(self.pool.data) or ()
             kernel = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
             return op.reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
-        slots = (slot, _first(self.writes))
+        slots = (slot, first_place(self.writes))
         kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
         tensors.write(self.writes, kernel, args)
         return None
@@ -304,7 +160,7 @@ class Elementwise:
             args.append(tensors.read(other, chain.other, None, self.precision.activations))
         added = None if chain.other is None else plain if other is None else tensors.layout(other)
         in_place = home is not None and source == tensors.layout(home)
-        slots = (_first(home) if in_place else 0, _first(other), _first(self.writes))
+        slots = (first_place(home) if in_place else 0, first_place(other), first_place(self.writes))
         kernel = PointwiseKernel(
             batch=n,
             channels=c,
@@ -382,7 +238,7 @@ class Normalisation:
             joint=norm.joint,
             source=source,
             target=tensors.layout(self.writes),
-            slots=(_first(home) if in_place else 0, _first(self.writes)),
+            slots=(first_place(home) if in_place else 0, first_place(self.writes)),
             elements=False,
             epsilon=norm.epsilon,
             activation=norm.activation,
@@ -398,10 +254,6 @@ def _rows(data: Any, home: Home | None, lanes: int) -> list[PlaneLayout]:
     _, *size = shape_of(data) or ()
     plain = plain_layout(*size)
     return [plain] if home is None else [plain, replace(plain, slack=2 * lanes)]
-
-
-def _first(home: Home | None) -> int:
-    return 0 if home is None else home.first or 0
 
 
 Operation = Convolution | Pooling | Elementwise | Normalisation

@@ -11,17 +11,18 @@ Windows are reduced in two steps, rows before columns, so that a kernel of k x k
 
 The padding left and right lies in the scratch rows, which stay in the first cache; rows of padding are left out.
 Windows that share no columns, such as 2 x 2 with stride 2, are reduced in registers, without scratch rows. A plane that
-is one window is reduced as one run of numbers (GlobalPoolKernel).
+is one window is reduced as one run of numbers (`global_pool.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from pconvgen.templates.layout.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
+from pconvgen.templates.operators.reducing import UNROLLED, nothing, reduced, together
 from pconvgen.tvm_compat.tir import (
     PrimFunc,
     T,
@@ -29,10 +30,8 @@ from pconvgen.tvm_compat.tir import (
     cast,
     deinterleave,
     load_strided,
-    number,
     prim_func,
     ramp,
-    shuffle,
 )
 from pconvgen.values.planes import PlaneLayout
 
@@ -40,10 +39,6 @@ PARTS = 32
 """Parts of equal work for threads; each has a scratch buffer of its own."""
 SCRATCH = 2048
 """Elements of scratch rows that are reduced before their windows are: far enough apart that stores have landed."""
-UNROLLED = 8
-"""Elements of a window's row or column that are unrolled; more of them get a loop."""
-SUMS = 4
-"""Accumulators of a global pool, to hide the latency of adding."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +156,7 @@ class _Emitter:
                     for_each_piece(count, k.lanes, lambda x, lanes, row=row: self._fill(row + x, lanes))
 
     def _fill(self, at: Any, lanes: int) -> None:
-        T.buffer_store(self.scratch, _nothing(self.kernel.kind, self.kernel.computed, lanes), [ramp(at, lanes)])
+        T.buffer_store(self.scratch, nothing(self.kernel.kind, self.kernel.computed, lanes), [ramp(at, lanes)])
 
     def _block(self, plane: Any, block: Any) -> None:
         k = self.kernel
@@ -208,7 +203,7 @@ class _Emitter:
                 first = T.Bind(x * stride)
                 parts = [T.Bind(load(first + at, lanes)) for at in range(0, stride * lanes, lanes)]
                 columns = deinterleave(parts, lanes)
-                store(x, lanes, _together(k.kind, (columns[c * k.dilation[1]] for c in range(k.kernel[1]))))
+                store(x, lanes, together(k.kind, (columns[c * k.dilation[1]] for c in range(k.kernel[1]))))
 
             for_each_piece(k.output[1], k.lanes, piece)
 
@@ -229,7 +224,7 @@ class _Emitter:
                 def row(r: Any) -> Any:
                     return cast(self.data[ramp(line + r * (rate * k.source.line) + x, lanes)], k.computed)
 
-                return _reduced(k.kind, k.computed, begin, end, row, lanes)
+                return reduced(k.kind, k.computed, begin, end, row, lanes)
 
             use(load)
 
@@ -274,7 +269,7 @@ class _Emitter:
             def load(c: Any) -> Any:
                 return load_strided(self.scratch, first + c * rate, stride, lanes)
 
-            return _reduced(k.kind, k.computed, 0, count, load, lanes)
+            return reduced(k.kind, k.computed, 0, count, load, lanes)
         # Columns whose places differ by less than the stride come from the same vectors.
         groups: dict[int, list[Any]] = {}
         for c in range(count):
@@ -282,129 +277,4 @@ class _Emitter:
             if begin not in groups:
                 places = range(begin, begin + stride * lanes, lanes)
                 groups[begin] = deinterleave([T.Bind(self.scratch[ramp(first + at, lanes)]) for at in places], lanes)
-        return _together(k.kind, (groups[c * rate // stride * stride][c * rate % stride] for c in range(count)))
-
-
-@dataclass(frozen=True)
-class GlobalPoolKernel:
-    """One instance: data [batch, source.size] -> output float32 [batch * channels].
-
-    Attributes
-    ----------
-    kind: max or avg.
-    batch: images.
-    channels: of each image.
-    source: where the input lies; its rows follow each other, or only zeros of a mean lie between them.
-    slot: first channel among those of the layout.
-    lanes: of a vector.
-    dtype: of the data.
-    computed: the format in which planes are reduced.
-    """
-
-    kind: str
-    batch: int
-    channels: int
-    source: PlaneLayout
-    slot: int
-    lanes: int
-    dtype: str = "float32"
-    computed: str = "float32"
-
-    @staticmethod
-    def readable(kind: str, source: PlaneLayout) -> bool:
-        """Whether planes are runs of numbers: rows that touch, or, which adds nothing to a mean, zeros between them."""
-        return source.seamless or (kind == "avg" and source.main is not None and not source.interleaved)
-
-    @property
-    def pixels(self) -> int:
-        """Numbers of a plane from its first element to its last."""
-        return (self.source.height - 1) * self.source.line + self.source.width
-
-    def build(self) -> PrimFunc:
-        """The kernel as a TIR function with arguments (data, output)."""
-        with prim_func("globalpool") as func:
-            source, planes = self.source, self.batch * self.channels
-            shape = tensor_shape(source, self.batch)
-            data = T.arg("data", T.buffer(shape, self.dtype))
-            output = T.arg("output", T.buffer((planes,), "float32"))
-            # Relax takes a function of one tensor without a block for a reshape.
-            with T.sblock("globalpool"):
-                T.reads(data[tuple(slice(0, size) for size in shape)])
-                T.writes(output[0:planes])
-                flat = T.decl_buffer((self.batch * source.size,), self.dtype, data=data.data)
-                with T.parallel(0, planes) as plane:
-                    image = T.Bind(T.Cast("int64", plane // self.channels))
-                    channel = T.Bind(T.Cast("int64", plane % self.channels) + self.slot)
-                    first = T.Bind(image * source.size + channel * source.channel + (source.main or 0))
-                    value = self._plane(flat, first)
-                    size = number(source.height * source.width, self.computed, 1)
-                    scaled = value / size if self.kind == "avg" else value
-                    T.buffer_store(output, cast(scaled, "float32"), [plane])
-        return func()
-
-    def _plane(self, data: Any, first: Any) -> Any:
-        """The reduction of the numbers from `first` on."""
-        whole = self.pixels // self.lanes
-
-        def load(start: Any, lanes: int) -> Any:
-            return cast(data[ramp(start, lanes)], self.computed)
-
-        sums = [T.alloc_buffer((self.lanes,), self.computed) for _ in range(min(SUMS, whole))]
-        at = ramp(0, self.lanes)
-        for index, total in enumerate(sums):
-            T.buffer_store(total, load(first + index * self.lanes, self.lanes), [at])
-        rounds = whole // SUMS
-        if rounds > 1:
-            with T.serial(0, rounds - 1) as i:
-                begin = T.Bind(first + (T.Cast("int64", i) + 1) * (SUMS * self.lanes))
-                for index, total in enumerate(sums):
-                    value = load(begin + index * self.lanes, self.lanes)
-                    T.buffer_store(total, _combined(self.kind, total[at], value), [at])
-        parts = [total[at] for total in sums]
-        done = max(rounds, 1) * SUMS if rounds else len(sums)
-        parts += [load(first + v * self.lanes, self.lanes) for v in range(done, whole)]
-        numbers = [self._across(_together(self.kind, iter(parts)), self.lanes)] if parts else []
-        # The rest in vectors of half as many lanes each.
-        begin, lanes = whole * self.lanes, self.lanes
-        while begin < self.pixels:
-            lanes //= 2
-            if self.pixels - begin >= lanes:
-                numbers.append(self._across(load(first + begin, lanes), lanes))
-                begin += lanes
-        return _together(self.kind, iter(numbers))
-
-    def _across(self, vector: Any, lanes: int) -> Any:
-        """The reduction of a vector's lanes."""
-        while lanes > 1:
-            vector = T.Bind(vector)
-            lanes //= 2
-            vector = _combined(self.kind, shuffle([vector], range(lanes)), shuffle([vector], range(lanes, 2 * lanes)))
-        return T.Bind(vector)
-
-
-def _nothing(kind: str, computed: str, lanes: int) -> Any:
-    """What changes no reduction."""
-    return number(0 if kind == "avg" else float("-inf"), computed, lanes)
-
-
-def _combined(kind: str, left: Any, right: Any) -> Any:
-    return left + right if kind == "avg" else T.max(left, right)
-
-
-def _together(kind: str, values: Iterator[Any]) -> Any:
-    result = next(values)
-    for value in values:
-        result = _combined(kind, result, value)
-    return result
-
-
-def _reduced(kind: str, computed: str, begin: Any, end: Any, load: Callable[[Any], Any], lanes: int) -> Any:
-    """load(begin), ..., load(end - 1) together; a few of a number that is known are unrolled."""
-    if isinstance(end, int) and end - begin <= UNROLLED:
-        return _together(kind, map(load, range(begin, end)))
-    total = T.alloc_buffer((lanes,), computed)
-    at = ramp(0, lanes)
-    T.buffer_store(total, _nothing(kind, computed, lanes), [at])
-    with T.serial(begin, end) as i:
-        T.buffer_store(total, _combined(kind, total[at], load(T.Bind(T.Cast("int64", i)))), [at])
-    return total[at]
+        return together(k.kind, (groups[c * rate // stride * stride][c * rate % stride] for c in range(count)))

@@ -20,7 +20,8 @@ from pconvgen.schedules.roofline import (
 )
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.layout.tiles import TileRun
-from pconvgen.templates.pixels.kernel import ENTRIES, block_tiles
+from pconvgen.templates.pixels.kernel import block_tiles
+from pconvgen.templates.pixels.products import ENTRIES
 from pconvgen.values.core import Core
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.schedule import PixelSchedule

@@ -22,20 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import chain
 from typing import Any
 
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.layout.store import PlaneWriter, tensor_shape
 from pconvgen.templates.layout.tiles import TileRun, Vector, cut, pieces
-from pconvgen.templates.weights import weights
+from pconvgen.templates.pixels.products import Products
 from pconvgen.tvm_compat.tir import (
     PrimFunc,
     T,
     broadcast,
     cast,
-    lane,
-    load_strided,
     number,
     part,
     prefetch,
@@ -46,18 +44,6 @@ from pconvgen.values.isa import Isa
 from pconvgen.values.planes import LINE, PlaneLayout
 from pconvgen.values.schedule import PixelSchedule
 from pconvgen.values.workload import ConvWorkload
-
-_WeightAt = Callable[[int, int], Any]
-"""(number of a weight, lanes) -> the weight, broadcast."""
-
-_Anchors = dict[int, tuple[int, Any]]
-"""Offset of a row of inputs -> an address near it: its value, and the same as LLVM sees it."""
-
-PAIR_REACH = 64
-"""Vectors behind an address that paired loads reach (the immediate of AArch64's ldp has 7 bits, with sign)."""
-
-ENTRIES = 4
-"""Entries of one tap that a round of the loop adds, where weights are loaded as vectors."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +207,9 @@ class _Emitter:
         stored, computed = self.precision.activations, self.precision.arithmetic
         entries = T.int64()
         data = T.arg("data", T.buffer(tensor_shape(kernel.source, w.batch), computed))
-        self.offsets = T.arg("offsets", T.buffer((entries,), "int32"))
-        self.values = T.arg("values", T.buffer((entries * (taps * kernel.group),), self.precision.weights))
-        self.indptr = T.arg("indptr", T.buffer((kernel.parts * kernel.groups * bodies + 1,), "int32"))
+        offsets = T.arg("offsets", T.buffer((entries,), "int32"))
+        values = T.arg("values", T.buffer((entries * (taps * kernel.group),), self.precision.weights))
+        indptr = T.arg("indptr", T.buffer((kernel.parts * kernel.groups * bodies + 1,), "int32"))
         self.order = T.arg("order", T.buffer((kernel.groups * kernel.group,), "int32"))
         self.chunks = T.arg("chunks", T.buffer((kernel.chunks + 1,), "int32"))
         self.bias = T.arg("bias", T.buffer((w.out_channels,), computed)) if w.epilogue.bias else None
@@ -236,6 +222,17 @@ class _Emitter:
         if residual is not None:
             self.residual = T.decl_buffer((w.batch * kernel.residual.size,), stored, data=residual.data)
         flat = T.decl_buffer((w.batch * kernel.target.size,), stored, data=output.data)
+        self.products = Products(
+            w,
+            kernel.isa,
+            kernel.source,
+            kernel.group,
+            kernel.bodies,
+            data=self.data,
+            offsets=offsets,
+            values=values,
+            indptr=indptr,
+        )
         self.writer = PlaneWriter(kernel.target, flat, kernel.isa.lanes(computed)[0])
 
     @property
@@ -254,7 +251,7 @@ class _Emitter:
                 row = T.Cast("int64", y) * run.row_step + run.first_row
                 column = T.Cast("int64", x) * run.column_step
                 inputs = row * (self.down * line) + (column + run.first_column) * self.across
-                tile_in = T.Bind(source + self._hidden(inputs))
+                tile_in = T.Bind(source + self.products.hidden(inputs))
                 yield _Tile(run.vectors, number, tile_in, T.Bind(first_row + row), (column, run.first_column))
             before += run.rows * run.columns
 
@@ -271,7 +268,7 @@ class _Emitter:
         ]
         if sums is None:
             _zero(acc)
-            self._accumulate(acc, g, tile)
+            self.products.add(acc, g, tile.vectors, tile.source)
             self._finish(acc, g, tile)
             return
         with T.If(sums.part == 0):
@@ -279,7 +276,7 @@ class _Emitter:
                 _zero(acc)
             with T.Else():
                 sums.load(acc)
-        self._accumulate(acc, sums.part * kernel.groups + g, tile)
+        self.products.add(acc, sums.part * kernel.groups + g, tile.vectors, tile.source)
         with T.If(sums.part == kernel.parts - 1):
             with T.Then():
                 self._finish(acc, g, tile)
@@ -321,141 +318,6 @@ class _Emitter:
         with T.serial(0, lines) as line:
             prefetch(self.data, first + T.Cast("int64", line) * size)
 
-    def _accumulate(self, acc: list[list[Any]], row: Any, tile: _Tile) -> None:
-        """The loops over the entries of a row of `indptr`, into accumulators [G][vectors]."""
-        kernel = self.kernel
-        bodies = len(kernel.bodies)
-        for b, body in enumerate(kernel.bodies):
-            # Bound once: LLVM would reload them in the loop, as stores might alias.
-            begin = T.Bind(self.indptr[row * bodies + b])
-            end = T.Bind(self.indptr[row * bodies + (b + 1)])
-            anchors = self._anchors(body, tile.vectors)
-            # One tap has few FMAs: several entries share loads of weights and offsets, and the branch.
-            if kernel.isa.by_element and len(body) == 1:
-                rounds = T.Bind((end - begin) // ENTRIES)
-                with T.serial(0, rounds) as r:
-                    self._entries(acc, tile, body, anchors, T.Bind(begin + r * ENTRIES), ENTRIES)
-                begin = T.Bind(begin + rounds * ENTRIES)
-            with T.serial(begin, end) as e:
-                self._entries(acc, tile, body, anchors, e, 1)
-
-    def _entries(
-        self, acc: list[list[Any]], tile: _Tile, body: tuple[int, ...], anchors: _Anchors, first: Any, count: int
-    ) -> None:
-        """Adds `count` entries from `first`."""
-        taps, group = len(body), self.kernel.group
-        # 64-bit, so that taps fold into the addresses of the loads.
-        origins = [T.Bind(T.Cast("int64", self.offsets[first + n]) + tile.source) for n in range(count)]
-        weight = self._weights(T.Bind(T.Cast("int64", first) * (taps * group)), count * taps * group)
-        for n, origin in enumerate(origins):
-            if group == 1:
-                self._by_input(acc[0], tile.vectors, body, anchors, origin, lambda k, m, n=n: weight(n * taps + k, m))
-                continue
-            for k, tap in enumerate(body):
-                number = (n * taps + k) * group
-                self._by_tap(acc, tile.vectors, tap, anchors, origin, lambda j, m, number=number: weight(number + j, m))
-
-    def _anchors(self, body: tuple[int, ...], vectors: tuple[Vector, ...]) -> _Anchors:
-        """For each tap and row of a tile an address near its first vector: its value, and the same hidden."""
-        lanes = self.kernel.isa.lanes(self.precision.arithmetic)[0]
-        width = max(vector.column + vector.lanes for vector in vectors) * self.across
-        hidden: dict[int, Any] = {0: T.int64(0)}
-        starts = {tap + self._row(vector) for tap in body for vector in vectors}
-        if self.kernel.isa.paired == 1:
-            return dict.fromkeys(starts, (0, hidden[0]))
-        anchors = {}
-        for start in sorted(starts):
-            near = [at for at in hidden if (start - at) % lanes == 0 and start - at + width <= PAIR_REACH * lanes]
-            at = max(near, default=start)
-            if at not in hidden:
-                hidden[at] = T.Bind(self._hidden(T.int64(at)))
-            anchors[start] = (at, hidden[at])
-        return anchors
-
-    def _hidden(self, offset: Any) -> Any:
-        """The int64 `offset` in a form that LLVM cannot fold into addresses.
-
-        Where loads reach only multiples of a vector and come in pairs, LLVM then keeps each address in a register and
-        pairs the loads behind it. Otherwise it addresses every load from one register, and most of them take an
-        addition and come alone.
-        """
-        # What LLVM does not know: indptr begins with 0.
-        return offset if self.kernel.isa.paired == 1 else T.shift_left(offset, T.Cast("int64", self.indptr[0]))
-
-    def _row(self, vector: Vector) -> int:
-        """Distance of the vector's row of inputs from that of the tile."""
-        return vector.row * self.down * self.kernel.source.line
-
-    def _load(self, start: Any, lanes: int) -> Any:
-        return T.Bind(load_strided(self.data, start, self.across, lanes))
-
-    def _by_input(
-        self, acc: list[Any], vectors: tuple[Vector, ...], body: tuple[int, ...], anchors: _Anchors, origin: Any,
-        weight: _WeightAt,
-    ) -> None:  # fmt: skip
-        """acc[i] += weight(k) * data[origin + body[k] + i], every input loaded once for all its taps."""
-        addresses = dict(anchors.values())
-        uses: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
-        for (k, tap), (i, vector) in product(enumerate(body), enumerate(vectors)):
-            start = tap + self._row(vector)
-            at, _ = anchors[start]
-            uses.setdefault((at, start - at + vector.column * self.across, vector.lanes), []).append((k, i))
-        for (at, offset, lanes), pairs in sorted(uses.items()):
-            x = self._load(origin + addresses[at] + offset, lanes)
-            for k, i in pairs:
-                _fma(acc[i], weight(k, lanes), x, lanes)
-
-    def _by_tap(
-        self, acc: list[list[Any]], vectors: tuple[Vector, ...], tap: int, anchors: _Anchors, origin: Any,
-        weight: _WeightAt,
-    ) -> None:  # fmt: skip
-        """acc[j][i] += weight(j) * data[origin + tap + i] for one tap."""
-        group = self.kernel.group
-
-        def load(vector: Vector) -> Any:
-            start = tap + self._row(vector)
-            at, address = anchors[start]
-            return self._load(origin + address + (start - at + vector.column * self.across), vector.lanes)
-
-        # Of weights and inputs, the fewer stay in registers while the others stream by.
-        if len(vectors) < group and not self.kernel.isa.by_element:
-            xs = [load(vector) for vector in vectors]
-            for j in range(group):
-                for a, x, vector in zip(acc[j], xs, vectors, strict=True):
-                    _fma(a, weight(j, vector.lanes), x, vector.lanes)
-        else:
-            for i, vector in enumerate(vectors):
-                x = load(vector)
-                for j in range(group):
-                    _fma(acc[j][i], weight(j, vector.lanes), x, vector.lanes)
-
-    def _weights(self, base: Any, count: int) -> _WeightAt:
-        """Access to the `count` weights of an entry, each broadcast to a vector of some lanes."""
-        isa, computed = self.kernel.isa, self.precision.arithmetic
-        widths, converted = isa.lanes(computed), self.precision.weights != computed
-        # Vectors of weights come together where FMA multiplies by one lane, or where they are converted.
-        sizes = sorted({widths[0] if isa.by_element else 4, 4}, reverse=True)
-        together = set(widths) if isa.by_element or converted else set()
-        # Each is loaded when it is first needed: all at once would take registers from the accumulators.
-        loaded: dict[tuple[int, int], Any] = {}
-
-        def once(n: int, lanes: int, value: Callable[[], Any]) -> Any:
-            if (n, lanes) not in loaded:
-                loaded[n, lanes] = T.Bind(value())
-            return loaded[n, lanes]
-
-        def weight(n: int, lanes: int) -> Any:
-            if lanes in together:
-                for size in sizes:
-                    first = n // size * size
-                    if first + size <= count:
-                        at = ramp(base + first, size)
-                        vector = once(first, 0, lambda at=at: weights(self.values[at], computed, isa))
-                        return broadcast(lane(vector, n - first), lanes)
-            return once(n, lanes, lambda: weights(broadcast(self.values[base + n], lanes), computed, isa))
-
-        return weight
-
     def _store(self, filter_: Any, row: Any, add: Any, tile: _Tile, vector: Vector, acc: Any) -> None:
         """Finishes a vector of outputs of one filter and stores it, unless the lane of the group pads it.
 
@@ -487,10 +349,6 @@ class _Emitter:
                 act()
         else:
             act()
-
-
-def _fma(acc: Any, weight: Any, x: Any, lanes: int) -> None:
-    T.buffer_store(acc, acc[ramp(0, lanes)] + weight * x, [ramp(0, lanes)])
 
 
 def _zero(acc: list[list[Any]]) -> None:

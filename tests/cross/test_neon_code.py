@@ -21,7 +21,8 @@ from pconvgen.targets.presets import get_target
 from pconvgen.templates.choice import Choice
 from pconvgen.templates.family import DIRECT, instantiate
 from pconvgen.templates.instance import Instance
-from pconvgen.templates.pixels.kernel import ENTRIES, PixelKernel, block_tiles
+from pconvgen.templates.pixels.kernel import PixelKernel, block_tiles
+from pconvgen.templates.pixels.products import ENTRIES
 from pconvgen.tvm_compat.building import compile_module
 from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.core import Core

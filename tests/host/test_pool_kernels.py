@@ -14,8 +14,9 @@ from pconvgen.schedules import ISAS
 from pconvgen.targets.host import cpu_flags
 from pconvgen.templates.layout.proposals import layouts
 from pconvgen.templates.movement.interleave import InterleaveKernel
+from pconvgen.templates.operators.global_pool import GlobalPoolKernel
 from pconvgen.templates.operators.normalise import NormKernel
-from pconvgen.templates.operators.pool import GlobalPoolKernel, PoolKernel
+from pconvgen.templates.operators.pool import PoolKernel
 from pconvgen.tvm_compat.building import compile_module
 from pconvgen.values.planes import PlaneLayout, plain_layout
 from pconvgen.values.workload import Activation, ConvWorkload, X
