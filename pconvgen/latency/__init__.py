@@ -1,1 +1,1 @@
-"""How fast a network is, or would be."""
+"""Latency learned from records: features of a trial, models, and how well they predict."""

@@ -1,1 +1,1 @@
-"""Tuning: what schedules a layer may have, which are worth measuring, and what was measured."""
+"""Tuning: what schedules a layer may have, which are worth measuring, and measuring them."""

@@ -85,6 +85,7 @@ def _conditions(facts: Mapping[str, Any]) -> list[Check]:
 
 def _kernel(device: Device, target: Target) -> Check:
     """Compiles, sends, runs and compares a small layer. Raises PconvgenError when that fails."""
+    # They import TVM, which may be what is missing.
     from pconvgen.tuning.runner import TOLERANCE
     from pconvgen.tuning.session import reference
 
