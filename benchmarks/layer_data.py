@@ -40,11 +40,17 @@ def random_data(w: ConvWorkload, pruning: Pruning, density: float) -> Data:
     """A layer of random numbers, pruned, with its output as PyTorch computes it."""
     rng = np.random.default_rng(0)
     weight = rng.standard_normal(w.weight_shape).astype(np.float32)
-    if pruning.structure != "dense":
-        weight = project(pruning.structure, weight, density, groups=w.groups, **pruning.params)
+    weight = pruned(weight, pruning, density, w.groups)
     data = rng.standard_normal((w.batch, w.in_channels, w.height, w.width)).astype(np.float32)
     bias = rng.standard_normal(w.out_channels).astype(np.float32)
     return Data(weight, data, bias, reference(w, weight, data, bias))
+
+
+def pruned(weight: NDArray[np.float32], pruning: Pruning, density: float, groups: int = 1) -> NDArray[np.float32]:
+    """What is left of a weight, [filters, channels / groups, height, width]: all of it if the pruning is dense."""
+    if pruning.structure == "dense":
+        return weight
+    return project(pruning.structure, weight, density, groups=groups, **pruning.params)
 
 
 def reference(

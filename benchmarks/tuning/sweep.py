@@ -15,12 +15,12 @@ from torch import nn
 
 import pconvgen
 from benchmarks.latency.records import path_of
+from benchmarks.layer_data import pruned
 from benchmarks.layers import Pruning
 from benchmarks.measuring import CORE
 from pconvgen.devices import get_device
-from pconvgen.planning.search import Choice
-from pconvgen.sparsity import STRUCTURES
 from pconvgen.targets.presets import get_target
+from pconvgen.templates.choice import Choice
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.session import tune
 from pconvgen.tuning.tuner import Budget, Progress, Tuner
@@ -55,10 +55,8 @@ def sweep(pruning: Pruning, channels: int, size: int, console: Console) -> Sweep
     """Tunes a layer with a tenth of the trials, then measures all."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()).eval()
-    project = STRUCTURES[pruning.structure].project
-    weight = model[0].weight.detach().numpy()
-    density = 1.0 if pruning.structure == "dense" else DENSITY
-    model[0].weight.data = torch.from_numpy(np.ascontiguousarray(project(weight, density, **pruning.params)))
+    weight = pruned(model[0].weight.detach().numpy(), pruning, DENSITY)
+    model[0].weight.data = torch.from_numpy(np.ascontiguousarray(weight))
     imported = pconvgen.load_model(model, example=(torch.zeros(1, channels, size, size),))
     target, device = get_target("host"), get_device("local")
     (task,), _ = tasks_of(imported, target)

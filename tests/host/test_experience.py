@@ -48,8 +48,8 @@ def network() -> nn.Module:
 EXAMPLE = (torch.zeros(1, 3, 24, 24),)
 
 
-def records(slow_lanes: int = 0, device: str | None = None) -> list[Record]:
-    """Of schedules of the network: a nanosecond per cycle, three with vectors of `slow_lanes`."""
+def records(slow: int = 0, device: str | None = None) -> list[Record]:
+    """Of schedules of the network: a nanosecond per cycle, three with tiles of `slow` vectors."""
     from pconvgen.devices import get_device
 
     facts = device_facts(get_device("local"), None)
@@ -60,7 +60,7 @@ def records(slow_lanes: int = 0, device: str | None = None) -> list[Record]:
         about: dict[str, Any] = dict(zip(("workload", "places", "weight"), described, strict=True))
         for choice in task.choices[:: max(1, len(task.choices) // 40)]:
             trial = describe_choice(choice)
-            seconds = 1e-9 * choice.cycles * (3 if trial.get("lanes") == slow_lanes else 1)
+            seconds = 1e-9 * choice.cycles * (3 if trial.get("vectors") == slow else 1)
             about |= {"trial": trial, "predicted_cycles": choice.cycles, "repeats": (seconds,) * 3}
             found.append(replace(RECORD, **about, device=facts, target=describe_target(HOST)))
     return found
@@ -87,11 +87,11 @@ def test_times_are_predicted_with_an_interval(learned: Path, tmp_path: Path) -> 
 
 def test_the_learned_model_chooses(tmp_path: Path) -> None:
     usual = pconvgen.compile(network(), example=EXAMPLE, latency=_saved(records(), tmp_path / "usual.json"))
-    slow = next(d.schedule["lanes"] for d in usual.decisions if d.schedule and d.name == "2")
+    slow = next(d.schedule["vectors"] for d in usual.decisions if d.schedule and d.name == "2")
     other = pconvgen.compile(network(), example=EXAMPLE, latency=_saved(records(slow), tmp_path / "other.json"))
     decision = next(d for d in other.decisions if d.name == "2")
     assert decision.schedule is not None
-    assert decision.schedule["lanes"] != slow
+    assert decision.schedule["vectors"] != slow
     assert "learned: " in decision.reason
     assert relative_error(other) < 1e-5
 
