@@ -27,10 +27,11 @@ from pconvgen.matching.sites import find_sites
 from pconvgen.passes.shrink import original_shapes
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.planning.choose import Layer, Planner, layer_of, plan_layer
+from pconvgen.planning.convolution import Convolution
 from pconvgen.planning.foreign import foreign_layers
 from pconvgen.planning.half import in_precision
 from pconvgen.planning.network import Network
-from pconvgen.planning.operations import Convolution, Operation
+from pconvgen.planning.operations import Operation
 from pconvgen.planning.plans import NetworkPlans
 from pconvgen.planning.tensors import Buffer, Home
 from pconvgen.templates.layout.store import tensor_shape

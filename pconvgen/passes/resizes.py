@@ -90,7 +90,8 @@ def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCall
     # Rows that stay as they are, such as those of signals, are planes of one row.
     height = shape[-2] if rank - 2 in axes else 1
     size = (height, shape[-1])
-    planes = shape[:2] if rank == 4 and rank - 2 in axes else (1, math.prod(shape) // math.prod(size))
+    images = rank == 4 and rank - 2 in axes
+    planes = (shape[0], shape[1]) if images else (1, math.prod(shape) // math.prod(size))
     rows, columns = axes.get(rank - 2, _same(height)), axes.get(rank - 1, _same(shape[-1]))
     terms = max(len(rows[0]), len(columns[0]))
     rows, columns = _with_terms(rows, terms), _with_terms(columns, terms)

@@ -10,8 +10,9 @@ from pconvgen.matching.pointwise import find_pointwise
 from pconvgen.matching.pools import pool_of
 from pconvgen.matching.users import Users
 from pconvgen.planning.choose import Layer
+from pconvgen.planning.convolution import Convolution
 from pconvgen.planning.layout import Chosen, choose_layouts
-from pconvgen.planning.operations import Convolution, Elementwise, Normalisation, Operation, Pooling
+from pconvgen.planning.operations import Elementwise, Normalisation, Operation, Pooling
 from pconvgen.planning.tensors import Home, Tensors
 from pconvgen.tvm_compat.relax import variables_of
 from pconvgen.values.precision import Precision

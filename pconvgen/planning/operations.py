@@ -82,11 +82,11 @@ class Pooling:
         slot = first_place(home)
         if self.writes is None:
             n, c, *_ = shape_of(self.pool.data) or ()
-            kernel = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
-            return op.reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
+            planes = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
+            return op.reshape(tensors.result(planes, args, (n * c,)), self.pool.shape)
         slots = (slot, first_place(self.writes))
-        kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
-        tensors.write(self.writes, kernel, args)
+        windows = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
+        tensors.write(self.writes, windows, args)
         return None
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.planning.choose import Layer, LayerPlan, Planner
+from pconvgen.planning.convolution import Convolution
 from pconvgen.planning.network import Network
-from pconvgen.planning.operations import Convolution, Operation
+from pconvgen.planning.operations import Operation
 from pconvgen.planning.tensors import Home
 from pconvgen.values.decision import Decision
 from pconvgen.values.planes import Places, PlaneLayout

@@ -87,10 +87,10 @@ class PlaneWriter:
             for first, count in self._rows_outside(p)
         ]
         for below in (False, True):
-            spans = [span for span in outside if (span[2] > 0) == below]
-            if spans:
+            beyond = [span for span in outside if (span[2] > 0) == below]
+            if beyond:
                 with T.If(end == layout.height if below else begin == 0), T.Then():
-                    for index, q, first, count in spans:
+                    for index, q, first, count in beyond:
                         with T.serial(0, count) as r:
                             line = T.Bind((T.Cast("int64", r) + first) * layout.line + channel)
                             _, width = self._whole(q)

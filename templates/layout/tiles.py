@@ -79,9 +79,11 @@ def cut(
     down = _Cover(1, rows).runs(height)
     across = tuple(_cover(width, lanes, narrow, clamp=clamp).runs(vectors // height))
     return tuple(
-        TileRun(*place_down, *place_across, tuple(Vector(row, *vector) for row, _, _ in strip for vector in chunk))
-        for *place_down, strip in down
-        for *place_across, chunk in across
+        TileRun(
+            y, below, row_step, x, beside, column_step, tuple(Vector(row, *at) for row, _, _ in strip for at in chunk)
+        )
+        for y, below, row_step, strip in down
+        for x, beside, column_step, chunk in across
     )
 
 
@@ -128,8 +130,8 @@ class _Cover:
             if ends and self.last is not None:
                 start = begin * self.lanes if size > 1 else self.last[0]
                 part = tuple((n * self.lanes, self.lanes, self.lanes) for n in range(size - 1))
-                at, *rest = self.last
-                yield start, 1, 0, (*part, (at - start, *rest))
+                at, lanes, valid = self.last
+                yield start, 1, 0, (*part, (at - start, lanes, valid))
 
 
 def _cover(length: int, lanes: int, narrow: int, *, clamp: bool) -> _Cover:

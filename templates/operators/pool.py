@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pconvgen.templates.layout.store import PlaneWriter, column_of, tensor_shape
@@ -153,10 +154,10 @@ class _Emitter:
             if count > 0:
                 with T.serial(0, k.rows) as y:
                     row = T.Bind(T.Cast("int64", y) * k.pitch + first)
-                    for_each_piece(count, k.lanes, lambda x, lanes, row=row: self._fill(row + x, lanes))
+                    for_each_piece(count, k.lanes, partial(self._fill, row))
 
-    def _fill(self, at: Any, lanes: int) -> None:
-        T.buffer_store(self.scratch, nothing(self.kernel.kind, self.kernel.computed, lanes), [ramp(at, lanes)])
+    def _fill(self, row: Any, x: Any, lanes: int) -> None:
+        T.buffer_store(self.scratch, nothing(self.kernel.kind, self.kernel.computed, lanes), [ramp(row + x, lanes)])
 
     def _block(self, plane: Any, block: Any) -> None:
         k = self.kernel
@@ -254,7 +255,7 @@ class _Emitter:
         scale = None if self.row_scale is None else T.Bind(self.row_scale[row])
 
         def store(x: Any, lanes: int, value: Any) -> None:
-            if scale is not None:
+            if scale is not None and self.column_scale is not None:
                 value = value * self.column_scale[ramp(x, lanes)] * broadcast(scale, lanes)
             self.writer.store(out, *column_of(x), T.Bind(cast(value, self.kernel.dtype)), lanes)
 

@@ -49,7 +49,7 @@ def pixel_cycles(
     stores = runs.tiles * shape.groups * shape.group * parts * runs.vectors
 
     def total(numbers: Array) -> Array:
-        return np.bincount(runs.schedule, numbers, len(schedules))
+        return np.bincount(runs.schedule, numbers, len(schedules)).astype(np.float64, copy=False)
 
     blocks = workload.batch * -(-workload.out_height // plans.rows)
     fixed = blocks * (fetch.per_block(total(runs.tiles)) + total(cycles)) + workload.batch * fetch.first() + costs.call
@@ -62,9 +62,9 @@ class _Plans:
 
     rows: Array
     channels: Array
-    tall: Array
-    filters_inside: Array
-    prefetch: Array
+    tall: NDArray[np.bool_]
+    filters_inside: NDArray[np.bool_]
+    prefetch: NDArray[np.bool_]
 
 
 @lru_cache(maxsize=1024)
@@ -134,7 +134,13 @@ def _runs(workload: ConvWorkload, schedules: tuple[PixelSchedule, ...], core: Co
 
 
 def _entry(
-    workload: ConvWorkload, shape: TapShape, tall: Array, aligned: Array, core: Core, source: PlaneLayout, runs: _Runs
+    workload: ConvWorkload,
+    shape: TapShape,
+    tall: NDArray[np.bool_],
+    aligned: Array,
+    core: Core,
+    source: PlaneLayout,
+    runs: _Runs,
 ) -> Array:
     """Cycles that an entry's instructions need in one tile, [runs]: what the busiest of the core's units starts.
 

@@ -219,7 +219,7 @@ class _Emitter:
         output = T.arg("output", T.buffer(tensor_shape(kernel.target, w.batch), stored))
         self.data = T.decl_buffer((w.batch * kernel.source.size,), computed, data=data.data)
         self.residual = None
-        if residual is not None:
+        if residual is not None and kernel.residual is not None:
             self.residual = T.decl_buffer((w.batch * kernel.residual.size,), stored, data=residual.data)
         flat = T.decl_buffer((w.batch * kernel.target.size,), stored, data=output.data)
         self.products = Products(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -87,11 +88,10 @@ class Products:
         weight = self._weights(T.Bind(T.Cast("int64", first) * (taps * group)), count * taps * group)
         for n, origin in enumerate(origins):
             if group == 1:
-                self._by_input(acc[0], vectors, body, anchors, origin, lambda k, m, n=n: weight(n * taps + k, m))
+                self._by_input(acc[0], vectors, body, anchors, origin, _from(n * taps, weight))
                 continue
             for k, tap in enumerate(body):
-                number = (n * taps + k) * group
-                self._by_tap(acc, vectors, tap, anchors, origin, lambda j, m, number=number: weight(number + j, m))
+                self._by_tap(acc, vectors, tap, anchors, origin, _from((n * taps + k) * group, weight))
 
     def _anchors(self, body: tuple[int, ...], vectors: tuple[Vector, ...]) -> _Anchors:
         """For each tap and row of a tile an address near its first vector: its value, and the same hidden."""
@@ -182,17 +182,24 @@ class Products:
                 loaded[n, lanes] = T.Bind(value())
             return loaded[n, lanes]
 
+        def together_at(at: Any) -> Any:
+            return weights(self.values[at], computed, isa)
+
         def weight(n: int, lanes: int) -> Any:
             if lanes in together:
                 for size in sizes:
                     first = n // size * size
                     if first + size <= count:
-                        at = ramp(base + first, size)
-                        vector = once(first, 0, lambda at=at: weights(self.values[at], computed, isa))
+                        vector = once(first, 0, partial(together_at, ramp(base + first, size)))
                         return broadcast(lane(vector, n - first), lanes)
             return once(n, lanes, lambda: weights(broadcast(self.values[base + n], lanes), computed, isa))
 
         return weight
+
+
+def _from(first: int, weight: _WeightAt) -> _WeightAt:
+    """Access to the weights behind the first ones."""
+    return lambda number, lanes: weight(first + number, lanes)
 
 
 def _fma(acc: Any, weight: Any, x: Any, lanes: int) -> None:

@@ -12,6 +12,7 @@ whose tiles are put apart by shuffles:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece
@@ -62,7 +63,7 @@ class InputTransform:
             self._along_columns(rows, plane, y)
             at = T.Bind(target + T.Cast("int64", r) * grid.width)
             # Vectors reach into the next row of tiles, which comes later.
-            for_each_run(grid.runs(), lambda piece, moved, at=at: self._along_rows(rows, piece, moved, at))
+            for_each_run(grid.runs(), partial(self._along_rows, rows, at=at))
         self._zero_tail(target)
 
     def _along_columns(self, rows: Any, plane: Any, y: Any) -> None:

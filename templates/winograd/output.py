@@ -6,6 +6,7 @@ the tiles of a vector put together by shuffles and finished as vectors of pixels
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pconvgen.templates.epilogue import finish
@@ -45,10 +46,8 @@ class OutputTransform:
         with T.serial(0, grid.schedule.rows) as r:
             y = T.Bind((first + T.Cast("int64", r)) * grid.schedule.tile)
             source = T.Bind(f * grid.stride + T.Cast("int64", r) * grid.width)
-            for_each_run(
-                grid.runs(self.writer.layout.stride[1]),
-                lambda piece, moved, source=source, y=y: self._piece(piece, moved, source, target, other, y, bias),
-            )
+            vectors_of = partial(self._piece, source=source, target=target, other=other, y=y, bias=bias)
+            for_each_run(grid.runs(self.writer.layout.stride[1]), vectors_of)
         end = T.min((first + s.rows) * s.tile, T.int64(grid.workload.out_height))
         self.writer.zeros(target, T.Bind(first * s.tile), T.Bind(end))
 

@@ -13,6 +13,7 @@ Alam et al., Winograd Convolution for Deep Neural Networks: Efficient Point Sele
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -89,12 +90,12 @@ def transform_output(points: list[Any], m: int, lanes: int) -> list[Any]:
     odd = [T.Bind(plus - minus) for plus, minus in pairs]
     outputs = []
     for i in range(m):
-        terms = list(zip((a**i for a in PAIRS[m]), odd if i % 2 else even, strict=True))
+        coefficients, vectors = [a**i for a in PAIRS[m]], odd if i % 2 else even
         if i == 0:
-            terms.append((Fraction(1), points[0]))
+            coefficients, vectors = [*coefficients, Fraction(1)], [*vectors, points[0]]
         if i == m - 1:
-            terms.append((Fraction(1), points[-1]))
-        outputs.append(_sum(*map(list, zip(*terms, strict=True)), lanes))  # type: ignore[arg-type]
+            coefficients, vectors = [*coefficients, Fraction(1)], [*vectors, points[-1]]
+        outputs.append(_sum(coefficients, vectors, lanes))
     return outputs
 
 
@@ -107,7 +108,7 @@ def _polynomial(roots: list[Fraction]) -> tuple[Fraction, ...]:
     return coefficients
 
 
-def _sum(coefficients: Any, vectors: list[Any], lanes: int) -> Any:
+def _sum(coefficients: Sequence[Fraction], vectors: Sequence[Any], lanes: int) -> Any:
     """The sum of coefficient * vector, the last first: its coefficient is mostly 1."""
     *terms, (first, vector) = zip(coefficients, vectors, strict=True)
     total = vector if first == 1 else T.Bind(_constant(first, lanes) * vector)
