@@ -16,6 +16,12 @@ from tvm.tirx.script import builder as T
 
 from pconvgen.values.dtype import DType
 
+Expr = Any
+"""An expression of TIR, of a scalar or a vector, or a number in its place; Any, as versions of TVM move its classes."""
+
+Buffer = Any
+"""A tensor or an array of a kernel: `buffer[index]` is an expression, `T.buffer_store` a statement."""
+
 OPAQUE = 8
 """TOpPattern that FuseOps leaves alone."""
 

@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
-from pconvgen.tvm_compat.tir import T, const_int64
+from pconvgen.tvm_compat.tir import Expr, T, const_int64
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,7 @@ def pieces(length: int, lanes: int) -> tuple[int, tuple[int, ...]]:
     return lanes, tuple(starts)
 
 
-def for_each_piece(length: int, lanes: int, emit: Callable[[Any, int], None]) -> None:
+def for_each_piece(length: int, lanes: int, emit: Callable[[Expr, int], None]) -> None:
     """Calls `emit(first pixel, lanes)` for vectors that cover exactly `length` pixels; many of them become a loop."""
     lanes, starts = pieces(length, lanes)
     if len(starts) <= UNROLLED_PIECES:

@@ -5,19 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.schedules.roofline import (
-    Array,
-    Numbers,
-    Priced,
-    activation_instructions,
-    weight_bytes,
-    width_of,
-)
+from pconvgen.schedules.roofline import Array, Numbers, Priced, activation_instructions, weight_bytes, width_of
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.layout.tiles import TileRun
 from pconvgen.templates.pixels.kernel import block_tiles
@@ -200,7 +192,7 @@ class _Fetch:
         """Bytes of a row block of the input."""
         return self._input(self.plans.rows)
 
-    def _input(self, rows: Any) -> Any:
+    def _input(self, rows: Numbers) -> Numbers:
         planes = _planes(self.workload, self.source)
         row = self.workload.precision.bytes * self.source.pitch
         return self.workload.in_channels * planes * (rows + halo(self.workload)) * row
