@@ -44,14 +44,14 @@ test-long: setup system mca
 	  { echo "MISSING: some of $(PACKAGES)."; echo "SKIPPED for it: networks of packages."; }
 	$(BIN)/python -m pytest -n 2 --durations 10 --workloads 10000 --long tests
 
-# The package as it is installed, templates and schedules in their places, in which imports between rooms are checked.
+# The package as it is installed, templates and schedules in their places, in which types and imports are checked.
 HOUSE := build/house
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	@rm -rf $(HOUSE) && mkdir -p $(HOUSE)
 	@cp -r pconvgen pyproject.toml $(HOUSE) && cp -r templates schedules $(HOUSE)/pconvgen
+	cd $(HOUSE) && $(abspath $(BIN))/mypy --cache-dir $(abspath .mypy_cache)
 	cd $(HOUSE) && $(abspath $(BIN))/lint-imports --no-cache --no-logo
 
 # Both run to their end, so that a missed promise of one does not hide the other's; either fails the target.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-from pconvgen.tvm_compat.tir import T, broadcast, cast, element_of, float_bits, from_float_bits, number, ramp
+from pconvgen.tvm_compat.tir import Expr, T, broadcast, cast, element_of, float_bits, from_float_bits, number, ramp
 from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
@@ -38,7 +37,7 @@ _CHOOSING = {"x", "minimum", "maximum"}
 """Operations that round nothing and do not overflow."""
 
 
-def activate(activation: Activation, x: Any, lanes: int) -> Any:
+def activate(activation: Activation, x: Expr, lanes: int) -> Expr:
     """Emits `activation` of `x`, a vector of `lanes` (a scalar when that is 1), and returns its value.
 
     What does more than choose is computed in float32: float16 would overflow in the middle of some expressions.
@@ -46,9 +45,9 @@ def activate(activation: Activation, x: Any, lanes: int) -> Any:
     element = element_of(x)
     if element != DType.FLOAT32 and not _chooses(activation):
         return cast(activate(activation, T.Bind(cast(x, "float32")), lanes), element)
-    values: dict[Activation, Any] = {X: x}
+    values: dict[Activation, Expr] = {X: x}
 
-    def value(expression: Activation | float) -> Any:
+    def value(expression: Activation | float) -> Expr:
         if isinstance(expression, float):
             return number(expression, element, lanes)
         if expression not in values:
@@ -63,7 +62,7 @@ def _chooses(expression: Activation | float) -> bool:
     return isinstance(expression, float) or (expression.name in _CHOOSING and all(map(_chooses, expression.operands)))
 
 
-def named(lanes: int, value: Any) -> Any:
+def named(lanes: int, value: Expr) -> Expr:
     """A vector of `lanes` under a name that TVM's passes keep.
 
     What is only bound they write again wherever it is used, so that names of names make expressions of exponential
@@ -74,16 +73,16 @@ def named(lanes: int, value: Any) -> Any:
     return T.Bind(memory[place])
 
 
-def _sigmoid(lanes: int, x: Any) -> Any:
+def _sigmoid(lanes: int, x: Expr) -> Expr:
     return _times_sigmoid(lanes, broadcast(T.float32(1), lanes), x)
 
 
-def _silu(lanes: int, x: Any) -> Any:
+def _silu(lanes: int, x: Expr) -> Expr:
     # Of minus infinity it is the limit, -0; whatever is below -110 gives that.
     return _times_sigmoid(lanes, named(lanes, T.max(broadcast(T.float32(_NOTHING), lanes), x)), x)
 
 
-def _times_sigmoid(lanes: int, u: Any, x: Any) -> Any:
+def _times_sigmoid(lanes: int, u: Expr, x: Expr) -> Expr:
     """u / (1 + exp(-x)), as u / (1 + z) or u * z / (1 + z) with z = exp(-|x|), which does not overflow.
 
     The error is at most 3 units in the last place also where u * z is tiny, for which u is multiplied first.
@@ -97,7 +96,7 @@ def _times_sigmoid(lanes: int, u: Any, x: Any) -> Any:
     return T.Select(x >= _number(0.0, lanes), u, small) / (p * scale + _number(1.0, lanes))
 
 
-def exponential(lanes: int, x: Any, bind: Callable[[Any], Any] | None = None) -> Any:
+def exponential(lanes: int, x: Expr, bind: Callable[[Expr], Expr] | None = None) -> Expr:
     """exp(x) of float32 vectors of `lanes`, for all floats; `bind` gives a value a name, by default as `named`."""
     bind = bind or partial(named, lanes)
     e = bind(T.min(_number(_EVERYTHING, lanes), bind(T.max(_number(_NOTHING, lanes), x))))
@@ -105,10 +104,10 @@ def exponential(lanes: int, x: Any, bind: Callable[[Any], Any] | None = None) ->
     return bind(bind(p * rest) * scale)
 
 
-def _powers(lanes: int, e: Any, bind: Callable[[Any], Any]) -> tuple[Any, Any, Any]:
+def _powers(lanes: int, e: Expr, bind: Callable[[Expr], Expr]) -> tuple[Expr, Expr, Expr]:
     """Three factors of exp(e): a number near 1, and two powers of 2, the first one 1 if the second can do alone."""
 
-    def power(n: Any) -> Any:
+    def power(n: Expr) -> Expr:
         """2^n for integers from -126 to 127."""
         return bind(from_float_bits(T.shift_left(n, _integer(23, lanes)) + _integer(_ONE_BITS, lanes), lanes))
 
@@ -125,15 +124,15 @@ def _powers(lanes: int, e: Any, bind: Callable[[Any], Any]) -> tuple[Any, Any, A
     return p, power(whole - first), power(first)
 
 
-def _number(value: float, lanes: int) -> Any:
+def _number(value: float, lanes: int) -> Expr:
     return broadcast(T.float32(value), lanes)
 
 
-def _integer(value: int, lanes: int) -> Any:
+def _integer(value: int, lanes: int) -> Expr:
     return broadcast(T.int32(value), lanes)
 
 
-OPERATIONS: dict[str, Callable[..., Any]] = {
+OPERATIONS: dict[str, Callable[..., Expr]] = {
     "add": lambda _, a, b: a + b,
     "subtract": lambda _, a, b: a - b,
     "multiply": lambda _, a, b: a * b,
@@ -149,7 +148,7 @@ A row here is all it takes for the passes to fuse one more operator of Relax.
 """
 
 
-ELEMENTARY: dict[str, Callable[..., Any]] = {
+ELEMENTARY: dict[str, Callable[..., Expr]] = {
     "exp": exponential,
     "sigmoid": lambda lanes, x, bind: _number(1, lanes) / (exponential(lanes, -x, bind) + _number(1, lanes)),
 }

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pconvgen.templates.activations import activate
-from pconvgen.tvm_compat.tir import T, cast, element_of
+from pconvgen.tvm_compat.tir import Expr, T, cast, element_of
 from pconvgen.values.workload import Epilogue
 
 
-def finish(epilogue: Epilogue, value: Any, lanes: int, bias: Any, residual: Any) -> Any:
+def finish(epilogue: Epilogue, value: Expr, lanes: int, bias: Expr | None, residual: Expr | None) -> Expr:
     """`value` + bias + residual and the activation of it, as the epilogue says.
 
     `value`, `bias` and `residual` are vectors of `lanes`; the latter two are None when the epilogue has none.

@@ -33,16 +33,18 @@ class Family(Protocol):
     Attributes
     ----------
     name: key of FAMILIES; records and learned models know it by this.
-    schedule: the type of its schedules, which no other family has.
     direct: whether an output is made of the weights that are stored, each multiplied by its input, and of nothing else:
         no zero is computed that is not stored, and NaN reaches no output but those whose windows hold it.
     scattered: whether the input's channels may lie anywhere, not only side by side.
     """
 
     name: str
-    schedule: type[Schedule]
     direct: bool
     scattered: bool
+
+    @property
+    def schedule(self) -> type[Schedule]:
+        """The type of its schedules, which no other family has."""
 
     def applies(self, workload: ConvWorkload) -> bool:
         """Whether it computes such layers."""

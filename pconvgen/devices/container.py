@@ -2,6 +2,8 @@
 
 Little-endian: the number of tensors (u32), then for each its DLPack dtype (u8 code, u8 bits, u16 lanes), its rank
 (u32), its extents (i64 each) and its elements.
+
+The program has no library but TVM's: it would have to parse the JSON of safetensors, or .npy's Python dictionaries.
 """
 
 from __future__ import annotations

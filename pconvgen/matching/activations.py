@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from pconvgen.matching.users import Users
 from pconvgen.templates.activations import OPERATIONS
-from pconvgen.tvm_compat.relax import constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
+from pconvgen.tvm_compat.relax import Expr, Var, constant_value, dtype_of, op_name, scalar_value, shape_of, variables_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
@@ -39,11 +38,11 @@ class Found:
     """
 
     activation: Activation
-    result: Any
-    absorbed: frozenset[Any]
+    result: Var
+    absorbed: frozenset[Var]
 
 
-def activation_of(users: Users, argument: Any, claimed: set[Any]) -> Found | None:
+def activation_of(users: Users, argument: Expr, claimed: set[Var]) -> Found | None:
     """The longest activation of the variable `argument` that nothing else reads, without what is `claimed`."""
     values = {argument: X}
     found, last, pending = None, argument, users.of(argument)
@@ -67,7 +66,7 @@ def _size(expression: Activation) -> int:
     )
 
 
-def _expression(value: Any, values: dict[Any, Activation]) -> Activation | None:
+def _expression(value: Expr, values: dict[Var, Activation]) -> Activation | None:
     """An operator on `values` and numbers as an expression; None for anything else."""
     name = op_name(value).removeprefix("relax.").removeprefix("nn.")
     if name not in OPERATIONS and name not in ("relu", "clip", "leakyrelu"):
@@ -93,7 +92,7 @@ def _float32(number: float) -> float:
         return float(np.float32(number))
 
 
-def _number(constant: Any) -> float | None:
+def _number(constant: Expr) -> float | None:
     array = constant_value(constant)
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
 

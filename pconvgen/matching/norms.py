@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pconvgen.matching.activations import activation_of
 from pconvgen.matching.users import Users
-from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import Expr, Var, constant_value, dtype_of, is_op, shape_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
@@ -33,18 +32,18 @@ class Norm:
     absorbed: variables that vanish, `result` not among them.
     """
 
-    result: Any
-    data: Any
+    result: Var
+    data: Expr
     groups: int
     joint: bool
-    scale: Any
-    shift: Any
+    scale: Expr
+    shift: Expr
     epsilon: float
     activation: Activation | None = None
-    absorbed: frozenset[Any] = frozenset()
+    absorbed: frozenset[Var] = frozenset()
 
 
-def find_norms(users: Users, claimed: set[Any]) -> list[Norm]:
+def find_norms(users: Users, claimed: set[Var]) -> list[Norm]:
     """The norms of images [n, c, h, w] in "main", whose variables are added to `claimed`, in program order."""
     found = []
     for binding in users.bindings:
@@ -58,7 +57,7 @@ def find_norms(users: Users, claimed: set[Any]) -> list[Norm]:
     return found
 
 
-def norm_of(var: Any, value: Any) -> Norm | None:
+def norm_of(var: Var, value: Expr) -> Norm | None:
     """The norm over everything behind the channels that `value` is; None for anything else."""
     if not is_op(value, "relax.nn.group_norm", "relax.nn.instance_norm"):
         return None
@@ -76,7 +75,7 @@ def norm_of(var: Any, value: Any) -> Norm | None:
     return Norm(var, data, groups, joint, scale, shift, float(attrs.epsilon))
 
 
-def _with_activation(users: Users, norm: Norm, claimed: set[Any]) -> Norm:
+def _with_activation(users: Users, norm: Norm, claimed: set[Var]) -> Norm:
     found = activation_of(users, norm.result, claimed)
     if found is None:
         return norm

@@ -8,11 +8,10 @@ lv2 = relu(lv1)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pconvgen.matching.activations import activation_of
 from pconvgen.matching.users import Users
-from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import Binding, Expr, Var, constant_value, dtype_of, is_op, shape_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.workload import Activation, X
 
@@ -32,16 +31,16 @@ class Pointwise:
     absorbed: variables that vanish, `result` not among them.
     """
 
-    result: Any
-    data: Any
-    scale: Any = None
-    shift: Any = None
-    other: Any = None
+    result: Var
+    data: Expr
+    scale: Expr | None = None
+    shift: Expr | None = None
+    other: Expr | None = None
     activation: Activation | None = None
-    absorbed: frozenset[Any] = frozenset()
+    absorbed: frozenset[Var] = frozenset()
 
 
-def find_pointwise(users: Users, claimed: set[Any]) -> list[Pointwise]:
+def find_pointwise(users: Users, claimed: set[Var]) -> list[Pointwise]:
     """The chains of "main" outside of `claimed`, to which their variables are added, in program order."""
     found = []
     for binding in users.bindings:
@@ -52,7 +51,7 @@ def find_pointwise(users: Users, claimed: set[Any]) -> list[Pointwise]:
     return found
 
 
-def _begin(binding: Any) -> Pointwise | None:
+def _begin(binding: Binding) -> Pointwise | None:
     """The chain that a binding begins: a product with a number for each channel, or a sum of two tensors."""
     value, shape = binding.value, shape_of(binding.var)
     if not is_op(value, "relax.multiply", "relax.add") or shape is None or len(shape) != 4:
@@ -71,7 +70,7 @@ def _begin(binding: Any) -> Pointwise | None:
     return None
 
 
-def _end(users: Users, chain: Pointwise, claimed: set[Any]) -> Pointwise:
+def _end(users: Users, chain: Pointwise, claimed: set[Var]) -> Pointwise:
     """With the additions and the activation that follow."""
     shape = shape_of(chain.result) or ()
     while (user := users.only(chain.result)) is not None and user.var not in claimed and is_op(user.value, "relax.add"):
@@ -93,7 +92,7 @@ def _end(users: Users, chain: Pointwise, claimed: set[Any]) -> Pointwise:
     return replace(chain, result=found.result, activation=activation, absorbed=chain.absorbed | found.absorbed)
 
 
-def _per_channel(expr: Any, shape: tuple[int, ...]) -> bool:
+def _per_channel(expr: Expr, shape: tuple[int, ...]) -> bool:
     """Whether an expression has one number for each channel, or for each channel of each image."""
     own = shape_of(expr)
     return own is not None and dtype_of(expr) == DType.FLOAT32 and own in ((1, shape[1], 1, 1), (*shape[:2], 1, 1))

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.templates.operators.global_pool import GlobalPoolKernel
 from pconvgen.templates.operators.pool import PoolKernel
-from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import Expr, dtype_of, is_op, shape_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.precision import Precision
@@ -35,7 +34,7 @@ class Pool:
     """
 
     kind: str
-    data: Any
+    data: Expr
     kernel: tuple[int, int]
     stride: tuple[int, int]
     dilation: tuple[int, int]
@@ -95,7 +94,7 @@ class Pool:
         return (1 / np.maximum(counted, 1)).astype(np.float32)
 
 
-def pool_of(value: Any) -> Pool | None:
+def pool_of(value: Expr) -> Pool | None:
     """The pooling that a call is; None for anything else, and for what has no template."""
     if not is_op(value, *_OPERATORS):
         return None
@@ -105,7 +104,7 @@ def pool_of(value: Any) -> Pool | None:
     return _OPERATORS[value.op.name](value, before, shape)
 
 
-def _windows(value: Any, before: tuple[int, ...], shape: tuple[int, ...], kind: str) -> Pool | None:
+def _windows(value: Expr, before: tuple[int, ...], shape: tuple[int, ...], kind: str) -> Pool | None:
     attrs = value.attrs
     if (attrs.layout, attrs.out_layout) != ("NCHW", "NCHW"):
         return None
@@ -115,26 +114,26 @@ def _windows(value: Any, before: tuple[int, ...], shape: tuple[int, ...], kind: 
     return Pool(kind, value.args[0], kernel, stride, dilation, padding, counts, shape, _pair(shape[2:]))
 
 
-def _adaptive(value: Any, before: tuple[int, ...], shape: tuple[int, ...]) -> Pool | None:
+def _adaptive(value: Expr, before: tuple[int, ...], shape: tuple[int, ...]) -> Pool | None:
     if value.attrs.layout != "NCHW" or any(old % new for old, new in zip(before, shape, strict=True)):
         return None
     window = (before[2] // shape[2], before[3] // shape[3])
     return Pool("avg", value.args[0], window, window, (1, 1), (0, 0, 0, 0), False, shape, _pair(shape[2:]))
 
 
-def _planes(value: Any, before: tuple[int, ...], shape: tuple[int, ...], kind: str) -> Pool | None:
+def _planes(value: Expr, before: tuple[int, ...], shape: tuple[int, ...], kind: str) -> Pool | None:
     if sorted(int(axis) % 4 for axis in value.attrs.axis or ()) != [2, 3]:
         return None
     window = _pair(before[2:])
     return Pool(kind, value.args[0], window, window, (1, 1), (0, 0, 0, 0), False, shape, (1, 1))
 
 
-def _pair(sizes: Any) -> tuple[int, int]:
+def _pair(sizes: Expr) -> tuple[int, int]:
     rows, columns = (int(size) for size in sizes)
     return rows, columns
 
 
-_OPERATORS: dict[str, Callable[[Any, tuple[int, ...], tuple[int, ...]], Pool | None]] = {
+_OPERATORS: dict[str, Callable[[Expr, tuple[int, ...], tuple[int, ...]], Pool | None]] = {
     "relax.nn.max_pool2d": partial(_windows, kind="max"),
     "relax.nn.avg_pool2d": partial(_windows, kind="avg"),
     "relax.nn.adaptive_avg_pool2d": _adaptive,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pconvgen.matching.activations import activation_of
 from pconvgen.matching.users import Users
-from pconvgen.tvm_compat.relax import constant_value, is_op, shape_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, constant_value, is_op, shape_of
 from pconvgen.values.workload import ConvWorkload, Epilogue, X
 
 
@@ -38,22 +38,22 @@ class Site:
     out_shape: shape of `result`.
     """
 
-    var: Any
+    var: Var
     op: str
-    data: Any
+    data: Expr
     weight: NDArray[np.float32]
     bias: NDArray[np.float32] | None
-    residual: Any
-    result: Any
-    absorbed: frozenset[Any]
+    residual: Expr | None
+    result: Var
+    absorbed: frozenset[Var]
     workload: ConvWorkload
     out_shape: tuple[int, ...]
 
 
-def find_sites(module: Any) -> list[Site]:
+def find_sites(module: Module) -> list[Site]:
     """The layers of "main", in program order."""
     users = Users(module)
-    claimed: set[Any] = set()
+    claimed: set[Var] = set()
     sites = []
     # Backwards: of two convolutions whose sum is the residual add, the later one takes it, as it has the other operand.
     for binding in reversed(users.bindings):
@@ -65,7 +65,7 @@ def find_sites(module: Any) -> list[Site]:
     return sites[::-1]
 
 
-def _conv2d(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | None:
+def _conv2d(value: Expr) -> tuple[str, Expr, NDArray[np.float32], ConvWorkload] | None:
     if not is_op(value, "relax.nn.conv2d"):
         return None
     weight, attrs = constant_value(value.args[1]), value.attrs
@@ -92,7 +92,7 @@ def _conv2d(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | 
     return "conv2d", value.args[0], weight, workload
 
 
-def _linear(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | None:
+def _linear(value: Expr) -> tuple[str, Expr, NDArray[np.float32], ConvWorkload] | None:
     if not is_op(value, "relax.matmul"):
         return None
     weight = constant_value(value.args[1])
@@ -106,11 +106,11 @@ def _linear(value: Any) -> tuple[str, Any, NDArray[np.float32], ConvWorkload] | 
 
 
 def _with_epilogue(
-    users: Users, var: Any, claimed: set[Any], op: str, data: Any, weight: Any, workload: ConvWorkload
+    users: Users, var: Var, claimed: set[Var], op: str, data: Expr, weight: NDArray[np.float32], workload: ConvWorkload
 ) -> Site:
     """Follows the only user of each result while it can be added, then what is a function of the sum."""
     result, bias, residual = var, None, None
-    absorbed: frozenset[Any] = frozenset()
+    absorbed: frozenset[Var] = frozenset()
     while (user := users.only(result)) is not None and user.var not in claimed and is_op(user.value, "relax.add"):
         value = user.value
         other = value.args[1] if value.args[0].same_as(result) else value.args[0]

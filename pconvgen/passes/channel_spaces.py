@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.passes.channel_values import BINARY, Values, by_channel, is_pool, is_unary, mapped, pooled
-from pconvgen.tvm_compat.relax import constant_value, is_dataflow_var, is_op, shape_of, variables_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, constant_value, is_dataflow_var, is_op, shape_of, variables_of
 from pconvgen.tvm_compat.rewriting import main_bindings, main_results
 
 RESHAPES = ("relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims", "relax.nn.batch_flatten")
@@ -108,10 +108,10 @@ class ChannelSpaces:
     layers: variable -> its layer.
     """
 
-    def __init__(self, module: Any) -> None:
-        self.views: dict[Any, View] = {}
-        self.layers: dict[Any, Layer] = {}
-        self._values: dict[Any, Values] = {}
+    def __init__(self, module: Module) -> None:
+        self.views: dict[Var, View] = {}
+        self.layers: dict[Var, Layer] = {}
+        self._values: dict[Var, Values] = {}
         self._spaces = _Spaces()
         with np.errstate(all="ignore"):
             for binding in main_bindings(module) or []:
@@ -154,7 +154,7 @@ class ChannelSpaces:
         writers = [layer for layer in self.layers.values() if self._spaces.find(layer.result.space) == root]
         return int(np.argmin(sum(layer.needs.sum(axis=1) for layer in writers)))
 
-    def _visit(self, var: Any, value: Any) -> None:
+    def _visit(self, var: Var, value: Expr) -> None:
         rules = (self._layer, self._depthwise, self._unary, self._binary, self._pool, self._reshape)
         joined = next((found for found in (rule(var, value) for rule in rules) if found is not None), None)
         if joined is None:
@@ -166,14 +166,14 @@ class ChannelSpaces:
         if not is_dataflow_var(var):
             self._freeze(var)
 
-    def _freeze(self, var: Any) -> None:
+    def _freeze(self, var: Var) -> None:
         if var in self.views:
             self._spaces.frozen.add(self._spaces.find(self.views[var].space))
 
     def _channels(self, view: View) -> int:
         return self._spaces.channels[self._spaces.find(view.space)]
 
-    def _read(self, data: Any, axis: int) -> Joined:
+    def _read(self, data: Expr, axis: int) -> Joined:
         """The view of what a layer reads; a new frozen one when its channels are not followed along `axis`."""
         view = self.views.get(data)
         if view is not None and view.axis == axis:
@@ -184,7 +184,7 @@ class ChannelSpaces:
         self._spaces.frozen.add(view.space)
         return view, np.full(channels, np.nan)
 
-    def _layer(self, var: Any, value: Any) -> Joined | None:
+    def _layer(self, var: Var, value: Expr) -> Joined | None:
         convolution = _is_conv2d(value) and int(value.attrs.groups) == 1
         if not convolution and not is_op(value, "relax.matmul"):
             return None
@@ -202,7 +202,7 @@ class ChannelSpaces:
         alone = ~(layer.needs.any(axis=1))
         return result, np.where(alone, layer.constant_part(np.ones(len(values), bool)), np.nan)
 
-    def _depthwise(self, _var: Any, value: Any) -> Joined | None:
+    def _depthwise(self, _var: Var, value: Expr) -> Joined | None:
         if not is_depthwise(value) or value.args[0] not in self.views:
             return None
         view, values = self.views[value.args[0]], self._values[value.args[0]]
@@ -214,12 +214,12 @@ class ChannelSpaces:
         passed = np.nan if padded else values * weight.sum(axis=(1, 2, 3), dtype=np.float64)
         return view, np.where(zero, 0, passed)
 
-    def _unary(self, _var: Any, value: Any) -> Joined | None:
+    def _unary(self, _var: Var, value: Expr) -> Joined | None:
         if not is_unary(value) or value.args[0] not in self.views:
             return None
         return self.views[value.args[0]], mapped(value, self._values[value.args[0]])
 
-    def _binary(self, _var: Any, value: Any) -> Joined | None:
+    def _binary(self, _var: Var, value: Expr) -> Joined | None:
         """Joins two tensors, one perhaps with a single pixel; a constant goes along, by channel or not."""
         shape = shape_of(value)
         if shape is None or not is_op(value, *BINARY):
@@ -247,13 +247,13 @@ class ChannelSpaces:
             self._spaces.join(view.space, other.space)
         return view, BINARY[value.op.name](*values)
 
-    def _pool(self, _var: Any, value: Any) -> Joined | None:
+    def _pool(self, _var: Var, value: Expr) -> Joined | None:
         view = self.views.get(value.args[0]) if is_pool(value) else None
         if view is None or view.axis != 1:
             return None
         return view, pooled(value, self._values[value.args[0]])
 
-    def _reshape(self, _var: Any, value: Any) -> Joined | None:
+    def _reshape(self, _var: Var, value: Expr) -> Joined | None:
         """Pixels that are flattened into the channel axis, or reshaped behind it."""
         view = self.views.get(value.args[0]) if is_op(value, *RESHAPES) else None
         if view is None:
@@ -268,13 +268,13 @@ class ChannelSpaces:
         return (View(view.space, axis, view.block * pixels), values) if new[axis:] == (old[axis] * pixels,) else None
 
 
-def is_depthwise(value: Any) -> bool:
+def is_depthwise(value: Expr) -> bool:
     """Whether `value` is a convolution with one filter for each of several channels."""
     if not _is_conv2d(value) or int(value.attrs.groups) == 1:
         return False
     return (shape_of(value.args[1]) or ())[:2] == (int(value.attrs.groups), 1)
 
 
-def _is_conv2d(value: Any) -> bool:
+def _is_conv2d(value: Expr) -> bool:
     layouts = ("NCHW", "OIHW")
     return is_op(value, "relax.nn.conv2d") and (value.attrs.data_layout, value.attrs.kernel_layout) == layouts

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat.relax import is_op, scalar_value, shape_of
+from pconvgen.tvm_compat.relax import Expr, is_op, scalar_value, shape_of
 
 Values = NDArray[np.float64]
 """One number per channel of a tensor that is equal at all its pixels, NaN where it is not known to be."""
@@ -43,12 +43,12 @@ BINARY: dict[str, Callable[[Values, Values], Values]] = {
 _POOLS = ("relax.nn.max_pool2d", "relax.nn.avg_pool2d", "relax.nn.adaptive_avg_pool2d")
 
 
-def is_unary(value: Any) -> bool:
+def is_unary(value: Expr) -> bool:
     """Whether `value` is an elementwise operator of one tensor."""
     return is_op(value, "relax.clip", "relax.nn.leakyrelu", *_UNARY)
 
 
-def mapped(value: Any, values: Values) -> Values:
+def mapped(value: Expr, values: Values) -> Values:
     """What an elementwise operator makes of its operand's values."""
     if is_op(value, "relax.clip"):
         low, high = (scalar_value(bound) for bound in value.args[1:])
@@ -58,14 +58,14 @@ def mapped(value: Any, values: Values) -> Values:
     return _UNARY[value.op.name](values)
 
 
-def is_pool(value: Any) -> bool:
+def is_pool(value: Expr) -> bool:
     """Whether `value` pools the pixels of each channel, NCHW."""
     if is_op(value, "relax.mean"):
         return len(shape_of(value.args[0]) or ()) == 4 and sorted(int(a) % 4 for a in value.attrs.axis or ()) == [2, 3]
     return is_op(value, *_POOLS) and value.attrs.layout == "NCHW"
 
 
-def pooled(pool: Any, values: Values) -> Values:
+def pooled(pool: Expr, values: Values) -> Values:
     """What a pool makes of its operand's values; average pooling may count zeros beside the data."""
     attrs = pool.attrs
     if is_op(pool, "relax.nn.adaptive_avg_pool2d", "relax.mean"):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.tvm_compat.passes import module_pass
 from pconvgen.tvm_compat.relax import (
+    Expr,
+    Module,
+    Var,
     constant,
     constant_value,
     is_op,
@@ -39,21 +41,21 @@ class FoldBatchNorm:
     result is used elsewhere too, becomes a multiplication and an addition of constants.
     """
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; a batch norm stays whose parameters are not constants or whose variance is not positive."""
         folder = _Folder(module)
         return eliminate_dead_code(rewrite_main(module, folder.rule))
 
 
 class _Folder:
-    def __init__(self, module: Any) -> None:
-        self.values: dict[Any, Any] = {}
+    def __init__(self, module: Module) -> None:
+        self.values: dict[Var, Expr] = {}
         self.uses = _use_counts(module)
 
-    def rule(self, var: Any, value: Any, emit: Emit) -> Any:
+    def rule(self, var: Var, value: Expr, emit: Emit) -> Expr:
         self.values[var] = value
         item = tuple_item(value)
-        norm: Any = None if item is None else self.values.get(item[0])
+        norm: Expr = None if item is None else self.values.get(item[0])
         if item is None or not is_op(norm, "relax.nn.batch_norm") or item[1] != 0:
             return value
         affine = _scale_and_shift(norm)
@@ -66,12 +68,12 @@ class _Folder:
         self.values[var] = result
         return result
 
-    def _fold(self, data: Any, axis: int, scale: Array, shift: Array, emit: Emit) -> Any | None:
+    def _fold(self, data: Expr, axis: int, scale: Array, shift: Array, emit: Emit) -> Expr | None:
         """The layer that computes `data`, with the affine map in its weight and bias; None when there is no such."""
         if self.uses[data] != 1:
             return None
         producer, bias = data, np.zeros_like(scale)
-        value: Any = self.values.get(data)
+        value: Expr = self.values.get(data)
         if is_op(value, "relax.add"):
             added = constant_value(value.args[1])
             if added is None or self.uses[value.args[0]] != 1 or not _per_channel(added, data, axis):
@@ -85,14 +87,14 @@ class _Folder:
         return op.add(emit(with_weight(value, weight), producer.name), constant(_shaped(total, data, axis)))
 
 
-def _use_counts(module: Any) -> Counter[Any]:
-    uses: Counter[Any] = Counter(main_results(module))
+def _use_counts(module: Module) -> Counter[Var]:
+    uses: Counter[Var] = Counter(main_results(module))
     for binding in main_bindings(module) or []:
         uses.update(variables_of(binding.value))
     return uses
 
 
-def _scale_and_shift(norm: Any) -> tuple[Array, Array] | None:
+def _scale_and_shift(norm: Expr) -> tuple[Array, Array] | None:
     parameters = [constant_value(arg) for arg in norm.args[1:]]
     if any(parameter is None for parameter in parameters) or norm.attrs.training:
         return None
@@ -105,7 +107,7 @@ def _scale_and_shift(norm: Any) -> tuple[Array, Array] | None:
     return scale.astype(np.float32), shift.astype(np.float32)
 
 
-def _scaled_weight(layer: Any, axis: int, scale: Array) -> Array | None:
+def _scaled_weight(layer: Expr, axis: int, scale: Array) -> Array | None:
     """The weight of `layer` with its output channels scaled; None when `layer` is not foldable."""
     if not is_op(layer, *_CONVOLUTIONS, *_TRANSPOSED, _MATMUL):
         return None
@@ -125,19 +127,19 @@ def _scaled_weight(layer: Any, axis: int, scale: Array) -> Array | None:
     return None
 
 
-def _per_channel(added: Array, data: Any, axis: int) -> bool:
+def _per_channel(added: Array, data: Expr, axis: int) -> bool:
     """Whether adding `added` to `data` adds one number per channel."""
     rank = len(shape_of(data) or ())
     shape = (1,) * (rank - added.ndim) + added.shape
     return len(shape) == rank and all(size == 1 for index, size in enumerate(shape) if index != axis)
 
 
-def _shaped(values: Array, data: Any, axis: int) -> Array:
+def _shaped(values: Array, data: Expr, axis: int) -> Array:
     """`values` [channels] so that it broadcasts along `axis` of `data`; it stays a vector on the last axis."""
     rank = len(shape_of(data) or ())
     return values if axis == rank - 1 else values.reshape([-1 if index == axis else 1 for index in range(rank)])
 
 
-def _affine(data: Any, axis: int, scale: Array, shift: Array, emit: Emit) -> Any:
+def _affine(data: Expr, axis: int, scale: Array, shift: Array, emit: Emit) -> Expr:
     scaled = emit(op.multiply(data, constant(_shaped(scale, data, axis))), "scaled")
     return op.add(scaled, constant(_shaped(shift, data, axis)))

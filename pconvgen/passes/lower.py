@@ -19,25 +19,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pconvgen.matching.sites import find_sites
 from pconvgen.passes.shrink import original_shapes
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.planning.choose import Layer, Planner, layer_of, plan_layer
+from pconvgen.planning.convolution import Convolution
 from pconvgen.planning.foreign import foreign_layers
 from pconvgen.planning.half import in_precision
 from pconvgen.planning.network import Network
-from pconvgen.planning.operations import Convolution, Operation
+from pconvgen.planning.operations import Operation
 from pconvgen.planning.plans import NetworkPlans
 from pconvgen.planning.tensors import Buffer, Home
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.templates.movement.pack import PackKernel
-from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.calls import Kernel, KernelCalls
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, op, shape_of, variables_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, constant, constant_value, op, shape_of, variables_of
 from pconvgen.tvm_compat.rewriting import (
     Emit,
     eliminate_dead_code,
@@ -84,7 +85,7 @@ class LowerLayers:
         self.target, self.dense, self.precision, self.planner = target, dense, precision, planner
         self.exact_nan = exact_nan
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module whose kernels are TIR functions."""
         lowering = _Lowering(self._network(module), self.planner)
         with phase("kernels"):
@@ -92,7 +93,7 @@ class LowerLayers:
         decisions = self._ordered(module, lowering.decisions)
         return lowered.with_attr(DECISIONS, json.dumps([decision.to_json() for decision in decisions]))
 
-    def decide(self, module: Any) -> tuple[Decision, ...]:
+    def decide(self, module: Module) -> tuple[Decision, ...]:
         """What `transform_module` decides, without making kernels."""
         planning = NetworkPlans(self._network(module), self.planner)
         with phase("kernels"):
@@ -100,13 +101,13 @@ class LowerLayers:
                 planning.decide(binding.var)
         return self._ordered(module, planning.decisions)
 
-    def _network(self, module: Any) -> Network:
+    def _network(self, module: Module) -> Network:
         with phase("structures"):
             layers = self._layers(module)
         with phase("layouts"):
             return Network(module, layers, self.target, self.precision)
 
-    def _ordered(self, module: Any, decisions: Mapping[Any, Decision]) -> tuple[Decision, ...]:
+    def _ordered(self, module: Module, decisions: Mapping[Var, Decision]) -> tuple[Decision, ...]:
         """Decisions of all layers in program order, of those without a kernel as well."""
         transposed, decided = transposed_layers(module), {}
         for var, decision in decisions.items():
@@ -115,7 +116,7 @@ class LowerLayers:
         decided.update(foreign_layers(module, decided, layer_names(module)))
         return tuple(decided[binding.var] for binding in main_bindings(module) or [] if binding.var in decided)
 
-    def _layers(self, module: Any) -> list[Layer]:
+    def _layers(self, module: Module) -> list[Layer]:
         names, originals, transposed = layer_names(module), original_shapes(module), transposed_layers(module)
         layers = []
         for site in (in_precision(site, self.precision) for site in find_sites(module)):
@@ -129,7 +130,7 @@ class LowerLayers:
         return layers
 
 
-def decisions_of(module: Any) -> tuple[Decision, ...]:
+def decisions_of(module: Module) -> tuple[Decision, ...]:
     """The decisions that LowerLayers left in a module."""
     return tuple(Decision.from_json(row) for row in json.loads(module.attrs[DECISIONS]))
 
@@ -140,13 +141,13 @@ class _Lowering(NetworkPlans):
     def __init__(self, network: Network, planner: Planner) -> None:
         super().__init__(network, planner)
         self.kernels = KernelCalls()
-        self.buffers: dict[Buffer, Any] = {}
+        self.buffers: dict[Buffer, Var] = {}
         self.activations = network.precision.activations
-        self.packed: dict[tuple[Any, PlaneLayout, str], Any] = {}
-        self.plain: dict[tuple[Any, str], Any] = {}
+        self.packed: dict[tuple[Expr, PlaneLayout, str], Expr] = {}
+        self.plain: dict[tuple[Expr, str], Expr] = {}
         self.emit: Emit = lambda *_: None
 
-    def rule(self, var: Any, value: Any, emit: Emit) -> Any:
+    def rule(self, var: Var, value: Expr, emit: Emit) -> Expr:
         """What takes the place of a binding; None where nothing does."""
         self.emit = emit
         network = self.network
@@ -167,7 +168,7 @@ class _Lowering(NetworkPlans):
             return self.nchw(var)
         return made
 
-    def _operation(self, operation: Operation) -> Any:
+    def _operation(self, operation: Operation) -> Expr:
         if not isinstance(operation, Convolution):
             source = self.source(operation)
             assert source is not None
@@ -176,7 +177,7 @@ class _Lowering(NetworkPlans):
         operation.emit(plan, source, self)
         return None
 
-    def _product(self, layer: Layer) -> Any:
+    def _product(self, layer: Layer) -> Expr:
         site, workload = layer.site, layer.site.workload
         (instance,) = self.plan_product(layer).instances
         shape = (workload.batch, workload.out_channels)
@@ -186,20 +187,20 @@ class _Lowering(NetworkPlans):
         call = self.kernels.call(instance.kernel, args, shape)
         return call if shape == site.out_shape else op.reshape(self.emit(call), site.out_shape)
 
-    def _view(self, data: Any, shape: tuple[int, ...]) -> Any:
+    def _view(self, data: Expr, shape: tuple[int, ...]) -> Expr:
         data = self.nchw(data)
         return data if shape_of(data) == shape else self.emit(op.reshape(data, shape))
 
-    def _foreign(self, value: Any) -> Any:
+    def _foreign(self, value: Expr) -> Expr:
         tensors = self.network.tensors
         return substitute(value, {var: self.nchw(var) for var in variables_of(value) if var in tensors})
 
-    def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
+    def number(self, expr: Expr, shape: tuple[int, ...]) -> Expr:
         """A small tensor of other operators in another shape."""
         value = constant_value(expr)
         return self._view(expr, shape) if value is None else constant(value.reshape(shape))
 
-    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
+    def read(self, home: Home | None, data: Expr, packed: PlaneLayout | None, dtype: str) -> Expr:
         """A tensor as a kernel reads it: its buffer, or what is packed from NCHW."""
         if home is not None and packed in (None, self.layout(home)):
             return self.buffers[home.buffer]
@@ -210,7 +211,7 @@ class _Lowering(NetworkPlans):
             self.packed[key] = self._packed(data, packed, "packed", dtype)
         return self.packed[key]
 
-    def _packed(self, data: Any, target: PlaneLayout, name: str, dtype: str) -> Any:
+    def _packed(self, data: Expr, target: PlaneLayout, name: str, dtype: str) -> Expr:
         """A tensor in a layout and a format of its own; one call for each run of channels that lie together."""
         tensors = self.network.tensors
         if data in tensors:
@@ -233,7 +234,7 @@ class _Lowering(NetworkPlans):
             made = self.emit(call, name)
         return made
 
-    def write(self, home: Home, kernel: Any, args: list[Any]) -> None:
+    def write(self, home: Home, kernel: Kernel, args: list[Expr]) -> None:
         """Calls a kernel that writes a tensor to its home: the first one makes the buffer, others write in place."""
         layout, buffer = self.layout(home), home.buffer
         shape = tensor_shape(layout, buffer.batch)
@@ -243,15 +244,15 @@ class _Lowering(NetworkPlans):
             call = self.kernels.call(kernel, args, shape, self.activations)
         self.buffers[buffer] = self.emit(call, "buffer")
 
-    def result(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
+    def result(self, kernel: Kernel, args: list[Expr], shape: tuple[int, ...]) -> Expr:
         """Calls a kernel that makes a float32 tensor of its own."""
         return self.emit(self.kernels.call(kernel, args, shape))
 
-    def nchw(self, data: Any) -> Any:
+    def nchw(self, data: Expr) -> Expr:
         """A tensor as other operators read it."""
         return self._plain(data, "float32")
 
-    def _plain(self, data: Any, dtype: str) -> Any:
+    def _plain(self, data: Expr, dtype: str) -> Expr:
         """A tensor as NCHW in a format."""
         tensors = self.network.tensors
         if data not in tensors:
@@ -265,14 +266,14 @@ class _Lowering(NetworkPlans):
             self.plain[data, dtype] = self._packed(data, target, "plain", dtype)
         return self.plain[data, dtype]
 
-    def _converted(self, tensor: Any, before: str, after: str) -> Any:
+    def _converted(self, tensor: Expr, before: str, after: str) -> Expr:
         if before == after:
             return tensor
         if (tensor, after) not in self.plain:
             self.plain[tensor, after] = self.emit(op.astype(tensor, after))
         return self.plain[tensor, after]
 
-    def _copy(self, source: Any, home: Home) -> None:
+    def _copy(self, source: Expr, home: Home) -> None:
         """Copies a tensor of another operator to its place."""
         n, c, h, w = shape_of(source) or ()
         places, formats = (0, home.first or 0), ("float32", self.activations)
@@ -280,7 +281,7 @@ class _Lowering(NetworkPlans):
         self.write(home, PackKernel(n, layout, self.layout(home), c, places, self.network.lanes, formats), [source])
 
 
-def _runs(slots: Any) -> list[tuple[int, int]]:
+def _runs(slots: NDArray[np.int64]) -> list[tuple[int, int]]:
     """[begin, end) of the runs of places that follow one by one."""
     cuts = [0, *(np.flatnonzero(np.diff(slots) != 1) + 1).tolist(), len(slots)]
     return list(pairwise(cuts))

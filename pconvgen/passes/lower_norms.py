@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,18 @@ from pconvgen.matching.norms import norm_of
 from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.tvm_compat.calls import KernelCalls
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, shape_of, with_args
+from pconvgen.tvm_compat.relax import (
+    Expr,
+    Module,
+    Var,
+    constant,
+    constant_value,
+    dtype_of,
+    is_op,
+    op,
+    shape_of,
+    with_args,
+)
 from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import plain_layout
@@ -41,11 +51,11 @@ class LowerNorms:
     def __init__(self, target: Target) -> None:
         self.lanes = target.core.lanes(DType.FLOAT32)
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; other floats are converted to float32 and back."""
         kernels = KernelCalls(module)
 
-        def rule(var: Any, value: Any, emit: Emit) -> Any:
+        def rule(var: Var, value: Expr, emit: Emit) -> Expr:
             if not is_op(value, *_RULES) or not math.prod(shape_of(value.args[0]) or ()):
                 return value
             lowered, dtype = _RULES[value.op.name], dtype_of(value)
@@ -65,7 +75,7 @@ class _Norms:
     def __init__(self, kernels: KernelCalls, emit: Emit, lanes: int) -> None:
         self.kernels, self.emit, self.lanes = kernels, emit, lanes
 
-    def pixels(self, var: Any, value: Any) -> Any:
+    def pixels(self, var: Var, value: Expr) -> Expr:
         """Over everything behind the channels."""
         norm = norm_of(var, value)
         if norm is None:
@@ -77,7 +87,7 @@ class _Norms:
         )
         return self._call(kernel, norm.data, norm.scale, norm.shift)
 
-    def rows(self, _var: Any, value: Any) -> Any:
+    def rows(self, _var: Var, value: Expr) -> Expr:
         """Over the last axes."""
         data, scale, shift = value.args
         shape = shape_of(data) or ()
@@ -90,20 +100,20 @@ class _Norms:
         kernel = NormKernel(1, rows, rows, False, layout, layout, (0, 0), True, epsilon, None, self.lanes)
         return self._call(kernel, data, scale, shift)
 
-    def _call(self, kernel: NormKernel, data: Any, scale: Any, shift: Any) -> Any:
+    def _call(self, kernel: NormKernel, data: Expr, scale: Expr, shift: Expr) -> Expr:
         shape, layout = shape_of(data) or (), kernel.source
         inside = (kernel.batch, layout.channels, layout.height, layout.width)
         args = [self._shaped(data, inside), self._shaped(scale, kernel.factors), self._shaped(shift, kernel.factors)]
         call = self.kernels.call(kernel, args, inside)
         return call if shape == inside else op.reshape(self.emit(call), shape)
 
-    def _shaped(self, expr: Any, shape: tuple[int, ...]) -> Any:
+    def _shaped(self, expr: Expr, shape: tuple[int, ...]) -> Expr:
         value = constant_value(expr)
         if value is not None:
             return constant(value.reshape(shape))
         return expr if shape_of(expr) == shape else self.emit(op.reshape(expr, shape))
 
-    def composed(self, value: Any) -> Any:
+    def composed(self, value: Expr) -> Expr:
         """Over any axes."""
         data, scale, shift = value.args
         rank, attrs = len(shape_of(data) or ()), value.attrs
@@ -117,7 +127,7 @@ class _Norms:
         scaled = self.emit(op.multiply(self.emit(op.divide(centred, deviation)), self._shaped(scale, sizes)))
         return op.add(scaled, self._shaped(shift, sizes))
 
-    def variance(self, _var: Any, value: Any) -> Any:
+    def variance(self, _var: Var, value: Expr) -> Expr:
         """Of the elements along some axes."""
         data, attrs = value.args[0], value.attrs
         rank = len(shape_of(data) or ())
@@ -125,7 +135,7 @@ class _Norms:
         _, variance = self._centred(data, axes, keepdims=bool(attrs.keepdims))
         return op.sqrt(variance) if is_op(value, "relax.std") else variance
 
-    def _centred(self, data: Any, axes: Sequence[int], *, keepdims: bool) -> tuple[Any, Any]:
+    def _centred(self, data: Expr, axes: Sequence[int], *, keepdims: bool) -> tuple[Expr, Expr]:
         """The data without its mean, and the mean of its squares."""
         axes = list(axes)
         for _ in range(2):
@@ -133,7 +143,7 @@ class _Norms:
         return data, self.emit(op.mean(self.emit(op.multiply(data, data)), axes, keepdims))
 
 
-_RULES: dict[str, Callable[[_Norms, Any, Any], Any]] = {
+_RULES: dict[str, Callable[[_Norms, Var, Expr], Expr]] = {
     "relax.nn.group_norm": _Norms.pixels,
     "relax.nn.instance_norm": _Norms.pixels,
     "relax.nn.layer_norm": _Norms.rows,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Any
 
 from pconvgen.arena import ActivationMemory, Lifetime, largest_live_set, pack
 from pconvgen.tvm_compat.allocations import (
@@ -23,7 +22,7 @@ from pconvgen.tvm_compat.allocations import (
     straight_bindings,
 )
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import variables_of
+from pconvgen.tvm_compat.relax import Module, Var, variables_of
 from pconvgen.values.target import Target
 
 MEMORY = "pconvgen.memory"
@@ -49,7 +48,7 @@ class PlanMemory:
     def __init__(self, target: Target) -> None:
         self.target = target
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; the same one when nothing can be planned."""
         tensors = lifetimes(module)
         if not tensors:
@@ -62,23 +61,23 @@ class PlanMemory:
         return planned.with_attr(MEMORY, json.dumps(asdict(memory)))
 
 
-def memory_of(module: Any) -> ActivationMemory | None:
+def memory_of(module: Module) -> ActivationMemory | None:
     """What PlanMemory found out about a module; None when it planned nothing."""
     attrs = module.attrs or {}
     return ActivationMemory(**json.loads(attrs[MEMORY])) if MEMORY in attrs else None
 
 
-def lifetimes(module: Any) -> dict[Any, Lifetime]:
+def lifetimes(module: Module) -> dict[Var, Lifetime]:
     """The lifetime of each tensor that only kernels read and write, by the variable of its allocation.
 
     A tensor is needed from the first to the last call of a kernel that takes it, or a view of it, as an argument; in
     other words, a kernel's outputs never lie where its inputs do, unless they are the same tensor.
     """
-    sizes: dict[Any, int] = {}
-    calls: dict[Any, list[int]] = {}
+    sizes: dict[Var, int] = {}
+    calls: dict[Var, list[int]] = {}
     # The tensors in whose memory the value of a variable lies; a field of a tuple counts as all of the tuple.
-    homes: dict[Any, set[Any]] = {}
-    escaped: set[Any] = set()
+    homes: dict[Var, set[Var]] = {}
+    escaped: set[Var] = set()
 
     for step, binding in enumerate(straight_bindings(module)):
         var, value = binding.var, binding.value

@@ -17,7 +17,7 @@ from pconvgen.templates.movement.resize import ResizeKernel
 from pconvgen.tvm_compat.calls import KernelCalls
 from pconvgen.tvm_compat.packed import packed_arguments, packed_call, weighted_takes
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, op, shape_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, constant, constant_value, dtype_of, op, shape_of
 from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 from pconvgen.values.dtype import DType
 from pconvgen.values.target import Target
@@ -30,7 +30,7 @@ BORDER = 4
 """Elements outside that indices may tell apart, so that taps near the border look like the others."""
 
 
-def resample(data: Any, axes: Mapping[int, Taps]) -> Any:
+def resample(data: Expr, axes: Mapping[int, Taps]) -> Expr:
     """`data` with some axes resized: the operator that LowerResizes computes."""
     shape = list(shape_of(data) or ())
     arguments = [data, constant(np.array(list(axes), np.int64))]
@@ -52,18 +52,18 @@ class LowerResizes:
     def __init__(self, target: Target) -> None:
         self.lanes = target.core.lanes(DType.FLOAT32)
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; other axes, and what has no kernel, become sums of elements that are taken one by one."""
         kernels = KernelCalls()
 
-        def rule(_var: Any, value: Any, emit: Emit) -> Any:
+        def rule(_var: Var, value: Expr, emit: Emit) -> Expr:
             arguments = packed_arguments(value, RESAMPLE)
             return value if arguments is None else _lowered(arguments, self.lanes, kernels, emit)
 
         return kernels.add_to(rewrite_main(module, rule))
 
 
-def _lowered(arguments: list[Any], lanes: int, kernels: KernelCalls, emit: Emit) -> Any:
+def _lowered(arguments: list[Expr], lanes: int, kernels: KernelCalls, emit: Emit) -> Expr:
     data, numbers, *rest = arguments
     taps: list[Any] = [constant_value(each) for each in rest]
     axes: dict[int, Taps] = dict(zip(map(int, _array(numbers)), zip(taps[::2], taps[1::2], strict=True), strict=True))
@@ -81,7 +81,7 @@ def _lowered(arguments: list[Any], lanes: int, kernels: KernelCalls, emit: Emit)
     return result
 
 
-def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCalls, emit: Emit) -> Any:
+def _planes(data: Expr, axes: Mapping[int, Taps], lanes: int, kernels: KernelCalls, emit: Emit) -> Expr:
     """The last two axes resized by a kernel; None where there is none."""
     shape = shape_of(data) or ()
     rank = len(shape)
@@ -90,7 +90,8 @@ def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCall
     # Rows that stay as they are, such as those of signals, are planes of one row.
     height = shape[-2] if rank - 2 in axes else 1
     size = (height, shape[-1])
-    planes = shape[:2] if rank == 4 and rank - 2 in axes else (1, math.prod(shape) // math.prod(size))
+    images = rank == 4 and rank - 2 in axes
+    planes = (shape[0], shape[1]) if images else (1, math.prod(shape) // math.prod(size))
     rows, columns = axes.get(rank - 2, _same(height)), axes.get(rank - 1, _same(shape[-1]))
     terms = max(len(rows[0]), len(columns[0]))
     rows, columns = _with_terms(rows, terms), _with_terms(columns, terms)
@@ -107,7 +108,7 @@ def _planes(data: Any, axes: Mapping[int, Taps], lanes: int, kernels: KernelCall
     return result if after == (*planes, *output) else op.reshape(emit(result), after)
 
 
-def _array(expr: Any) -> NDArray[Any]:
+def _array(expr: Expr) -> NDArray[Any]:
     array = constant_value(expr)
     assert array is not None
     return array

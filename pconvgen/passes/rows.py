@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeAlias
 
 from pconvgen.templates.movement.transpose import TransposeKernel
 from pconvgen.templates.operators.softmax import SoftmaxKernel
-from pconvgen.tvm_compat.calls import KernelCalls
+from pconvgen.tvm_compat.calls import Kernel, KernelCalls
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of
-from pconvgen.tvm_compat.rewriting import rewrite_main
+from pconvgen.tvm_compat.relax import Expr, Module, Var, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 from pconvgen.values.dtype import DType
 from pconvgen.values.target import Target
-
-Kernel: TypeAlias = SoftmaxKernel | TransposeKernel
 
 
 @module_pass
@@ -36,11 +33,11 @@ class LowerRows:
     def __init__(self, target: Target) -> None:
         self.lanes = target.core.lanes(DType.FLOAT32)
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; what has no template stays for TVM's own legalisation."""
         kernels = KernelCalls()
 
-        def rule(_var: Any, value: Any, _emit: Any) -> Any:
+        def rule(_var: Var, value: Expr, _emit: Emit) -> Expr:
             shape = shape_of(value)
             if not is_op(value, *_KERNELS) or not shape or not math.prod(shape) or dtype_of(value) != DType.FLOAT32:
                 return value
@@ -50,12 +47,12 @@ class LowerRows:
         return kernels.add_to(rewrite_main(module, rule))
 
 
-def _softmax(value: Any, lanes: int) -> Kernel:
+def _softmax(value: Expr, lanes: int) -> Kernel:
     shape = shape_of(value) or ()
     return SoftmaxKernel(shape, int(value.attrs.axis) % len(shape), lanes)
 
 
-def _transpose(value: Any, lanes: int) -> Kernel | None:
+def _transpose(value: Expr, lanes: int) -> Kernel | None:
     shape = shape_of(value.args[0])
     if shape is None:
         return None
@@ -64,7 +61,7 @@ def _transpose(value: Any, lanes: int) -> Kernel | None:
     return kernel if kernel.moves_last else None
 
 
-_KERNELS: dict[str, Callable[[Any, int], Kernel | None]] = {
+_KERNELS: dict[str, Callable[[Expr, int], Kernel | None]] = {
     "relax.nn.softmax": _softmax,
     "relax.permute_dims": _transpose,
 }

@@ -14,12 +14,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.activations import ELEMENTARY
 from pconvgen.tvm_compat.inlining import inlined
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import is_static
+from pconvgen.tvm_compat.relax import Module, is_static
 from pconvgen.tvm_compat.schedules import (
     BlockInfo,
     PrimFuncSchedule,
@@ -34,7 +33,7 @@ from pconvgen.tvm_compat.schedules import (
     marked_scheduled,
     replace_calls,
 )
-from pconvgen.tvm_compat.tir import PrimFunc
+from pconvgen.tvm_compat.tir import Expr, PrimFunc
 from pconvgen.values.dtype import DType
 from pconvgen.values.target import Target
 
@@ -62,7 +61,7 @@ class ScheduleForeign:
     def __init__(self, target: Target) -> None:
         self.lanes = target.core.lanes(DType.FLOAT32)
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module in which all TIR functions are marked `tirx.is_scheduled`."""
         module = dataflow_views(map_functions(module, _unless_scheduled(inlined)))
         return map_functions(module, _unless_scheduled(lambda function: scheduled(function, self.lanes)))
@@ -109,7 +108,7 @@ class _Block:
     lanes: int
 
     @property
-    def loops(self) -> list[Any]:
+    def loops(self) -> list[Expr]:
         return list(self.schedule.get_loops(self.info.block_rv))
 
     @property
@@ -242,5 +241,5 @@ def _divisor(size: int, most: int, lanes: int) -> int | None:
     return max(whole or [number for number in divisors if 2 * number >= lanes], default=None)
 
 
-def _fused(schedule: PrimFuncSchedule, loops: list[Any]) -> Any:
+def _fused(schedule: PrimFuncSchedule, loops: list[Expr]) -> Expr:
     return schedule.fuse(*loops) if len(loops) > 1 else loops[0]

@@ -9,7 +9,18 @@ from numpy.typing import NDArray
 
 from pconvgen.passes.channel_spaces import RESHAPES, ChannelSpaces, Layer, View, is_depthwise
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, is_op, op, shape_of, with_args, with_weight
+from pconvgen.tvm_compat.relax import (
+    Expr,
+    Module,
+    Var,
+    constant,
+    constant_value,
+    is_op,
+    op,
+    shape_of,
+    with_args,
+    with_weight,
+)
 from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, main_bindings, rewrite_main, with_main_attr
 
 ORIGINAL_SHAPES = "pconvgen.original_shapes"
@@ -30,7 +41,7 @@ class RemoveDeadChannels:
     as it is.
     """
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module, or the same one."""
         if main_bindings(module) is None:
             return module
@@ -43,14 +54,14 @@ class RemoveDeadChannels:
         return with_main_attr(shrunk, ORIGINAL_SHAPES, originals)
 
 
-def original_shapes(module: Any) -> dict[str, tuple[int, ...]]:
+def original_shapes(module: Module) -> dict[str, tuple[int, ...]]:
     """Attribute ORIGINAL_SHAPES of "main"; empty when nothing was removed."""
     attrs = module["main"].attrs
     shapes = attrs[ORIGINAL_SHAPES] if attrs and ORIGINAL_SHAPES in attrs else {}
     return {str(name): tuple(int(size) for size in shape) for name, shape in shapes.items()}
 
 
-def _weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
+def _weight_shapes(module: Module) -> dict[str, tuple[int, ...]]:
     """Weight shapes of convolutions and products, filters first, by the names of their variables."""
     shapes = {}
     for binding in main_bindings(module) or []:
@@ -63,9 +74,9 @@ def _weight_shapes(module: Any) -> dict[str, tuple[int, ...]]:
 class _Shrinker:
     def __init__(self, spaces: ChannelSpaces) -> None:
         self.spaces = spaces
-        self.shifted: dict[Any, tuple[Any, NDArray[np.float32]]] = {}
+        self.shifted: dict[Var, tuple[Var, NDArray[np.float32]]] = {}
 
-    def rule(self, var: Any, value: Any, emit: Emit) -> Any:
+    def rule(self, var: Var, value: Expr, emit: Emit) -> Expr:
         """The operation on what is left of its operands."""
         layer, view = self.spaces.layers.get(var), self.spaces.views.get(var)
         if layer is not None:
@@ -79,7 +90,7 @@ class _Shrinker:
         # A variable has the type of its value, so a smaller value needs a new one.
         return value if kept is None else emit(value, var.name)
 
-    def _layer(self, var: Any, value: Any, layer: Layer, emit: Emit) -> Any:
+    def _layer(self, var: Var, value: Expr, layer: Layer, emit: Emit) -> Expr:
         rows, columns = self.spaces.kept(layer.result), self.spaces.kept(layer.data)
         if rows is None and columns is None:
             return value
@@ -97,7 +108,7 @@ class _Shrinker:
         self.shifted[var if rows is None else result] = call, shift
         return result
 
-    def _with_shift(self, value: Any) -> Any:
+    def _with_shift(self, value: Expr) -> Expr:
         """One bias of the two that a layer with a shift would have.
 
         before: b = add(add(a, shift), bias)
@@ -112,7 +123,7 @@ class _Shrinker:
         return value
 
 
-def _shrunk(var: Any, value: Any, view: View, kept: NDArray[np.intp]) -> Any:
+def _shrunk(var: Var, value: Expr, view: View, kept: NDArray[np.intp]) -> Expr:
     """An operation inside a space, whose tensor operands are already smaller."""
     if is_depthwise(value):
         return with_weight(value, _take(constant_value(value.args[1]), kept, 0), groups=len(kept))
@@ -124,7 +135,7 @@ def _shrunk(var: Any, value: Any, view: View, kept: NDArray[np.intp]) -> Any:
     return with_args(value, args)
 
 
-def _operand(expr: Any, axis: int, kept: NDArray[np.intp]) -> Any:
+def _operand(expr: Expr, axis: int, kept: NDArray[np.intp]) -> Expr:
     """A constant operand without the channels of `axis` (from the end) that go; anything else as it is."""
     array = constant_value(expr)
     if array is None or array.ndim < -axis or array.shape[axis] == 1:

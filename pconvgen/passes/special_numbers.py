@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, op, op_name, shape_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, constant, constant_value, dtype_of, op, op_name, shape_of
 from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 
 
@@ -23,10 +23,10 @@ from pconvgen.tvm_compat.rewriting import Emit, rewrite_main
 class KeepSpecialNumbers:
     """Relax pass that rewrites operators in "main" on floats of a known shape."""
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; what TVM computes right stays as it is."""
 
-        def rule(_var: Any, value: Any, emit: Emit) -> Any:
+        def rule(_var: Var, value: Expr, emit: Emit) -> Expr:
             rewrite = _REWRITES.get(op_name(value))
             if rewrite is None or not dtype_of(value.args[0]).startswith("float") or not shape_of(value.args[0]):
                 return value
@@ -35,7 +35,7 @@ class KeepSpecialNumbers:
         return rewrite_main(module, rule)
 
 
-def _index_of(call: Any, emit: Emit, extreme: Callable[..., Any]) -> Any:
+def _index_of(call: Expr, emit: Emit, extreme: Callable[..., Expr]) -> Expr:
     data, axis, keep = call.args[0], call.attrs.axis, bool(call.attrs.keepdims)
     shape = shape_of(data) or ()
     if axis is None:
@@ -53,17 +53,17 @@ def _index_of(call: Any, emit: Emit, extreme: Callable[..., Any]) -> Any:
     return op.astype(first, dtype_of(call))
 
 
-def _equal(call: Any, emit: Emit) -> Any:
+def _equal(call: Expr, emit: Emit) -> Expr:
     if not call.args[0].same_as(call.args[1]):
         return call
     return op.logical_not(emit(op.isnan(call.args[0])))
 
 
-def _not_equal(call: Any, _emit: Emit) -> Any:
+def _not_equal(call: Expr, _emit: Emit) -> Expr:
     return op.isnan(call.args[0]) if call.args[0].same_as(call.args[1]) else call
 
 
-def _multiply(call: Any, _emit: Emit) -> Any:
+def _multiply(call: Expr, _emit: Emit) -> Expr:
     for data, factor in (call.args, call.args[::-1]):
         number = constant_value(factor)
         if number is not None and number.size == 1 and not number.any() and shape_of(data) == shape_of(call):
@@ -71,7 +71,7 @@ def _multiply(call: Any, _emit: Emit) -> Any:
     return call
 
 
-def _leaky_relu(call: Any, emit: Emit) -> Any:
+def _leaky_relu(call: Expr, emit: Emit) -> Expr:
     if float(call.attrs.alpha):
         return call
     (data,) = call.args
@@ -79,11 +79,11 @@ def _leaky_relu(call: Any, emit: Emit) -> Any:
     return op.add(emit(op.nn.relu(data)), emit(_times_zero(below)))
 
 
-def _times_zero(data: Any) -> Any:
+def _times_zero(data: Expr) -> Expr:
     return op.multiply(data, constant(np.zeros(1, dtype_of(data))))
 
 
-def _rows(call: Any, emit: Emit) -> Any:
+def _rows(call: Expr, emit: Emit) -> Expr:
     """max_pool1d as max_pool2d of images of one row."""
     attrs, (before, after) = call.attrs, (shape_of(call.args[0]), shape_of(call))
     if attrs.layout != "NCW" or attrs.out_layout != "NCW" or before is None or after is None:
@@ -93,7 +93,7 @@ def _rows(call: Any, emit: Emit) -> Any:
     return op.reshape(emit(_pool(rows, attrs, (None, 0))), after)
 
 
-def _volumes(call: Any, emit: Emit) -> Any:
+def _volumes(call: Expr, emit: Emit) -> Expr:
     """max_pool3d along rows and columns, then along planes."""
     attrs, (before, after) = call.attrs, (shape_of(call.args[0]), shape_of(call))
     if attrs.layout != "NCDHW" or attrs.out_layout != "NCDHW" or before is None or after is None:
@@ -104,7 +104,7 @@ def _volumes(call: Any, emit: Emit) -> Any:
     return op.reshape(emit(_pool(planes, attrs, (0, None))), after)
 
 
-def _pool(data: Any, attrs: Any, axes: tuple[int | None, int | None]) -> Any:
+def _pool(data: Expr, attrs: Any, axes: tuple[int | None, int | None]) -> Expr:
     """max_pool2d with what `attrs` says of `axes`; of None nothing is pooled."""
     count = len(attrs.pool_size)
 
@@ -121,7 +121,7 @@ def _pool(data: Any, attrs: Any, axes: tuple[int | None, int | None]) -> Any:
     )
 
 
-_REWRITES: dict[str, Callable[[Any, Emit], Any]] = {
+_REWRITES: dict[str, Callable[[Expr, Emit], Expr]] = {
     "relax.argmax": lambda call, emit: _index_of(call, emit, op.max),
     "relax.argmin": lambda call, emit: _index_of(call, emit, op.min),
     "relax.equal": _equal,

@@ -30,7 +30,20 @@ from pconvgen.sparsity.structure import swap_channels
 from pconvgen.templates.movement.interleave import InterleaveKernel
 from pconvgen.tvm_compat.calls import KernelCalls
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, shape_of, variables_of, with_args
+from pconvgen.tvm_compat.relax import (
+    Binding,
+    Expr,
+    Module,
+    Var,
+    constant,
+    constant_value,
+    dtype_of,
+    is_op,
+    op,
+    shape_of,
+    variables_of,
+    with_args,
+)
 from pconvgen.tvm_compat.rewriting import (
     Emit,
     eliminate_dead_code,
@@ -152,7 +165,7 @@ class TransposedLayer:
         )
 
 
-def transposed_layers(module: Any) -> dict[str, TransposedLayer]:
+def transposed_layers(module: Module) -> dict[str, TransposedLayer]:
     """The transposed convolutions that became convolutions, by the names of these; see TRANSPOSED."""
     attrs = module["main"].attrs
     rows = json.loads(attrs[TRANSPOSED]) if attrs and TRANSPOSED in attrs else {}
@@ -177,14 +190,14 @@ class RewriteTransposed:
     def __init__(self, target: Target) -> None:
         self.lanes = target.core.lanes(DType.FLOAT32)
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module, or the same one; computed weights, other layouts and types stay."""
         found = {(layer.chain or (layer,))[-1].var: layer for layer in _find(module)}
         if not found:
             return module
         kernels = KernelCalls()
 
-        def rule(var: Any, value: Any, emit: Emit) -> Any:
+        def rule(var: Var, value: Expr, emit: Emit) -> Expr:
             layer = found.get(var)
             return value if layer is None else layer.rewritten(self.lanes, kernels, emit)
 
@@ -204,9 +217,9 @@ class _Transposed:
     chain: bindings of a bias or an elementwise operator of one tensor, each the only user of the one before.
     """
 
-    var: Any
-    value: Any
-    chain: tuple[Any, ...]
+    var: Var
+    value: Expr
+    chain: tuple[Binding, ...]
 
     @cached_property
     def weight(self) -> NDArray[np.float32]:
@@ -234,7 +247,7 @@ class _Transposed:
         )
         return rows, columns
 
-    def rewritten(self, lanes: int, kernels: KernelCalls, emit: Emit) -> Any:
+    def rewritten(self, lanes: int, kernels: KernelCalls, emit: Emit) -> Expr:
         """The expression in place of the last operation of the chain; what it needs is emitted."""
         rows, columns = self.axes
         padding = (rows.padding[0], columns.padding[0], rows.padding[1], columns.padding[1])
@@ -259,7 +272,7 @@ class _Transposed:
             return None
         return InterleaveKernel(n, self.groups, filters // self.groups, stride, source, shift, output, lanes)
 
-    def _per_phase(self, operand: Any) -> Any:
+    def _per_phase(self, operand: Expr) -> Expr:
         """An operand beside the data: one number for each channel becomes one for each filter of the convolution."""
         numbers = constant_value(operand)
         if numbers is None:
@@ -280,16 +293,16 @@ class _Transposed:
         )
 
 
-def _find(module: Any) -> list[_Transposed]:
+def _find(module: Module) -> list[_Transposed]:
     """The transposed convolutions of "main" that can be rewritten."""
     bindings = main_bindings(module) or []
-    users: dict[Any, list[Any]] = {}
+    users: dict[Var, list[Binding]] = {}
     for binding in bindings:
         for var in variables_of(binding.value):
             users.setdefault(var, []).append(binding)
     results = set(main_results(module))
 
-    def chain(var: Any, channels: int) -> Iterator[Any]:
+    def chain(var: Var, channels: int) -> Iterator[Binding]:
         while var not in results and len(users.get(var, [])) == 1:
             binding = users[var][0]
             if not (is_unary(binding.value) or _is_bias(binding.value, channels)):
@@ -304,7 +317,7 @@ def _find(module: Any) -> list[_Transposed]:
     ]
 
 
-def _has_phases(binding: Any) -> bool:
+def _has_phases(binding: Binding) -> bool:
     value = binding.value
     if not is_op(value, "relax.nn.conv2d_transpose") or shape_of(value.args[0]) is None:
         return False
@@ -313,7 +326,7 @@ def _has_phases(binding: Any) -> bool:
     return weight is not None and dtype_of(binding.var) == DType.FLOAT32 and layouts == ("NCHW", "IOHW", "NCHW")
 
 
-def _is_bias(value: Any, channels: int) -> bool:
+def _is_bias(value: Expr, channels: int) -> bool:
     """Whether `value` adds a constant that is one number for each channel, or for all."""
     if not is_op(value, "relax.add"):
         return False

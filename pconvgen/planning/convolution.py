@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 from pconvgen.planning.choose import Layer, LayerPlan, fastest, options
 from pconvgen.planning.requests import Plans, Tensors, first_place
@@ -14,7 +13,7 @@ from pconvgen.planning.tensors import Home
 from pconvgen.schedules.roofline import store_cycles, zeros_cycles
 from pconvgen.templates.instance import Instance
 from pconvgen.templates.layout.proposals import layouts
-from pconvgen.tvm_compat.relax import constant
+from pconvgen.tvm_compat.relax import Expr, Var, constant
 from pconvgen.values.planes import Places, PlaneLayout, plain_layout
 from pconvgen.values.target import Target
 
@@ -41,7 +40,7 @@ class Convolution:
     writes: Home
 
     @property
-    def result(self) -> Any:
+    def result(self) -> Var:
         """The variable that the kernel computes."""
         return self.layer.site.result
 
@@ -120,7 +119,7 @@ class Convolution:
             sums = tensors.result(instance.kernel, args, (w.batch, w.out_channels, w.out_height, w.out_width))
         tensors.write(self.writes, last.kernel, self._args(last, source, sums, tensors))
 
-    def _args(self, instance: Instance, source: PlaneLayout, sums: Any, tensors: Tensors) -> list[Any]:
+    def _args(self, instance: Instance, source: PlaneLayout, sums: Expr | None, tensors: Tensors) -> list[Expr]:
         """What a kernel reads; `sums` is the result of the one before it, None for the first."""
         site, epilogue, formats = self.layer.site, instance.kernel.workload.epilogue, self.layer.site.workload.precision
         args = [tensors.read(self.reads[0], site.data, source, formats.arithmetic)]

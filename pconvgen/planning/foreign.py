@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from typing import Any
 
 import numpy as np
 
 from pconvgen.sparsity import DENSE
-from pconvgen.tvm_compat.relax import constant_value, is_op, shape_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, constant_value, is_op, shape_of
 from pconvgen.tvm_compat.rewriting import main_bindings
 from pconvgen.values.decision import Decision
 
@@ -23,7 +22,7 @@ _CONVOLUTIONS = {
 }
 
 
-def foreign_layers(module: Any, decided: Container[Any], names: Mapping[str, str]) -> dict[Any, Decision]:
+def foreign_layers(module: Module, decided: Container[Var], names: Mapping[str, str]) -> dict[Var, Decision]:
     """Decisions for convolutions and products with a constant that no template computes, by their variable."""
     found = {}
     for binding in main_bindings(module) or []:
@@ -47,7 +46,7 @@ def foreign_layers(module: Any, decided: Container[Any], names: Mapping[str, str
     return found
 
 
-def _macs(value: Any, op: str, weight: tuple[int, ...]) -> int:
+def _macs(value: Expr, op: str, weight: tuple[int, ...]) -> int:
     """Every weight of a channel meets every output (convolution) or input (transposed convolution) position."""
     counted = shape_of(value.args[0]) if op.endswith("transpose") else shape_of(value)
     if not counted:

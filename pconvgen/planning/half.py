@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from pconvgen.errors import PconvgenError
 from pconvgen.matching.sites import Site, find_sites
+from pconvgen.tvm_compat.relax import Module
 from pconvgen.tvm_compat.rewriting import layer_names
 from pconvgen.values.dtype import DType
 from pconvgen.values.precision import Precision
@@ -31,7 +31,7 @@ def in_precision(site: Site, asked: Precision) -> Site:
     return replace(site, workload=replace(site.workload, precision=formats))
 
 
-def check_range(module: Any, asked: Precision) -> None:
+def check_range(module: Module, asked: Precision) -> None:
     """Checks that the weights and biases of all layers of "main" fit their formats.
 
     Not part of a pass, out of which TVM would let only its own errors.

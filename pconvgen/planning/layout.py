@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -99,8 +99,8 @@ class _Search:
         self.readers: dict[Buffer, list[int]] = {}
         self.writers: dict[Buffer, list[int]] = {}
         self.layouts: Layouts = {}
-        self._costs: dict[Any, float] = {}
-        self._least_packed: dict[Any, float] = {}
+        self._costs: dict[Hashable, float] = {}
+        self._least_packed: dict[Hashable, float] = {}
         for number, operation in enumerate(operations):
             if operation.writes is not None:
                 self.writers.setdefault(operation.writes.buffer, []).append(number)

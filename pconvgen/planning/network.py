@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from pconvgen.matching.norms import find_norms
 from pconvgen.matching.pointwise import find_pointwise
 from pconvgen.matching.pools import pool_of
 from pconvgen.matching.users import Users
 from pconvgen.planning.choose import Layer
+from pconvgen.planning.convolution import Convolution
 from pconvgen.planning.layout import Chosen, choose_layouts
-from pconvgen.planning.operations import Convolution, Elementwise, Normalisation, Operation, Pooling
+from pconvgen.planning.operations import Elementwise, Normalisation, Operation, Pooling
 from pconvgen.planning.tensors import Home, Tensors
-from pconvgen.tvm_compat.relax import variables_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, variables_of
 from pconvgen.values.precision import Precision
 from pconvgen.values.target import Target
 
@@ -31,7 +31,7 @@ class Network:
     lanes: of a vector where tensors are only moved.
     """
 
-    def __init__(self, module: Any, layers: Sequence[Layer], target: Target, precision: Precision) -> None:
+    def __init__(self, module: Module, layers: Sequence[Layer], target: Target, precision: Precision) -> None:
         self.target, self.precision = target, precision
         self.lanes = target.core.lanes(precision.arithmetic)
         self.users = Users(module)
@@ -46,7 +46,7 @@ class Network:
         self.absorbed |= {var for chain in chains.values() for var in chain.absorbed}
         made = {*convolutions, *norms, *chains, *(var for var, pool in pools.items() if not pool.whole)}
         self.tensors = Tensors(self.users, made)
-        self.operations: dict[Any, Operation] = {}
+        self.operations: dict[Var, Operation] = {}
         for binding in self.users.bindings:
             var = binding.var
             if var in convolutions:
@@ -69,7 +69,7 @@ class Network:
                 self.operations[var] = Pooling(pools[var], var, target, reads, writes, precision)
         self.chosen = self._layouts()
 
-    def _home(self, data: Any, *, contiguous: bool = False) -> Home | None:
+    def _home(self, data: Expr, *, contiguous: bool = False) -> Home | None:
         home = self.tensors.get(data)
         return None if home is None or (contiguous and home.first is None) else home
 
@@ -77,7 +77,7 @@ class Network:
         foreign = {self.tensors[var].buffer for var in self._read_by_others()}
         return choose_layouts(list(self.operations.values()), foreign, self.target.core, self.precision.arithmetic)
 
-    def _read_by_others(self) -> list[Any]:
+    def _read_by_others(self) -> list[Var]:
         """Tensors with a home that something else than a generated kernel reads, as NCHW."""
         found = [result for result in self.users.results if result in self.tensors]
         for binding in self.users.bindings:

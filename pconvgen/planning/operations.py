@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pconvgen.matching.norms import Norm
 from pconvgen.matching.pointwise import Pointwise
@@ -17,7 +16,7 @@ from pconvgen.schedules.roofline import plane_cycles
 from pconvgen.templates.operators.global_pool import GlobalPoolKernel
 from pconvgen.templates.operators.normalise import NormKernel
 from pconvgen.templates.operators.pointwise import PointwiseKernel
-from pconvgen.tvm_compat.relax import constant, op, shape_of
+from pconvgen.tvm_compat.relax import Expr, Var, constant, op, shape_of
 from pconvgen.values.dtype import DType
 from pconvgen.values.planes import PlaneLayout, plain_layout
 from pconvgen.values.precision import FLOAT32, Precision
@@ -39,7 +38,7 @@ class Pooling:
     """
 
     pool: Pool
-    result: Any
+    result: Var
     target: Target
     reads: tuple[Home | None]
     writes: Home | None
@@ -73,7 +72,7 @@ class Pooling:
     def _lanes(self) -> int:
         return self.target.core.lanes(self.pool.computed(self.precision))
 
-    def emit(self, source: PlaneLayout, tensors: Tensors) -> Any:
+    def emit(self, source: PlaneLayout, tensors: Tensors) -> Expr:
         """Calls the kernel; the tensor that it makes, where it has no home."""
         home = self.reads[0]
         data = tensors.read(home, self.pool.data, source, self.precision.activations)
@@ -82,11 +81,11 @@ class Pooling:
         slot = first_place(home)
         if self.writes is None:
             n, c, *_ = shape_of(self.pool.data) or ()
-            kernel = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
-            return op.reshape(tensors.result(kernel, args, (n * c,)), self.pool.shape)
+            planes = self.pool.plane_kernel(source, slot, self._lanes, self.precision)
+            return op.reshape(tensors.result(planes, args, (n * c,)), self.pool.shape)
         slots = (slot, first_place(self.writes))
-        kernel = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
-        tensors.write(self.writes, kernel, args)
+        windows = self.pool.window_kernel(source, tensors.layout(self.writes), slots, self._lanes, self.precision)
+        tensors.write(self.writes, windows, args)
         return None
 
 
@@ -110,7 +109,7 @@ class Elementwise:
     precision: Precision = FLOAT32
 
     @property
-    def result(self) -> Any:
+    def result(self) -> Var:
         """The variable that the kernel computes."""
         return self.chain.result
 
@@ -198,7 +197,7 @@ class Normalisation:
     precision: Precision = FLOAT32
 
     @property
-    def result(self) -> Any:
+    def result(self) -> Var:
         """The variable that the kernel computes."""
         return self.norm.result
 
@@ -249,7 +248,7 @@ class Normalisation:
         tensors.write(self.writes, kernel, [data, *(tensors.number(e, (c, 1)) for e in (norm.scale, norm.shift))])
 
 
-def _rows(data: Any, home: Home | None, lanes: int) -> list[PlaneLayout]:
+def _rows(data: Expr, home: Home | None, lanes: int) -> list[PlaneLayout]:
     """Layouts of a tensor for readers of rows as they are; without a home it is NCHW and stays so."""
     _, *size = shape_of(data) or ()
     plain = plain_layout(*size)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from pconvgen.planning.choose import Layer, LayerPlan, Planner
+from pconvgen.planning.convolution import Convolution
 from pconvgen.planning.network import Network
-from pconvgen.planning.operations import Convolution, Operation
+from pconvgen.planning.operations import Operation
 from pconvgen.planning.tensors import Home
+from pconvgen.tvm_compat.relax import Var
 from pconvgen.values.decision import Decision
 from pconvgen.values.planes import Places, PlaneLayout
 from pconvgen.watch import step
@@ -26,10 +28,10 @@ class NetworkPlans:
     def __init__(self, network: Network, planner: Planner) -> None:
         self.network = network
         self.planner = planner
-        self.decisions: dict[Any, Decision] = {}
+        self.decisions: dict[Var, Decision] = {}
         self._order = {var: number for number, var in enumerate(network.operations)}
 
-    def decide(self, var: Any) -> None:
+    def decide(self, var: Var) -> None:
         """Plans the layer whose result is a variable, if one is."""
         network = self.network
         if var in network.products:

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 from pconvgen.planning.choose import Layer, LayerPlan
 from pconvgen.planning.tensors import Home
+from pconvgen.tvm_compat.calls import Kernel
+from pconvgen.tvm_compat.relax import Expr
 from pconvgen.values.planes import Places, PlaneLayout
 
 
@@ -22,19 +24,19 @@ class Plans(Protocol):
 class Tensors(Protocol):
     """What an operation asks for when its kernel is called; see `passes/lower.py`."""
 
-    def read(self, home: Home | None, data: Any, packed: PlaneLayout | None, dtype: str) -> Any:
+    def read(self, home: Home | None, data: Expr, packed: PlaneLayout | None, dtype: str) -> Expr:
         """The expression of a tensor that a kernel reads in a layout and a format."""
 
-    def number(self, expr: Any, shape: tuple[int, ...]) -> Any:
+    def number(self, expr: Expr, shape: tuple[int, ...]) -> Expr:
         """A small tensor of other operators, such as a number for each channel, in another shape."""
 
     def layout(self, home: Home) -> PlaneLayout:
         """The layout of the buffer that a tensor lives in."""
 
-    def write(self, home: Home, kernel: Any, args: list[Any]) -> None:
+    def write(self, home: Home, kernel: Kernel, args: list[Expr]) -> None:
         """Calls a kernel that writes a tensor to its home."""
 
-    def result(self, kernel: Any, args: list[Any], shape: tuple[int, ...]) -> Any:
+    def result(self, kernel: Kernel, args: list[Expr], shape: tuple[int, ...]) -> Expr:
         """Calls a kernel that makes a tensor of its own."""
 
 

@@ -11,14 +11,14 @@ places in the same buffer:
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.matching.users import Users
-from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of, split_indices, strided_slice_of, tuple_item
+from pconvgen.tvm_compat.relax import Expr, Var, dtype_of, is_op, shape_of, split_indices, strided_slice_of, tuple_item
 from pconvgen.values.dtype import DType
 
 
@@ -70,11 +70,11 @@ class Tensors:
     copied: (tensor, concatenation) pairs: a tensor of another operator that is copied to its place.
     """
 
-    def __init__(self, users: Users, made: set[Any]) -> None:
+    def __init__(self, users: Users, made: set[Var]) -> None:
         """`made` are the variables that generated kernels write, NCHW float32."""
-        self._homes: dict[Any, Home] = {}
-        self._views: dict[Any, Any] = {}
-        self.copied: dict[Any, list[tuple[Any, Any]]] = {}
+        self._homes: dict[Hashable, Home] = {}
+        self._views: dict[Var, Expr] = {}
+        self.copied: dict[Var, list[tuple[Expr, Hashable]]] = {}
         self._users = users
         for binding in users.bindings:
             if binding.var in made:
@@ -82,26 +82,26 @@ class Tensors:
             else:
                 self._view(binding.var, binding.value)
 
-    def __contains__(self, var: Any) -> bool:
+    def __contains__(self, var: Var) -> bool:
         return var in self._homes
 
-    def get(self, var: Any) -> Home | None:
+    def get(self, var: Var) -> Home | None:
         """The home of a variable, None when it has none."""
         return self._homes.get(var)
 
-    def __getitem__(self, var: Any) -> Home:
+    def __getitem__(self, var: Var) -> Home:
         return self._homes[var]
 
-    def is_view(self, var: Any) -> bool:
+    def is_view(self, var: Var) -> bool:
         """Whether a variable, or a tuple of them, is only another view of what is there."""
         return var in self._views
 
-    def _make(self, var: Any) -> Home:
+    def _make(self, var: Var) -> Home:
         n, c, h, w = shape_of(var) or ()
         self._homes[var] = Home(Buffer(n, h, w, c), np.arange(c))
         return self._homes[var]
 
-    def _view(self, var: Any, value: Any) -> None:
+    def _view(self, var: Var, value: Expr) -> None:
         if is_op(value, "relax.concat"):
             self._concatenated(var, value)
         elif is_op(value, "relax.split") and value.args[0] in self._homes and int(value.attrs.axis) == 1:
@@ -118,11 +118,11 @@ class Tensors:
             home = self._homes[source]
             self._see(var, home, np.arange(len(home.slots)).reshape(groups, -1).T.reshape(-1))
 
-    def _see(self, var: Any, home: Home, channels: Any) -> None:
+    def _see(self, var: Var, home: Home, channels: slice | NDArray[np.int64]) -> None:
         self._homes[var] = Home(home.buffer, home.slots[channels])
         self._views[var] = None
 
-    def _shuffled(self, value: Any) -> tuple[Any, int, tuple[Any, Any]] | None:
+    def _shuffled(self, value: Expr) -> tuple[Var, int, tuple[Var, Var]] | None:
         """(tensor, groups, variables between) of reshape(permute_dims(reshape(tensor))) that interleaves groups."""
         permuted = self._users.value(value.args[0])
         if not is_op(permuted, "relax.permute_dims") or [int(a) for a in permuted.attrs.axes or ()] != [0, 2, 1, 3, 4]:
@@ -138,7 +138,7 @@ class Tensors:
             return None
         return grouped.args[0], groups, (permuted.args[0], value.args[0])
 
-    def _concatenated(self, var: Any, value: Any) -> None:
+    def _concatenated(self, var: Var, value: Expr) -> None:
         parts = self._users.fields(value.args[0])
         shapes = [shape_of(part) for part in parts]
         if int(value.attrs.axis) not in (1, -3) or any(s is None or len(s) != 4 for s in shapes):

@@ -45,7 +45,7 @@ class Dense(Structure):
 
 def body_taps(weight: Weight) -> int:
     """Taps of an entry that is a whole kernel, or a row of a kernel that is too large."""
-    kh, kw = weight.shape[2:]
+    kh, kw = map(int, weight.shape[2:])
     return kh * kw if kh * kw <= MAX_BODY_TAPS else kw
 
 

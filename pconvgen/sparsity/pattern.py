@@ -107,7 +107,8 @@ class PatternStructure(Structure):
         norms = np.sqrt(energy[np.arange(len(best)), best]).reshape(filters, channels)
 
         def spread(values: NDArray[Any]) -> NDArray[Any]:
-            return (masks[best] * values.reshape(-1, 1)).reshape(weight.shape)
+            spread_out: NDArray[Any] = masks[best] * values.reshape(-1, 1)
+            return spread_out.reshape(weight.shape)
 
         choose = balanced_largest if balanced else keep_largest
         return Units(norms, spread, share=len(chosen[0]) / (kh * kw), choose=choose)

@@ -39,7 +39,7 @@ def keep_largest(score: Norms, count: int) -> Mask:
     if count <= 0:
         return np.zeros(score.shape, np.bool_)
     threshold = np.partition(flat, flat.size - count)[flat.size - count]
-    keep = flat > threshold
+    keep: Mask = flat > threshold
     ties = np.flatnonzero(flat == threshold)
     keep[ties[: count - np.count_nonzero(keep)]] = True
     return keep.reshape(score.shape)

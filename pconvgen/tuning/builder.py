@@ -1,4 +1,7 @@
-"""Builds libraries of trials in a process of its own: a build that hangs or crashes ends that, and not the tuner."""
+"""Builds libraries of trials in a process of its own: a build that hangs or crashes ends that, and not the tuner.
+
+TVM's popen_pool would not do: its process imports torch before anything of ours runs, and turns errors into tracebacks.
+"""
 
 from __future__ import annotations
 
@@ -101,6 +104,7 @@ class Builder:
         """Ends the process, whatever it does; the next build starts another one."""
         pool, self._pool = self._pool, None
         if pool is not None:
+            # Python 3.14 has kill_workers() for this.
             for process in list(getattr(pool, "_processes", {}).values()):
                 process.kill()
             pool.shutdown(wait=False, cancel_futures=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import tvm
 from tvm import relax
 from tvm.tirx import PrimFunc
 
-from pconvgen.tvm_compat.relax import dtype_of, is_op, shape_of, variables_of
+from pconvgen.tvm_compat.relax import Binding, Expr, Module, Var, dtype_of, is_op, shape_of, variables_of
 from pconvgen.tvm_compat.rewriting import with_functions
 from pconvgen.tvm_compat.tir import T, prim_func
 
@@ -18,29 +17,29 @@ HUGE_PAGE = 1 << 21
 _MADV_HUGEPAGE = 14
 
 
-def straight_bindings(module: Any) -> list[Any]:
+def straight_bindings(module: Module) -> list[Binding]:
     """The bindings of all blocks of "main", in order."""
     return [binding for block in module["main"].body.blocks for binding in block.bindings]
 
 
-def result_variables(module: Any) -> list[Any]:
+def result_variables(module: Module) -> list[Var]:
     """The variables in what "main" returns."""
     return variables_of(module["main"].body.body)
 
 
-def is_view(expr: Any) -> bool:
+def is_view(expr: Expr) -> bool:
     """Whether the value of `expr` lies in the memory of the variables in it, and needs none of its own."""
     views = ("relax.reshape", "relax.memory.view", "relax.memory.ensure_zero_offset")
     return isinstance(expr, relax.Var | relax.Tuple | relax.TupleGetItem) or is_op(expr, *views)
 
 
-def is_kernel_call(module: Any, expr: Any) -> bool:
+def is_kernel_call(module: Module, expr: Expr) -> bool:
     """Whether `expr` calls a TIR function of `module`, which reads and writes its arguments and keeps none."""
     called = expr.op if isinstance(expr, tvm.ir.Call) else None
     return isinstance(called, tvm.ir.GlobalVar) and isinstance(module[called], PrimFunc)
 
 
-def allocated_bytes(expr: Any) -> int | None:
+def allocated_bytes(expr: Expr) -> int | None:
     """The bytes of the tensor in main memory that `expr` allocates; None when it does not, or they are not known."""
     if not is_op(expr, "relax.builtin.alloc_tensor") or shape_of(expr) is None:
         return None
@@ -49,15 +48,15 @@ def allocated_bytes(expr: Any) -> int | None:
     return math.prod(shape_of(expr) or ()) * -(-tvm.DataType(dtype_of(expr)).bits // 8)
 
 
-def in_arena(module: Any, offsets: dict[Any, int], nbytes: int, *, huge_pages: bool) -> Any:
+def in_arena(module: Module, offsets: dict[Var, int], nbytes: int, *, huge_pages: bool) -> Module:
     """`module` with the tensors that "main" allocates at `offsets`, variable -> bytes, in one arena of `nbytes`.
 
     With `huge_pages`, "main" asks the system for them; that needs 64-bit Linux or Android, and two of them at least.
     """
     builder = relax.BlockBuilder()
-    bindings: list[Any] = []
+    bindings: list[Binding] = []
 
-    def bind(name: str, expr: Any) -> Any:
+    def bind(name: str, expr: Expr) -> Var:
         value = builder.normalize(expr)
         bindings.append(relax.VarBinding(relax.Var(name, value.ty), value))
         return bindings[-1].var

@@ -24,9 +24,9 @@ from tvm.tirx import PrimFunc
 from pconvgen.affinity import usable_cores
 from pconvgen.elf import write_data_object
 from pconvgen.tvm_compat.constants import with_constants, without_constants
-from pconvgen.tvm_compat.passes import apply
+from pconvgen.tvm_compat.passes import Pass, apply
 from pconvgen.tvm_compat.pipeline import CPU_PIPELINE
-from pconvgen.tvm_compat.relax import constant
+from pconvgen.tvm_compat.relax import Module, constant
 from pconvgen.tvm_compat.tir import T, prim_func
 from pconvgen.watch import step
 
@@ -61,7 +61,7 @@ class Executable:
     constants: tuple[NDArray[Any], ...]
 
 
-def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Executable:
+def build(module: Module, target: tvm.target.Target, constants: dict[str, NDArray[Any]]) -> Executable:
     """Compiles a legalised module; each of `constants` becomes a function without parameters that returns it."""
     module = tvm.ir.IRModule(module.functions, attrs=module.attrs)
     for name, value in constants.items():
@@ -78,18 +78,18 @@ def build(module: Any, target: Any, constants: dict[str, NDArray[Any]]) -> Execu
     return Executable(tuple(_objects(kernels, target)), packed.numpy().tobytes(), arrays)
 
 
-def compile_module(module: Any, target: Any) -> Any:
+def compile_module(module: Module, target: tvm.target.Target) -> tvm.runtime.Executable:
     """A module for this process, in one piece: TVM's own, of the same passes as what `build` makes."""
     with tvm.transform.PassContext(config=OPTIONS):
         return tvm.compile(module, target=target, relax_pipeline=_to_calls(target), tir_pipeline=CPU_PIPELINE)
 
 
-def _to_calls(target: Any) -> Any:
+def _to_calls(target: tvm.target.Target) -> Pass:
     """What makes "main" calls of the virtual machine; without legalisation, which was done and would copy views."""
     return tvm.transform.Sequential(cpu_pipeline.dataflow_lower_passes(target) + cpu_pipeline.finalize_passes(target))
 
 
-def _objects(kernels: dict[Any, Any], target: Any) -> Iterator[bytes]:
+def _objects(kernels: dict[tvm.ir.GlobalVar, PrimFunc], target: tvm.target.Target) -> Iterator[bytes]:
     """Object files of the kernels, the same on any number of cores."""
     if not kernels:
         # A library without code would not say what machine it is for.
@@ -112,7 +112,7 @@ def _objects(kernels: dict[Any, Any], target: Any) -> Iterator[bytes]:
             pool.shutdown(cancel_futures=True)
 
 
-def _object(kernels: dict[Any, Any], target: Any, path: Path) -> bytes:
+def _object(kernels: dict[tvm.ir.GlobalVar, PrimFunc], target: tvm.target.Target, path: Path) -> bytes:
     with tvm.transform.PassContext(config=OPTIONS):
         tvm.tirx.build(tvm.ir.IRModule(kernels), target=target, pipeline=CPU_PIPELINE).write_to_file(str(path))
     return path.read_bytes()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tvm import relax
 from tvm_ffi import structural_map
 
-from pconvgen.tvm_compat.relax import constant, constant_value
+from pconvgen.tvm_compat.relax import Expr, Module, constant, constant_value
 from pconvgen.tvm_compat.rewriting import with_functions
 
 LARGE = 4096
@@ -33,10 +33,10 @@ _TENSOR = struct.Struct("<QQiiiBBH")
 _MAGIC, _CPU = 0xDD5E40F096B4A13F, 1
 
 
-def without_constants(module: Any) -> tuple[Any, tuple[NDArray[Any], ...]]:
+def without_constants(module: Module) -> tuple[Module, tuple[NDArray[Any], ...]]:
     """A module whose functions have stand-ins for large constants, and these; equal ones are one."""
     arrays: list[NDArray[Any]] = []
-    numbers: dict[Any, list[int]] = {}
+    numbers: dict[Hashable, list[int]] = {}
 
     def number_of(array: NDArray[Any]) -> int:
         flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -48,7 +48,7 @@ def without_constants(module: Any) -> tuple[Any, tuple[NDArray[Any], ...]]:
         arrays.append(array)
         return same[-1]
 
-    def replaced(node: Any) -> Any:
+    def replaced(node: Expr) -> Expr:
         value = constant_value(node)
         if value is None or value.nbytes < LARGE:
             return node
@@ -62,7 +62,7 @@ def without_constants(module: Any) -> tuple[Any, tuple[NDArray[Any], ...]]:
     return with_functions(module, functions), tuple(arrays)
 
 
-def with_constants(packed: bytes, constants: Sequence[NDArray[Any]]) -> Iterator[Any]:
+def with_constants(packed: bytes, constants: Sequence[NDArray[Any]]) -> Iterator[bytes | NDArray[np.uint8]]:
     """The pieces, in order, of a packed virtual machine with constants in place of their stand-ins.
 
     Parameters

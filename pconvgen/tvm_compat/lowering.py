@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from tvm import relax
 from tvm.relax.backend.cpu_generic import pipeline as cpu_pipeline
 
-from pconvgen.tvm_compat.calls import KernelCalls
-from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant
+from pconvgen.tvm_compat.calls import Kernel, KernelCalls
+from pconvgen.tvm_compat.passes import Pass, module_pass
+from pconvgen.tvm_compat.relax import Module, constant
 
 
-def legalise(target: Any) -> Any:
+def legalise(target: tvm.target.Target) -> Pass:
     """The pass that gives every remaining operator TVM's own code, and fuses elementwise ones."""
     return _sequence(target, cpu_pipeline.library_dispatch_passes, cpu_pipeline.legalize_passes)
 
 
-def call_kernels(target: Any) -> Any:
+def call_kernels(target: tvm.target.Target) -> Pass:
     """The pass that makes "main" a sequence of kernel calls which write into tensors that it allocates.
 
     before: lv = call_tir(kernel, (x,))
@@ -29,9 +29,9 @@ def call_kernels(target: Any) -> Any:
     return _sequence(target, cpu_pipeline.dataflow_lower_passes)
 
 
-def _sequence(target: Any, *stages: Callable[[Any], list[Any]]) -> Any:
+def _sequence(target: tvm.target.Target, *stages: Callable[[tvm.target.Target], list[Pass]]) -> Pass:
     @module_pass
-    def lower(module: Any, _context: Any) -> Any:
+    def lower(module: Module, _context: object) -> Module:
         with target:
             return tvm.transform.Sequential([one for stage in stages for one in stage(target)])(module)
 
@@ -39,17 +39,17 @@ def _sequence(target: Any, *stages: Callable[[Any], list[Any]]) -> Any:
 
 
 def kernel_module(
-    kernel: Any,
+    kernel: Kernel,
     inputs: Mapping[str, tuple[tuple[int, ...], str]],
     constants: Sequence[NDArray[Any]],
     output: tuple[tuple[int, ...], str],
-    target: Any,
-) -> Any:
+    target: tvm.target.Target,
+) -> Module:
     """A module for `build` whose "main" is one call of a kernel.
 
     Parameters
     ----------
-    kernel: hashable, with `build()`.
+    kernel: what is called.
     inputs: name -> (shape, dtype) of the parameters: of the kernel's first argument, then of those behind `constants`.
     constants: the arguments between them.
     output: shape and dtype of the result.

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from pconvgen.tvm_compat.relax import constant, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant, dtype_of, is_op, shape_of
 
 
-def packed_call(name: str, arguments: list[Any], shape: tuple[int, ...], dtype: str) -> Any:
+def packed_call(name: str, arguments: list[Expr], shape: tuple[int, ...], dtype: str) -> Expr:
     """The operator `name` applied to tensors."""
     return relax.call_dps_packed(name, arguments, relax.TensorType(shape, dtype))
 
 
-def packed_arguments(expr: Any, name: str) -> list[Any] | None:
+def packed_arguments(expr: Expr, name: str) -> list[Expr] | None:
     """The tensors that `expr` applies the operator `name` to; None when it does not."""
     if not is_op(expr, "relax.call_dps_packed") or not isinstance(expr.args[0], tvm.relax.ExternFunc):
         return None
@@ -26,8 +25,8 @@ def packed_arguments(expr: Any, name: str) -> list[Any] | None:
 
 
 def weighted_takes(
-    data: Any, axis: int, indices: NDArray[np.int64], weights: NDArray[np.float32], emit: Callable[[Any], Any]
-) -> Any:
+    data: Expr, axis: int, indices: NDArray[np.int64], weights: NDArray[np.float32], emit: Callable[[Expr], Expr]
+) -> Expr:
     """sum over t: weights[t] * data[..., indices[t], ...] along `axis`, both [terms, outputs]; outside is the border.
 
     A single term has the weight 1.

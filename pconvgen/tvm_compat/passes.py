@@ -10,12 +10,17 @@ from typing import Any, TypeVar
 
 import tvm
 
+from pconvgen.tvm_compat.relax import Module
+
 T = TypeVar("T")
+
+Pass = Any
+"""A pass of TVM's: called with a module, it returns another one."""
 
 _RAISED = threading.local()
 
 
-def module_pass(transform: Any) -> Any:
+def module_pass(transform: Any) -> Pass:
     """Decorator that makes a class with `transform_module(module, context)`, or such a function, a TVM pass.
 
     Within `apply` and `run_passes`, what it raises arrives as it was raised.
@@ -41,7 +46,7 @@ def apply(function: Callable[..., T], *args: Any) -> T:
     raise raised
 
 
-def run_passes(module: Any, *passes: Any) -> Any:
+def run_passes(module: Module, *passes: Pass) -> Module:
     """`module` after some passes, in order. What a pass in Python raises arrives as it was raised."""
     for one in passes:
         module = apply(one, module)

@@ -13,6 +13,7 @@ from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 
 from pconvgen.tvm_compat.extrema import HandOnNan
 from pconvgen.tvm_compat.passes import module_pass
+from pconvgen.tvm_compat.relax import Module
 from pconvgen.tvm_compat.tir import FLAT
 
 CPU_PIPELINE = "pconvgen"
@@ -67,7 +68,7 @@ def _cpu_pipeline() -> Any:
     ]
 
     @module_pass
-    def lower(module: Any, _: Any) -> Any:
+    def lower(module: Module, _: object) -> Module:
         flat = {var: function for var, function in module.functions.items() if function.attrs.get(FLAT)}
         rest = {var: function for var, function in module.functions.items() if var not in flat}
         lowered = tvm.IRModule({}, attrs=module.attrs)

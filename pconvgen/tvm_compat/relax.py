@@ -15,8 +15,20 @@ from numpy.typing import NDArray
 from tvm import relax
 from tvm.relax import op
 
+Expr = Any
+"""An expression of Relax: what a variable is bound to, or a part of it. Any, as versions of TVM move its classes."""
 
-def constant(value: Any) -> Any:
+Var = Any
+"""A variable of Relax."""
+
+Binding = Any
+"""A variable and what it is bound to: `binding.var`, `binding.value`."""
+
+Module = Any
+"""An IRModule: functions by name, of Relax and of TIR."""
+
+
+def constant(value: Any) -> Expr:
     """A Relax constant that holds `value`, an array or a number of a NumPy dtype."""
     array = np.asarray(value)
     tensor = tvm.runtime.empty(array.shape, str(array.dtype))
@@ -24,45 +36,45 @@ def constant(value: Any) -> Any:
     return relax.const(tensor)
 
 
-def constant_value(expr: Any) -> NDArray[Any] | None:
+def constant_value(expr: Expr) -> NDArray[Any] | None:
     """The array that a Relax constant holds, not copied (do not write to it); None for any other expression."""
     if not isinstance(expr, tvm.ir.GenericConst) or not isinstance(expr.value, tvm.runtime.Tensor):
         return None
     return np.from_dlpack(expr.value)
 
 
-def scalar_value(expr: Any) -> float:
+def scalar_value(expr: Expr | float) -> float:
     """The number in a Relax scalar, such as a bound of relax.clip."""
     value = getattr(expr, "value", expr)
     return float(getattr(value, "value", value))
 
 
-def op_name(expr: Any) -> str:
+def op_name(expr: Expr) -> str:
     """The name of the Relax operator that `expr` calls, e.g. "relax.nn.conv2d"; empty when it calls none."""
     return str(expr.op.name) if isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op) else ""
 
 
-def is_op(expr: Any, *names: str) -> bool:
+def is_op(expr: Expr, *names: str) -> bool:
     """Whether `expr` calls one of the named Relax operators."""
     return op_name(expr) in names
 
 
-def is_dataflow_var(var: Any) -> bool:
+def is_dataflow_var(var: Var) -> bool:
     """Whether a variable is visible in its dataflow block only."""
     return isinstance(var, relax.DataflowVar)
 
 
-def is_static(sizes: Iterable[Any]) -> bool:
+def is_static(sizes: Iterable[Expr | int]) -> bool:
     """Whether sizes are numbers rather than expressions."""
     return all(isinstance(size, int | tvm.tirx.IntImm) for size in sizes)
 
 
-def shape_of(expr: Any) -> tuple[int, ...] | None:
+def shape_of(expr: Expr) -> tuple[int, ...] | None:
     """The static shape of a tensor expression; None when it is no tensor or a dimension is symbolic."""
     return _static_shape(expr.ty)
 
 
-def shapes_of(expr: Any) -> list[tuple[int, ...] | None]:
+def shapes_of(expr: Expr) -> list[tuple[int, ...] | None]:
     """As `shape_of`, of each field of a tuple; of a tensor its own."""
     return [_static_shape(kind) for kind in getattr(expr.ty, "fields", (expr.ty,))]
 
@@ -76,24 +88,24 @@ def _static_shape(kind: Any) -> tuple[int, ...] | None:
     return tuple(int(size) for size in shape.values)
 
 
-def dtype_of(expr: Any) -> str:
+def dtype_of(expr: Expr) -> str:
     """The element type of a tensor expression, e.g. "float32"."""
     return str(expr.ty.dtype)
 
 
-def variables_of(expr: Any) -> list[Any]:
+def variables_of(expr: Expr) -> list[Var]:
     """The Relax variables in `expr`, one for every occurrence."""
-    found: list[Any] = []
+    found: list[Var] = []
     relax.analysis.post_order_visit(expr, lambda node: found.append(node) if isinstance(node, relax.Var) else None)
     return found
 
 
-def tuple_item(expr: Any) -> tuple[Any, int] | None:
+def tuple_item(expr: Expr) -> tuple[Expr, int] | None:
     """(tuple, number) of the field that `expr` takes of a tuple; None when it takes none."""
     return (expr.tuple_value, int(expr.index)) if isinstance(expr, relax.TupleGetItem) else None
 
 
-def split_indices(split: Any) -> list[int]:
+def split_indices(split: Expr) -> list[int]:
     """Where the parts of a relax.split begin and where the last one ends."""
     size, parts = (shape_of(split.args[0]) or ())[int(split.attrs.axis)], split.attrs.indices_or_sections
     if isinstance(parts, int | tvm.tirx.IntImm):
@@ -102,7 +114,7 @@ def split_indices(split: Any) -> list[int]:
     return [0, *(int(index) for index in parts), size]
 
 
-def strided_slice_of(expr: Any) -> tuple[Any, int, int, int] | None:
+def strided_slice_of(expr: Expr) -> tuple[Expr, int, int, int] | None:
     """(tensor, axis, begin, end) of a relax.strided_slice of one axis with stride 1; None for anything else."""
     if not is_op(expr, "relax.strided_slice"):
         return None
@@ -116,12 +128,12 @@ def strided_slice_of(expr: Any) -> tuple[Any, int, int, int] | None:
     return expr.args[0], axis, max(0, begin), min(shape[axis], end)
 
 
-def with_args(call: Any, args: list[Any]) -> Any:
+def with_args(call: Expr, args: list[Expr]) -> Expr:
     """The same operator on other arguments; its type is not known yet."""
     return tvm.ir.Call(call.op, args, call.attrs, call.ty_args)
 
 
-def with_weight(call: Any, weight: NDArray[Any], groups: int | None = None) -> Any:
+def with_weight(call: Expr, weight: NDArray[Any], groups: int | None = None) -> Expr:
     """A convolution or matrix product of the same data with another weight, and with other groups if given."""
     if groups is None:
         return with_args(call, [call.args[0], constant(weight)])

@@ -8,15 +8,16 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from pconvgen.tvm_compat.relax import shape_of, variables_of, with_args
+from pconvgen.tvm_compat.relax import Binding, Expr, Module, Var, shape_of, variables_of, with_args
 
 LAYERS = "pconvgen.layers"
 """Attribute of the Relax function "main": name of a convolution's or matmul's variable -> layer name in the model."""
 
-Emit = Callable[..., Any]
+Emit = Callable[..., Var]
+"""emit(expr, name) binds an expression before the one that is rewritten, and returns the variable; see `rewrite_main`."""
 
 
-def main_bindings(module: Any) -> list[Any] | None:
+def main_bindings(module: Module) -> list[Binding] | None:
     """The bindings of the dataflow block of "main"; None when its body is not exactly one dataflow block."""
     blocks = module["main"].body.blocks
     if len(blocks) != 1 or not isinstance(blocks[0], relax.DataflowBlock):
@@ -24,7 +25,7 @@ def main_bindings(module: Any) -> list[Any] | None:
     return list(blocks[0].bindings)
 
 
-def main_results(module: Any) -> list[Any]:
+def main_results(module: Module) -> list[Var]:
     """What "main" returns: the fields of the tuple, or the one tensor."""
     result = module["main"].body.body
     bound = {binding.var: binding.value for binding in main_bindings(module) or []}
@@ -32,14 +33,14 @@ def main_results(module: Any) -> list[Any]:
     return list(value.fields) if isinstance(value, relax.Tuple) else [result]
 
 
-def layer_names(module: Any) -> dict[str, str]:
+def layer_names(module: Module) -> dict[str, str]:
     """Attribute LAYERS of "main"; empty when a module has none."""
     attrs = module["main"].attrs
     names = attrs[LAYERS] if attrs and LAYERS in attrs else {}
     return {str(variable): str(layer) for variable, layer in names.items()}
 
 
-def with_functions(module: Any, functions: Mapping[Any, Any]) -> Any:
+def with_functions(module: Module, functions: Mapping[Any, Any]) -> Module:
     """A module with `functions`, variable or name -> function, beside or in place of those that `module` has."""
     result = tvm.ir.IRModule(module.functions, attrs=module.attrs)
     for variable, function in functions.items():
@@ -47,17 +48,17 @@ def with_functions(module: Any, functions: Mapping[Any, Any]) -> Any:
     return result
 
 
-def with_main_attr(module: Any, key: str, value: Any) -> Any:
+def with_main_attr(module: Module, key: str, value: Any) -> Module:
     """`module` with an attribute of "main" set."""
     return with_functions(module, {"main": module["main"].with_attr(key, value)})
 
 
-def returning(module: Any, variables: list[Any]) -> Any:
+def returning(module: Module, variables: list[Var]) -> Module:
     """`module` with a "main" that returns a tuple of variables of its dataflow block."""
     return _returning(module, main_bindings(module) or [], variables)
 
 
-def _returning(module: Any, bindings: list[Any], variables: list[Any]) -> Any:
+def _returning(module: Module, bindings: list[Binding], variables: list[Var]) -> Module:
     function, builder = module["main"], relax.BlockBuilder()
     outputs = [relax.Var(f"{variable.name}_result", variable.ty) for variable in variables]
     copies = [relax.VarBinding(output, variable) for output, variable in zip(outputs, variables, strict=True)]
@@ -68,7 +69,7 @@ def _returning(module: Any, bindings: list[Any], variables: list[Any]) -> Any:
     )
 
 
-def beginning(module: Any, count: int) -> Any | None:
+def beginning(module: Module, count: int) -> Module | None:
     """`module` with the first `count` bindings of "main", which returns the tensors that none of them uses; None if
     there is no such tensor."""
     bindings = [one for one in (main_bindings(module) or [])[:count] if not isinstance(one.value, relax.Tuple)]
@@ -77,7 +78,7 @@ def beginning(module: Any, count: int) -> Any | None:
     return _returning(module, bindings, ends) if ends else None
 
 
-def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any], *, typed: bool = True) -> Any:
+def rewrite_main(module: Module, rule: Callable[[Var, Expr, Emit], Expr], *, typed: bool = True) -> Module:
     """Rebuild the dataflow block of "main" from first to last binding, each value replaced by what `rule` returns.
 
     `rule(var, value, emit)` sees `value` with all earlier replacements made and its type known, and returns it or
@@ -91,10 +92,10 @@ def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any], *, typed: b
     if block is None:
         return module
     builder = relax.BlockBuilder()
-    replaced: dict[Any, Any] = {}
-    bindings: list[Any] = []
+    replaced: dict[Var, Expr] = {}
+    bindings: list[Binding] = []
 
-    def emit(expr: Any, name: str = "lv") -> Any:
+    def emit(expr: Expr, name: str = "lv") -> Var:
         value = builder.normalize(expr)
         var = relax.DataflowVar(name, value.ty)
         bindings.append(relax.VarBinding(var, value))
@@ -116,7 +117,7 @@ def rewrite_main(module: Any, rule: Callable[[Any, Any, Emit], Any], *, typed: b
     return with_functions(module, {"main": rebuilt})
 
 
-def substitute(expr: Any, replaced: dict[Any, Any]) -> Any:
+def substitute(expr: Expr, replaced: dict[Var, Expr]) -> Expr:
     """`expr` with variables replaced by other variables or by constants."""
     if isinstance(expr, relax.Var):
         return replaced.get(expr, expr)
@@ -134,6 +135,6 @@ def substitute(expr: Any, replaced: dict[Any, Any]) -> Any:
     return expr
 
 
-def eliminate_dead_code(module: Any) -> Any:
+def eliminate_dead_code(module: Module) -> Module:
     """`module` without bindings that nothing uses."""
     return relax.transform.DeadCodeElimination()(module)

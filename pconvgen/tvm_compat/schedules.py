@@ -18,13 +18,13 @@ from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
 from tvm_ffi import structural_map, structural_walk
 
-from pconvgen.tvm_compat.relax import op_name
+from pconvgen.tvm_compat.relax import Module, op_name
 from pconvgen.tvm_compat.rewriting import eliminate_dead_code, with_functions
-from pconvgen.tvm_compat.tir import OPAQUE
+from pconvgen.tvm_compat.tir import OPAQUE, Expr
 from pconvgen.values.dtype import DType
 
 
-def map_functions(module: Any, change: Callable[[PrimFunc], PrimFunc]) -> Any:
+def map_functions(module: Module, change: Callable[[PrimFunc], PrimFunc]) -> Module:
     """`module` with every TIR function replaced by what `change` makes of it."""
     functions = module.functions.items()
     return with_functions(
@@ -54,7 +54,7 @@ def blocks_of(schedule: PrimFuncSchedule) -> list[BlockInfo]:
     return blocks
 
 
-def coefficients(region: Any, axes: list[Any]) -> list[int | None]:
+def coefficients(region: Expr, axes: list[Expr]) -> list[int | None]:
     """By how many elements the beginning of a region of a buffer moves with each of `axes`; None: not by a constant."""
     sizes = [int(size) for size in region.source.shape]
     strides = [int(np.prod(sizes[axis + 1 :], dtype=np.int64)) for axis in range(len(sizes))]
@@ -70,12 +70,12 @@ def coefficients(region: Any, axes: list[Any]) -> list[int | None]:
 def replace_calls(function: PrimFunc, name: str, expression: Callable[..., Any]) -> PrimFunc:
     """`function` with calls of the operator `tirx.name` on float32 scalars as expression(lanes, argument, bind)."""
 
-    def replaced(call: Any) -> Any:
+    def replaced(call: Expr) -> Expr:
         if op_name(call).rpartition(".")[2] != name or str(call.ty.dtype) != DType.FLOAT32:
             return call
-        bound: list[tuple[Any, Any]] = []
+        bound: list[tuple[Expr, Expr]] = []
 
-        def bind(value: Any) -> Any:
+        def bind(value: Expr) -> Expr:
             variable = tvm.tirx.Var(name, value.ty.dtype)
             bound.append((variable, value))
             return variable
@@ -94,15 +94,15 @@ def from_infinity(function: PrimFunc) -> PrimFunc:
     before: out[i] = -3.4e38; for j: out[i] = max(out[i], x[i, j])        # -3.4e38 when all are -inf
     after:  out[i] = -inf;    for j: out[i] = max(out[i], x[i, j])
     """
-    reduced: list[Any] = []
+    reduced: list[Expr] = []
 
-    def find(store: Any) -> None:
+    def find(store: Expr) -> None:
         if isinstance(store.value, tvm.tirx.Max | tvm.tirx.Min):
             operands = (store.value.a, store.value.b)
             if any(store.buffer.same_as(getattr(each, "source", None)) for each in operands):
                 reduced.append(store.buffer)
 
-    def replaced(store: Any) -> Any:
+    def replaced(store: Expr) -> Expr:
         value, kind = store.value, str(store.buffer.dtype)
         begins = isinstance(value, tvm.tirx.FloatImm) and abs(float(value.value)) == np.finfo(kind).max
         if not begins or not any(store.buffer.same_as(buffer) for buffer in reduced):
@@ -114,12 +114,12 @@ def from_infinity(function: PrimFunc) -> PrimFunc:
     return structural_map(function, (tvm.tirx.BufferStore, replaced))
 
 
-def in_conditions(block: Any, axes: list[Any]) -> list[bool]:
+def in_conditions(block: Any, axes: list[Expr]) -> list[bool]:
     """For each of `axes`, whether a condition inside of a block depends on it."""
-    conditions: list[Any] = []
-    found: list[Any] = []
+    conditions: list[Expr] = []
+    found: list[Expr] = []
 
-    def call(node: Any) -> None:
+    def call(node: Expr) -> None:
         if op_name(node).endswith(".if_then_else"):
             conditions.append(node.args[0])
 
@@ -130,6 +130,6 @@ def in_conditions(block: Any, axes: list[Any]) -> list[bool]:
     return [any(axis.same_as(variable) for variable in found) for axis in axes]
 
 
-def dataflow_views(module: Any) -> Any:
+def dataflow_views(module: Module) -> Module:
     """`module` with reshapes, which TVM has made loops of, as views of their data."""
     return eliminate_dead_code(relax.transform.RewriteDataflowReshape()(module))

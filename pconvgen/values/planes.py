@@ -211,7 +211,8 @@ class PlaneLayout:
         kh, kw = workload.kernel
         table = np.array([[self.tap_offset(workload, r, c) for c in range(kw)] for r in range(kh)], np.int64)
         channel, row, column = entries.T
-        return (self.lead + slots[channel] * self.channel + table[row, column]).astype(np.int32)
+        offsets: NDArray[np.int64] = self.lead + slots[channel] * self.channel + table[row, column]
+        return offsets.astype(np.int32)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ Each weight is read once per few images; with one image the layer runs at the sp
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.weights import weights
-from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import LINE
 from pconvgen.values.schedule import ChannelSchedule
@@ -105,7 +104,7 @@ class _Emitter:
         self.output = T.decl_buffer((size,), stored, data=output.data)
         self.residual = None if residual is None else T.decl_buffer((size,), stored, data=residual.data)
 
-    def _group(self, g: Any, image: Any, images: int) -> None:
+    def _group(self, g: Expr, image: Expr, images: int) -> None:
         """The outputs of one group of filters for `images` images from `image` on."""
         s, group, computed = self.schedule, self.kernel.group, self.precision.arithmetic
         vectors = range(group // s.lanes)
@@ -130,7 +129,7 @@ class _Emitter:
                 sums = [total + acc[u][p][v][ramp(0, s.lanes)] for v, total in enumerate(sums)]
             self._store(g, T.Bind((image + p) * self.workload.out_channels), sums)
 
-    def _prefetch(self, first: Any) -> None:
+    def _prefetch(self, first: Expr) -> None:
         """Fetches the weights and offsets of a later round: they are read once, from memory, in order."""
         entry, count = len(self.kernel.bodies[0]) * self.kernel.group, self.schedule.unroll
         ahead = -(-AHEAD // entry)
@@ -139,7 +138,7 @@ class _Emitter:
             prefetch(self.values, values + line)
         prefetch(self.offsets, T.Cast("int64", first + ahead))
 
-    def _entry(self, acc: list[list[Any]], e: Any, image: Any) -> None:
+    def _entry(self, acc: list[list[Buffer]], e: Expr, image: Expr) -> None:
         """acc[p][v] += values[e, v] * data[p, offset] for the taps of one entry."""
         lanes, group, body = self.schedule.lanes, self.kernel.group, self.kernel.bodies[0]
         computed = self.precision.arithmetic
@@ -154,7 +153,7 @@ class _Emitter:
                 for a, w in zip(row, converted, strict=True):
                     T.buffer_store(a, a[ramp(0, lanes)] + w * x, [ramp(0, lanes)])
 
-    def _store(self, g: Any, row: Any, sums: list[Any]) -> None:
+    def _store(self, g: Expr, row: Expr, sums: list[Expr]) -> None:
         """Finishes and stores the outputs of a group for the image whose outputs begin at `row`."""
         lanes, group, epilogue = self.schedule.lanes, self.kernel.group, self.workload.epilogue
         if self.kernel.consecutive:
@@ -175,5 +174,5 @@ class _Emitter:
                 other = None if self.residual is None else self.residual[row + f]
                 self._put(finish(epilogue, scratch[j], 1, bias, other), row + f)
 
-    def _put(self, outputs: Any, at: Any) -> None:
+    def _put(self, outputs: Expr, at: Expr) -> None:
         T.buffer_store(self.output, cast(outputs, self.precision.activations), [at])

@@ -20,7 +20,7 @@ def _made_layouts(workload: ConvWorkload, isa: Isa, plain: PlaneLayout) -> tuple
     """Layouts that are made for the reader."""
     lanes_of_widths = isa.lanes(workload.precision.arithmetic)
     slack = 2 * lanes_of_widths[0]
-    found = {}
+    found: dict[PlaneLayout, None] = {}
     if workload.kernel == (1, 1) and not any(workload.padding):
         found[replace(plain, slack=slack * workload.stride[1])] = None
         if workload.stride != (1, 1):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat.tir import T, number, ramp, shuffle
+from pconvgen.tvm_compat.tir import Buffer, Expr, T, number, ramp, shuffle
 from pconvgen.values.planes import PlaneLayout
 
 
@@ -26,10 +25,10 @@ class PlaneWriter:
     """
 
     layout: PlaneLayout
-    buffer: Any
+    buffer: Buffer
     lanes: int
 
-    def row(self, y: Any) -> Any:
+    def row(self, y: Expr) -> Expr:
         """Offset of row `y` of the tensor (int64) from the start of its channel."""
         layout = self.layout
         if layout.stride[0] == 1:
@@ -39,7 +38,7 @@ class PlaneWriter:
         per_row = len(layout.phases) // layout.stride[0] * layout.plane
         return T.Bind(place % layout.stride[0] * per_row + place // layout.stride[0] * layout.line)
 
-    def store(self, row: Any, column: Any, fixed: int, value: Any, lanes: int) -> None:
+    def store(self, row: Expr, column: Expr, fixed: int, value: Expr, lanes: int) -> None:
         """Stores `lanes` elements of a row from column `column` + `fixed` on.
 
         Parameters
@@ -68,7 +67,7 @@ class PlaneWriter:
         first, last = layout.real_columns(0)
         return layout.pitch + (0 if layout.interleaved else min(first, layout.gap)) - last
 
-    def zeros(self, channel: Any, begin: Any, end: Any) -> None:
+    def zeros(self, channel: Expr, begin: Expr, end: Expr) -> None:
         """Writes the zeros around rows [begin, end) of the tensor (int64), and above the first and below the last row.
 
         `channel` is the offset of the channel's planes, with that of the image.
@@ -87,10 +86,10 @@ class PlaneWriter:
             for first, count in self._rows_outside(p)
         ]
         for below in (False, True):
-            spans = [span for span in outside if (span[2] > 0) == below]
-            if spans:
+            beyond = [span for span in outside if (span[2] > 0) == below]
+            if beyond:
                 with T.If(end == layout.height if below else begin == 0), T.Then():
-                    for index, q, first, count in spans:
+                    for index, q, first, count in beyond:
                         with T.serial(0, count) as r:
                             line = T.Bind((T.Cast("int64", r) + first) * layout.line + channel)
                             _, width = self._whole(q)
@@ -131,8 +130,8 @@ class PlaneWriter:
         if self.layout.rows > last:
             yield last, self.layout.rows - last
 
-    def _fill(self, start: Any, count: int) -> None:
-        def zero(x: Any, lanes: int) -> None:
+    def _fill(self, start: Expr, count: int) -> None:
+        def zero(x: Expr, lanes: int) -> None:
             T.buffer_store(self.buffer, number(0, str(self.buffer.dtype), lanes), [ramp(start + x, lanes)])
 
         for_each_piece(count, self.lanes, zero)
@@ -143,7 +142,7 @@ def tensor_shape(layout: PlaneLayout, batch: int) -> tuple[int, ...]:
     return (batch, layout.channels, layout.height, layout.width) if layout.plain else (batch, layout.size)
 
 
-def column_of(x: Any) -> tuple[Any, int]:
+def column_of(x: Expr) -> tuple[Expr, int]:
     """A column as the sum of a variable and a number, of which one is 0."""
     value = getattr(x, "value", None)
     return (x, 0) if value is None else (T.int64(0), int(value))

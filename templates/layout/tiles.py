@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
 
-from pconvgen.tvm_compat.tir import T, const_int64
+from pconvgen.tvm_compat.tir import Expr, T, const_int64
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,11 @@ def cut(
     down = _Cover(1, rows).runs(height)
     across = tuple(_cover(width, lanes, narrow, clamp=clamp).runs(vectors // height))
     return tuple(
-        TileRun(*place_down, *place_across, tuple(Vector(row, *vector) for row, _, _ in strip for vector in chunk))
-        for *place_down, strip in down
-        for *place_across, chunk in across
+        TileRun(
+            y, below, row_step, x, beside, column_step, tuple(Vector(row, *at) for row, _, _ in strip for at in chunk)
+        )
+        for y, below, row_step, strip in down
+        for x, beside, column_step, chunk in across
     )
 
 
@@ -128,8 +129,8 @@ class _Cover:
             if ends and self.last is not None:
                 start = begin * self.lanes if size > 1 else self.last[0]
                 part = tuple((n * self.lanes, self.lanes, self.lanes) for n in range(size - 1))
-                at, *rest = self.last
-                yield start, 1, 0, (*part, (at - start, *rest))
+                at, lanes, valid = self.last
+                yield start, 1, 0, (*part, (at - start, lanes, valid))
 
 
 def _cover(length: int, lanes: int, narrow: int, *, clamp: bool) -> _Cover:
@@ -162,7 +163,7 @@ def pieces(length: int, lanes: int) -> tuple[int, tuple[int, ...]]:
     return lanes, tuple(starts)
 
 
-def for_each_piece(length: int, lanes: int, emit: Callable[[Any, int], None]) -> None:
+def for_each_piece(length: int, lanes: int, emit: Callable[[Expr, int], None]) -> None:
     """Calls `emit(first pixel, lanes)` for vectors that cover exactly `length` pixels; many of them become a loop."""
     lanes, starts = pieces(length, lanes)
     if len(starts) <= UNROLLED_PIECES:

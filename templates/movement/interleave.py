@@ -10,10 +10,9 @@ behind the last place of a whole run are copied one by one: fewer than two strid
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat.tir import PrimFunc, T, interleave, prim_func, ramp
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, interleave, prim_func, ramp
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class InterleaveKernel:
                     self._line(source, target, line, T.Bind(T.Cast("int64", row) * out_width))
         return func()
 
-    def _line(self, source: Any, target: Any, line: Any, out: Any) -> None:
+    def _line(self, source: Buffer, target: Buffer, line: Expr, out: Expr) -> None:
         """One row of outputs from `out`; the first column phase's row begins at `line`."""
         columns, shift, width = self.stride[1], self.shift[1], self.output[1]
         phase = self.channels * self.source[0] * self.source[1]
@@ -73,7 +72,7 @@ class InterleaveKernel:
         end = max(begin, (width + shift) // columns)
         first, last = begin * columns - shift, end * columns - shift
 
-        def run(x: Any, lanes: int) -> None:
+        def run(x: Expr, lanes: int) -> None:
             parts = [T.Bind(source[ramp(line + x + (begin + q * phase), lanes)]) for q in range(columns)]
             at = T.Bind(out + x * columns + first)
             T.buffer_store(target, interleave(parts, lanes), [ramp(at, lanes * columns)])

@@ -7,12 +7,11 @@ network's inputs and outputs, and around operators that nobody generates a kerne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.layout.phases import PhaseBlock, phase_blocks
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat.tir import PrimFunc, T, cast, load_strided, number, prim_func, ramp
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, cast, load_strided, number, prim_func, ramp
 from pconvgen.values.planes import PlaneLayout, plain_layout
 
 
@@ -69,7 +68,7 @@ class PackKernel:
                         self._planes(flat_in, flat_out, read, write, block)
         return func()
 
-    def _planes(self, data: Any, packed: Any, read: Any, write: Any, block: PhaseBlock) -> None:
+    def _planes(self, data: Buffer, packed: Buffer, read: Expr, write: Expr, block: PhaseBlock) -> None:
         """Planes of a channel of the target, which begins at `write`, and at `read` in the source."""
         plane, down, across = self.target.plane, block.rows, block.columns
         write = write + block.index * plane
@@ -81,17 +80,19 @@ class PackKernel:
             phase = T.Bind(i * down.step + down.start), T.Bind(j * across.step + across.start)
             self._plane(data, packed, read, T.Bind(write + (i * block.row_index + j) * plane), block, phase)
 
-    def _plane(self, data: Any, packed: Any, read: Any, write: Any, block: PhaseBlock, phase: tuple[Any, Any]) -> None:
+    def _plane(
+        self, data: Buffer, packed: Buffer, read: Expr, write: Expr, block: PhaseBlock, phase: tuple[Expr, Expr]
+    ) -> None:
         """One plane of a block, which begins at `write`: that of a phase of numbers or of int64 variables."""
         source, target = self.source, self.target
         (p, q), (sh, sw), (top, left) = phase, target.stride, target.before
         (r0, r1), (c0, c1) = target.real_rows(block.rows.start), target.real_columns(block.columns.start)
 
-        def row(r: Any, y: Any) -> None:
+        def row(r: Expr, y: Expr) -> None:
             begin = T.Bind(read + y * source.line + (q + (c0 * sw - left)))
             dst = T.Bind(write + r * target.line)
 
-            def copy(x: Any, lanes: int) -> None:
+            def copy(x: Expr, lanes: int) -> None:
                 at = ramp(dst + (x + c0), lanes)
                 T.buffer_store(packed, cast(load_strided(data, begin + x * sw, sw, lanes), self.formats[1]), [at])
 
@@ -113,10 +114,10 @@ class PackKernel:
             rows = target.rows * target.pitch
             self._zero(packed, write + rows, target.plane - rows)
 
-    def _zero(self, packed: Any, start: Any, count: int) -> None:
+    def _zero(self, packed: Buffer, start: Expr, count: int) -> None:
         """Stores `count` zeros from `start`."""
 
-        def store(x: Any, lanes: int) -> None:
+        def store(x: Expr, lanes: int) -> None:
             T.buffer_store(packed, number(0, str(packed.dtype), lanes), [ramp(start + x, lanes)])
 
         if count > 0:

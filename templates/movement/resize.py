@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece, pieces
-from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, prim_func, ramp, shuffle
 
 PARTS = 8
 """Parts that planes are cut to, for threads."""
@@ -90,7 +89,7 @@ class ResizeKernel:
                     lines = [T.Bind((number * height + T.Cast("int64", index[t, row])) * width) for t in range(terms)]
                     scales = [] if row_weight is None else [T.Bind(row_weight[t, row]) for t in range(terms)]
 
-                    def rows_of(x: Any, lanes: int) -> None:
+                    def rows_of(x: Expr, lanes: int) -> None:
                         values = [source[ramp(first + x, lanes)] for first in lines]
                         wide = [broadcast(scale, lanes) for scale in scales]
                         T.buffer_store(scratch, _weighted(values, wide), [ramp(x + before, lanes)])
@@ -103,14 +102,14 @@ class ResizeKernel:
                     self._row(scratch, column_weight, target, T.Bind((number * rows + row) * columns))
         return func()
 
-    def _row(self, scratch: Any, weights: Any, target: Any, out: Any) -> None:
+    def _row(self, scratch: Buffer, weights: Buffer, target: Buffer, out: Expr) -> None:
         """One row of outputs from `out` on."""
         vectors = list(self._vectors())
         whole = self.output[1] // vectors[0][2]
         period = self._period(vectors)
         columns = self.output[1]
 
-        def vector(number: int, moved: Any, ahead: Any) -> None:
+        def vector(number: int, moved: Expr, ahead: Expr) -> None:
             x, first, lanes, picks = vectors[number]
             needed = max(map(max, picks)) // lanes + 1
             parts = [T.Bind(scratch[ramp(ahead + (first + part * lanes), lanes)]) for part in range(needed)]
@@ -144,7 +143,7 @@ class ResizeKernel:
             first = min(map(min, read))
             yield x, first + before, lanes, tuple(tuple(column - first for column in part) for part in read)
 
-    def _period(self, vectors: list[Any]) -> int:
+    def _period(self, vectors: list[Expr]) -> int:
         """The number of vectors after which the columns are the same, moved."""
         whole = vectors[: self.output[1] // vectors[0][2]]
         for period in range(1, len(whole)):
@@ -155,7 +154,7 @@ class ResizeKernel:
         return len(whole)
 
 
-def _weighted(values: list[Any], scales: list[Any]) -> Any:
+def _weighted(values: list[Expr], scales: list[Expr]) -> Expr:
     if not scales:
         return values[0]
     total = values[0] * scales[0]

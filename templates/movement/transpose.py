@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat.tir import PrimFunc, T, deinterleave, interleave, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, deinterleave, interleave, prim_func, ramp, shuffle
 
 SHORT = 8
 """Most elements of rows that are interleaved."""
@@ -100,8 +99,8 @@ class _Tile:
     `pitch` is the distance of the height's elements in the source, `spread` that of the width's in the target.
     """
 
-    source: Any
-    target: Any
+    source: Buffer
+    target: Buffer
     width: int
     height: int
     pitch: int
@@ -128,7 +127,7 @@ class _Tile:
         """Parts that threads can share: tiles of the width."""
         return 1 if self.interleaved or self.apart else -(-self.width // self.size)
 
-    def emit(self, strip: Any, first: Any, out: Any) -> None:
+    def emit(self, strip: Expr, first: Expr, out: Expr) -> None:
         """One strip, from elements `first` of the source and `out` of the target."""
         if self.interleaved:
             for_each_piece(self.width, self.lanes, lambda x, lanes: self._interleave(first, out, x, lanes))
@@ -139,17 +138,17 @@ class _Tile:
             corner, place = T.Bind(first + x), T.Bind(out + x * self.spread)
             for_each_piece(self.height, self.size, lambda y, lanes: self._transpose(corner, place, y, lanes))
 
-    def _interleave(self, first: Any, out: Any, x: Any, lanes: int) -> None:
+    def _interleave(self, first: Expr, out: Expr, x: Expr, lanes: int) -> None:
         rows = [T.Bind(self.source[ramp(first + (x + y * self.pitch), lanes)]) for y in range(self.height)]
         T.buffer_store(self.target, interleave(rows, lanes), [ramp(out + x * self.height, lanes * self.height)])
 
-    def _take_apart(self, first: Any, out: Any, y: Any, lanes: int) -> None:
+    def _take_apart(self, first: Expr, out: Expr, y: Expr, lanes: int) -> None:
         begin = T.Bind(first + y * self.width)
         parts = [T.Bind(self.source[ramp(begin + part * lanes, lanes)]) for part in range(self.width)]
         for x, row in enumerate(deinterleave(parts, lanes)):
             T.buffer_store(self.target, row, [ramp(out + (y + x * self.spread), lanes)])
 
-    def _transpose(self, first: Any, out: Any, y: Any, lanes: int) -> None:
+    def _transpose(self, first: Expr, out: Expr, y: Expr, lanes: int) -> None:
         begin = T.Bind(first + y * self.pitch)
         rows = [T.Bind(self.source[ramp(begin + row * self.pitch, lanes)]) for row in range(lanes)]
         half = lanes // 2

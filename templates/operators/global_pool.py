@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.layout.store import tensor_shape
 from pconvgen.templates.operators.reducing import combined, together
-from pconvgen.tvm_compat.tir import (
-    PrimFunc,
-    T,
-    cast,
-    number,
-    prim_func,
-    ramp,
-    shuffle,
-)
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, cast, number, prim_func, ramp, shuffle
 from pconvgen.values.planes import PlaneLayout
 
 SUMS = 4
@@ -79,11 +70,11 @@ class GlobalPoolKernel:
                     T.buffer_store(output, cast(scaled, "float32"), [plane])
         return func()
 
-    def _plane(self, data: Any, first: Any) -> Any:
+    def _plane(self, data: Buffer, first: Expr) -> Expr:
         """The reduction of the numbers from `first` on."""
         whole = self.pixels // self.lanes
 
-        def load(start: Any, lanes: int) -> Any:
+        def load(start: Expr, lanes: int) -> Expr:
             return cast(data[ramp(start, lanes)], self.computed)
 
         sums = [T.alloc_buffer((self.lanes,), self.computed) for _ in range(min(SUMS, whole))]
@@ -110,7 +101,7 @@ class GlobalPoolKernel:
                 begin += lanes
         return together(self.kind, iter(numbers))
 
-    def _across(self, vector: Any, lanes: int) -> Any:
+    def _across(self, vector: Expr, lanes: int) -> Expr:
         """The reduction of a vector's lanes."""
         while lanes > 1:
             vector = T.Bind(vector)

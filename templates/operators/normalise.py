@@ -14,19 +14,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.activations import activate
 from pconvgen.templates.layout.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, cast, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, cast, prim_func, ramp, shuffle
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.workload import Activation
 
 SUMS = 4
 """Vectors of sums side by side, to hide the latency of adding."""
 
-Step = Callable[[int, Any, int], None]
+Step = Callable[[int, Expr, int], None]
 """step(number of a vector of sums, first element, lanes)"""
 
 
@@ -99,22 +98,22 @@ class _Emitter:
     """Emits the code of one group. The fields after the kernel are its buffers, data and output flat."""
 
     kernel: NormKernel
-    data: Any
-    scale: Any
-    shift: Any
+    data: Buffer
+    scale: Buffer
+    shift: Buffer
     writer: PlaneWriter
 
     @property
     def _per_group(self) -> int:
         return self.kernel.channels // self.kernel.groups
 
-    def group(self, task: Any) -> None:
+    def group(self, task: Expr) -> None:
         k = self.kernel
         channel = T.Bind(T.Cast("int64", task % k.groups) * self._per_group)
         image = T.int64(0) if k.joint else T.Bind(T.Cast("int64", task // k.groups))
         (first,) = self._means(image, channel, 1, lambda x, lanes: [x])
 
-        def away(x: Any, lanes: int) -> list[Any]:
+        def away(x: Expr, lanes: int) -> list[Expr]:
             x = T.Bind(x - broadcast(first, lanes))
             return [x, x * x]
 
@@ -123,19 +122,19 @@ class _Emitter:
         variance = T.Bind(T.max(squares - rest * rest, T.float32(0)))
         factor = T.Bind(T.float32(1) / T.sqrt(variance + T.float32(k.epsilon)))
 
-        def store(n: Any, c: Any) -> None:
+        def store(n: Expr, c: Expr) -> None:
             self._channel(n, T.Bind(channel + c), first, rest, factor)
 
         self._channels(image, self._per_group, store)
 
-    def _means(self, image: Any, channel: Any, number: int, values: Callable[[Any, int], list[Any]]) -> list[Any]:
+    def _means(self, image: Expr, channel: Expr, number: int, values: Callable[[Expr, int], list[Expr]]) -> list[Expr]:
         """The means of `number` values that `values` makes of each vector of the group's elements."""
         k = self.kernel
         sums = [[T.alloc_buffer((k.lanes,), "float32") for _ in range(SUMS)] for _ in range(number)]
         for vector in (vector for vectors in sums for vector in vectors):
             T.buffer_store(vector, broadcast(T.float32(0), k.lanes), [ramp(0, k.lanes)])
 
-        def step(index: int, place: Any, lanes: int) -> None:
+        def step(index: int, place: Expr, lanes: int) -> None:
             at = ramp(0, lanes)
             parts = values(T.Bind(cast(self.data[ramp(place, lanes)], "float32")), lanes)
             for vectors, part in zip(sums, parts, strict=True):
@@ -145,7 +144,7 @@ class _Emitter:
         planes = 1 if whole else self._per_group
         size = self._per_group // planes * k.source.height * k.source.width
 
-        def add(n: Any, c: Any) -> None:
+        def add(n: Expr, c: Expr) -> None:
             begin = T.Bind(self._first(n, T.Bind(channel + c)))
             if k.source.seamless:
                 for_each_vector(begin, size, k.lanes, step)
@@ -158,17 +157,17 @@ class _Emitter:
         count = T.float32(k.count)
         return [T.Bind(total(vectors, k.lanes) / count) for vectors in sums]
 
-    def _channels(self, image: Any, channels: int, body: Callable[[Any, Any], None]) -> None:
+    def _channels(self, image: Expr, channels: int, body: Callable[[Expr, Expr], None]) -> None:
         """body(image, channel of the group) for the group's channels in all images that it spans."""
         k = self.kernel
         with T.serial(0, k.batch if k.joint else 1) as n, T.serial(0, channels) as c:
             body(T.Bind(T.Cast("int64", n) + image), T.Cast("int64", c))
 
-    def _first(self, image: Any, channel: Any) -> Any:
+    def _first(self, image: Expr, channel: Expr) -> Expr:
         source = self.kernel.source
         return image * source.size + (channel + self.kernel.slots[0]) * source.channel + (source.main or 0)
 
-    def _channel(self, image: Any, channel: Any, first: Any, rest: Any, factor: Any) -> None:
+    def _channel(self, image: Expr, channel: Expr, first: Expr, rest: Expr, factor: Expr) -> None:
         """The results of one channel of one image."""
         k = self.kernel
         height, width = k.source.height, k.source.width
@@ -184,7 +183,7 @@ class _Emitter:
             row = T.Bind(T.Cast("int64", y))
             place, line = T.Bind(out + self.writer.row(row)), T.Bind(begin + row * k.source.line)
 
-            def piece(x: Any, lanes: int) -> None:
+            def piece(x: Expr, lanes: int) -> None:
                 value = T.Bind(cast(self.data[ramp(line + x, lanes)], "float32") - broadcast(first, lanes))
                 if k.elements:
                     at = ramp(row * width + x, lanes)
@@ -200,7 +199,7 @@ class _Emitter:
         self.writer.zeros(out, T.int64(0), T.int64(k.target.height))
 
 
-def for_each_vector(first: Any, count: int, lanes: int, step: Step) -> None:
+def for_each_vector(first: Expr, count: int, lanes: int, step: Step) -> None:
     """Calls `step` for vectors that cover `count` elements from `first` on, each element once."""
     done = 0
     for vectors in (SUMS, 1):
@@ -219,7 +218,7 @@ def for_each_vector(first: Any, count: int, lanes: int, step: Step) -> None:
             begin += lanes
 
 
-def total(vectors: list[Any], lanes: int) -> Any:
+def total(vectors: list[Expr], lanes: int) -> Expr:
     """The sum of all lanes of some buffers of a vector each."""
     value = vectors[0][ramp(0, lanes)]
     for vector in vectors[1:]:

@@ -6,12 +6,11 @@ output[c][y][x] = activation(data[c][y][x] * scale[c] + shift[c] + other[c][y][x
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.activations import activate
 from pconvgen.templates.layout.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
-from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, cast, prim_func, ramp
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, cast, prim_func, ramp
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.workload import Activation
 
@@ -85,7 +84,12 @@ class PointwiseKernel:
         return func()
 
     def _plane(
-        self, writer: PlaneWriter, reads: list[tuple[Any, Any, int]], channel: Any, factor: Any, addend: Any
+        self,
+        writer: PlaneWriter,
+        reads: list[tuple[Buffer, Expr, int]],
+        channel: Expr,
+        factor: Expr | None,
+        addend: Expr | None,
     ) -> None:
         """One channel of one image; `reads` are (flat buffer, offset of the first element, distance of rows)."""
         height, width = self.target.height, self.target.width
@@ -97,7 +101,7 @@ class PointwiseKernel:
             place = T.Bind(channel + writer.row(row))
             starts = [(flat, T.Bind(first + row * line)) for flat, first, line in reads]
 
-            def piece(x: Any, lanes: int) -> None:
+            def piece(x: Expr, lanes: int) -> None:
                 value, *added = (cast(flat[ramp(first + x, lanes)], self.computed) for flat, first in starts)
                 if factor is not None:
                     value = value * broadcast(factor, lanes)

@@ -18,21 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from pconvgen.templates.layout.store import PlaneWriter, column_of, tensor_shape
 from pconvgen.templates.layout.tiles import for_each_piece
 from pconvgen.templates.operators.reducing import UNROLLED, nothing, reduced, together
-from pconvgen.tvm_compat.tir import (
-    PrimFunc,
-    T,
-    broadcast,
-    cast,
-    deinterleave,
-    load_strided,
-    prim_func,
-    ramp,
-)
+from pconvgen.tvm_compat.tir import Expr, PrimFunc, T, broadcast, cast, deinterleave, load_strided, prim_func, ramp
 from pconvgen.values.planes import PlaneLayout
 
 PARTS = 32
@@ -153,12 +144,12 @@ class _Emitter:
             if count > 0:
                 with T.serial(0, k.rows) as y:
                     row = T.Bind(T.Cast("int64", y) * k.pitch + first)
-                    for_each_piece(count, k.lanes, lambda x, lanes, row=row: self._fill(row + x, lanes))
+                    for_each_piece(count, k.lanes, partial(self._fill, row))
 
-    def _fill(self, at: Any, lanes: int) -> None:
-        T.buffer_store(self.scratch, nothing(self.kernel.kind, self.kernel.computed, lanes), [ramp(at, lanes)])
+    def _fill(self, row: Expr, x: Expr, lanes: int) -> None:
+        T.buffer_store(self.scratch, nothing(self.kernel.kind, self.kernel.computed, lanes), [ramp(row + x, lanes)])
 
-    def _block(self, plane: Any, block: Any) -> None:
+    def _block(self, plane: Expr, block: Expr) -> None:
         k = self.kernel
         row = T.Bind(T.min(block * k.rows, k.output[0] - k.rows))
         image, channel = plane // k.channels, plane % k.channels
@@ -168,7 +159,7 @@ class _Emitter:
         self._reduce(plane, row)
         self.writer.zeros(self.channel_out, row, T.Bind(row + k.rows))
 
-    def _reduce(self, plane: Any, row: Any) -> None:
+    def _reduce(self, plane: Expr, row: Expr) -> None:
         """The outputs of a block that begins with `row`, of the plane at offset `plane` of the input."""
         k = self.kernel
         if self.apart:
@@ -181,25 +172,25 @@ class _Emitter:
         with T.serial(0, k.rows) as y:
             self._columns(T.Bind(row + y), T.Bind(T.Cast("int64", y) * k.pitch))
 
-    def _rows(self, plane: Any, row: Any, scratch: Any) -> None:
+    def _rows(self, plane: Expr, row: Expr, scratch: Expr) -> None:
         """Reduces the rows of the windows of one row of outputs to a scratch row."""
 
-        def reduce(load: Callable[[Any, int], Any]) -> None:
-            def piece(x: Any, lanes: int) -> None:
+        def reduce(load: Callable[[Expr, int], Expr]) -> None:
+            def piece(x: Expr, lanes: int) -> None:
                 T.buffer_store(self.scratch, load(x, lanes), [ramp(scratch + x, lanes)])
 
             for_each_piece(self.read, self.kernel.lanes, piece)
 
         self._reduced_rows(plane, row, reduce)
 
-    def _row(self, plane: Any, row: Any) -> None:
+    def _row(self, plane: Expr, row: Expr) -> None:
         """Reduces the windows of one row of outputs in registers."""
         k = self.kernel
         stride = k.stride[1]
         store = self._output_row(row)
 
-        def reduce(load: Callable[[Any, int], Any]) -> None:
-            def piece(x: Any, lanes: int) -> None:
+        def reduce(load: Callable[[Expr, int], Expr]) -> None:
+            def piece(x: Expr, lanes: int) -> None:
                 first = T.Bind(x * stride)
                 parts = [T.Bind(load(first + at, lanes)) for at in range(0, stride * lanes, lanes)]
                 columns = deinterleave(parts, lanes)
@@ -209,7 +200,7 @@ class _Emitter:
 
         self._reduced_rows(plane, row, reduce)
 
-    def _reduced_rows(self, plane: Any, row: Any, use: Callable[[Callable[[Any, int], Any]], None]) -> None:
+    def _reduced_rows(self, plane: Expr, row: Expr, use: Callable[[Callable[[Expr, int], Expr]], None]) -> None:
         """Calls `use` with load(x, lanes): columns of the input from x on, reduced over the rows of the windows."""
         k = self.kernel
         height, rate = k.size[0], k.dilation[0]
@@ -219,9 +210,9 @@ class _Emitter:
         end = T.Bind(T.min((T.max(height - origin, 0) + (rate - 1)) // rate, k.kernel[0]))
         line = T.Bind(plane + origin * k.source.line)
 
-        def reduce(begin: Any, end: Any) -> None:
-            def load(x: Any, lanes: int) -> Any:
-                def row(r: Any) -> Any:
+        def reduce(begin: Expr, end: Expr) -> None:
+            def load(x: Expr, lanes: int) -> Expr:
+                def row(r: Expr) -> Expr:
                     return cast(self.data[ramp(line + r * (rate * k.source.line) + x, lanes)], k.computed)
 
                 return reduced(k.kind, k.computed, begin, end, row, lanes)
@@ -238,40 +229,40 @@ class _Emitter:
             with T.Else():
                 reduce(begin, end)
 
-    def _columns(self, row: Any, scratch: Any) -> None:
+    def _columns(self, row: Expr, scratch: Expr) -> None:
         """Reduces a scratch row to a row of outputs."""
         k = self.kernel
         store = self._output_row(row)
 
-        def piece(x: Any, lanes: int) -> None:
+        def piece(x: Expr, lanes: int) -> None:
             store(x, lanes, self._window(scratch + x * k.stride[1], lanes))
 
         for_each_piece(k.output[1], k.lanes, piece)
 
-    def _output_row(self, row: Any) -> Callable[[Any, int, Any], None]:
+    def _output_row(self, row: Expr) -> Callable[[Expr, int, Expr], None]:
         """What scales and stores a vector of reduced windows from column x on: store(x, lanes, value)."""
         out = T.Bind(self.channel_out + self.writer.row(row))
         scale = None if self.row_scale is None else T.Bind(self.row_scale[row])
 
-        def store(x: Any, lanes: int, value: Any) -> None:
-            if scale is not None:
+        def store(x: Expr, lanes: int, value: Expr) -> None:
+            if scale is not None and self.column_scale is not None:
                 value = value * self.column_scale[ramp(x, lanes)] * broadcast(scale, lanes)
             self.writer.store(out, *column_of(x), T.Bind(cast(value, self.kernel.dtype)), lanes)
 
         return store
 
-    def _window(self, first: Any, lanes: int) -> Any:
+    def _window(self, first: Expr, lanes: int) -> Expr:
         """The reduced columns of `lanes` windows, of which the first begins at `first`."""
         k = self.kernel
         stride, rate, count = k.stride[1], k.dilation[1], k.kernel[1]
         if max(stride, count) > UNROLLED:
 
-            def load(c: Any) -> Any:
+            def load(c: Expr) -> Expr:
                 return load_strided(self.scratch, first + c * rate, stride, lanes)
 
             return reduced(k.kind, k.computed, 0, count, load, lanes)
         # Columns whose places differ by less than the stride come from the same vectors.
-        groups: dict[int, list[Any]] = {}
+        groups: dict[int, list[Expr]] = {}
         for c in range(count):
             begin = c * rate // stride * stride
             if begin not in groups:

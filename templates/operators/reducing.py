@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
-from pconvgen.tvm_compat.tir import (
-    T,
-    number,
-    ramp,
-)
+from pconvgen.tvm_compat.tir import Expr, T, number, ramp
 
 UNROLLED = 8
 """Elements of a window's row or column that are unrolled; more of them get a loop."""
 
 
-def nothing(kind: str, computed: str, lanes: int) -> Any:
+def nothing(kind: str, computed: str, lanes: int) -> Expr:
     """What changes no reduction."""
     return number(0 if kind == "avg" else float("-inf"), computed, lanes)
 
 
-def combined(kind: str, left: Any, right: Any) -> Any:
+def combined(kind: str, left: Expr, right: Expr) -> Expr:
     return left + right if kind == "avg" else T.max(left, right)
 
 
-def together(kind: str, values: Iterator[Any]) -> Any:
+def together(kind: str, values: Iterator[Expr]) -> Expr:
     result = next(values)
     for value in values:
         result = combined(kind, result, value)
     return result
 
 
-def reduced(kind: str, computed: str, begin: Any, end: Any, load: Callable[[Any], Any], lanes: int) -> Any:
+def reduced(kind: str, computed: str, begin: Expr, end: Expr, load: Callable[[Expr], Expr], lanes: int) -> Expr:
     """load(begin), ..., load(end - 1) together; a few of a number that is known are unrolled."""
     if isinstance(end, int) and end - begin <= UNROLLED:
         return together(kind, map(load, range(begin, end)))

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.activations import exponential
 from pconvgen.templates.layout.tiles import pieces
-from pconvgen.tvm_compat.tir import PrimFunc, T, broadcast, prim_func, ramp, shuffle
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, prim_func, ramp, shuffle
 
 VECTORS = 4
 """Vectors of a run side by side, or accumulators along memory."""
@@ -67,7 +66,7 @@ class SoftmaxKernel:
                     self._columns(source, target, outer, count, inner)
         return func()
 
-    def _columns(self, source: Any, target: Any, outer: int, count: int, inner: int) -> None:
+    def _columns(self, source: Buffer, target: Buffer, outer: int, count: int, inner: int) -> None:
         """Softmax of elements that are `inner` apart, for runs of elements side by side."""
         lanes, _ = pieces(inner, self.lanes)
         vectors = max(1, min(VECTORS, inner // lanes, SCRATCH // (count * lanes)))
@@ -88,7 +87,7 @@ class SoftmaxKernel:
                     T.buffer_store(high, broadcast(T.float32(float("-inf")), lanes), [at])
                     T.buffer_store(sums, broadcast(T.float32(0), lanes), [at])
 
-                def each(step: Callable[[int, Any, Any], None]) -> None:
+                def each(step: Callable[[int, Expr, Expr], None]) -> None:
                     """step(vector, place in the tensors, place in the run)"""
                     with T.serial(0, count) as c:
                         row = T.Bind(T.Cast("int64", c))
@@ -96,17 +95,17 @@ class SoftmaxKernel:
                             place = ramp(first + row * inner + vector * lanes, lanes)
                             step(vector, place, ramp(row * width + vector * lanes, lanes))
 
-                def find(vector: int, place: Any, inside: Any) -> None:
+                def find(vector: int, place: Expr, inside: Expr) -> None:
                     value = T.Bind(source[place])
                     T.buffer_store(run, value, [inside])
                     T.buffer_store(largest[vector], T.max(largest[vector][at], value), [at])
 
-                def raise_(vector: int, _place: Any, inside: Any) -> None:
+                def raise_(vector: int, _place: Expr, inside: Expr) -> None:
                     value = exponential(lanes, T.Bind(run[inside] - largest[vector][at]))
                     T.buffer_store(run, value, [inside])
                     T.buffer_store(totals[vector], totals[vector][at] + value, [at])
 
-                def divide(vector: int, place: Any, inside: Any) -> None:
+                def divide(vector: int, place: Expr, inside: Expr) -> None:
                     T.buffer_store(target, run[inside] * totals[vector][at], [place])
 
                 each(find)
@@ -120,14 +119,14 @@ class SoftmaxKernel:
 class _Row:
     """Softmax of `count` elements in a row from `first` on."""
 
-    source: Any
-    target: Any
-    first: Any
+    source: Buffer
+    target: Buffer
+    first: Expr
     count: int
     lanes: int
 
     def emit(self) -> None:
-        def nothing(value: float) -> list[Any]:
+        def nothing(value: float) -> list[Expr]:
             sums = [T.alloc_buffer((self.lanes,), "float32") for _ in range(VECTORS)]
             for each in sums:
                 T.buffer_store(each, broadcast(T.float32(value), self.lanes), [ramp(0, self.lanes)])
@@ -135,14 +134,14 @@ class _Row:
 
         largest, totals = nothing(float("-inf")), nothing(0)
 
-        def find(number: int, place: Any, lanes: int) -> None:
+        def find(number: int, place: Expr, lanes: int) -> None:
             at = ramp(0, lanes)
             T.buffer_store(largest[number], T.max(largest[number][at], self.source[place]), [at])
 
         self._each(find)
         high = self._across(largest, T.max)
 
-        def raise_(number: int, place: Any, lanes: int) -> None:
+        def raise_(number: int, place: Expr, lanes: int) -> None:
             at = ramp(0, lanes)
             value = exponential(lanes, T.Bind(self.source[place] - broadcast(high, lanes)))
             T.buffer_store(self.target, value, [place])
@@ -151,12 +150,12 @@ class _Row:
         self._each(raise_)
         scale = T.Bind(T.float32(1) / self._across(totals, lambda a, b: a + b))
 
-        def divide(_number: int, place: Any, lanes: int) -> None:
+        def divide(_number: int, place: Expr, lanes: int) -> None:
             T.buffer_store(self.target, self.target[place] * broadcast(scale, lanes), [place])
 
         self._each(divide)
 
-    def _each(self, step: Callable[[int, Any, int], None]) -> None:
+    def _each(self, step: Callable[[int, Expr, int], None]) -> None:
         """step(accumulator, place, lanes) for vectors that cover the row, each element once."""
         whole = self.count // self.lanes
         done = 0
@@ -175,7 +174,7 @@ class _Row:
                 begin += lanes
             lanes //= 2
 
-    def _across(self, vectors: list[Any], combine: Callable[[Any, Any], Any]) -> Any:
+    def _across(self, vectors: list[Expr], combine: Callable[[Expr, Expr], Expr]) -> Expr:
         """All lanes of all vectors together."""
         value = vectors[0][ramp(0, self.lanes)]
         for vector in vectors[1:]:

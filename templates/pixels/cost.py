@@ -5,19 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.schedules.roofline import (
-    Array,
-    Numbers,
-    Priced,
-    activation_instructions,
-    weight_bytes,
-    width_of,
-)
+from pconvgen.schedules.roofline import Array, Numbers, Priced, activation_instructions, weight_bytes, width_of
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.layout.tiles import TileRun
 from pconvgen.templates.pixels.kernel import block_tiles
@@ -49,7 +41,7 @@ def pixel_cycles(
     stores = runs.tiles * shape.groups * shape.group * parts * runs.vectors
 
     def total(numbers: Array) -> Array:
-        return np.bincount(runs.schedule, numbers, len(schedules))
+        return np.bincount(runs.schedule, numbers, len(schedules)).astype(np.float64, copy=False)
 
     blocks = workload.batch * -(-workload.out_height // plans.rows)
     fixed = blocks * (fetch.per_block(total(runs.tiles)) + total(cycles)) + workload.batch * fetch.first() + costs.call
@@ -62,9 +54,9 @@ class _Plans:
 
     rows: Array
     channels: Array
-    tall: Array
-    filters_inside: Array
-    prefetch: Array
+    tall: NDArray[np.bool_]
+    filters_inside: NDArray[np.bool_]
+    prefetch: NDArray[np.bool_]
 
 
 @lru_cache(maxsize=1024)
@@ -134,7 +126,13 @@ def _runs(workload: ConvWorkload, schedules: tuple[PixelSchedule, ...], core: Co
 
 
 def _entry(
-    workload: ConvWorkload, shape: TapShape, tall: Array, aligned: Array, core: Core, source: PlaneLayout, runs: _Runs
+    workload: ConvWorkload,
+    shape: TapShape,
+    tall: NDArray[np.bool_],
+    aligned: Array,
+    core: Core,
+    source: PlaneLayout,
+    runs: _Runs,
 ) -> Array:
     """Cycles that an entry's instructions need in one tile, [runs]: what the busiest of the core's units starts.
 
@@ -194,7 +192,7 @@ class _Fetch:
         """Bytes of a row block of the input."""
         return self._input(self.plans.rows)
 
-    def _input(self, rows: Any) -> Any:
+    def _input(self, rows: Numbers) -> Numbers:
         planes = _planes(self.workload, self.source)
         row = self.workload.precision.bytes * self.source.pitch
         return self.workload.in_channels * planes * (rows + halo(self.workload)) * row

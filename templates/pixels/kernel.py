@@ -23,23 +23,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.layout.store import PlaneWriter, tensor_shape
 from pconvgen.templates.layout.tiles import TileRun, Vector, cut, pieces
 from pconvgen.templates.pixels.products import Products
-from pconvgen.tvm_compat.tir import (
-    PrimFunc,
-    T,
-    broadcast,
-    cast,
-    number,
-    part,
-    prefetch,
-    prim_func,
-    ramp,
-)
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, cast, number, part, prefetch, prim_func, ramp
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import LINE, PlaneLayout
 from pconvgen.values.schedule import PixelSchedule
@@ -127,29 +116,29 @@ class _Tile:
     """
 
     vectors: tuple[Vector, ...]
-    number: Any
-    source: Any
-    row: Any
-    column: tuple[Any, int]
+    number: Expr
+    source: Expr
+    row: Expr
+    column: tuple[Expr, int]
 
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
     """Where a group keeps its sums of a tile between parts of the input channels."""
 
-    buffer: Any
-    part: Any
-    start: Any
+    buffer: Buffer
+    part: Expr
+    start: Expr
 
-    def load(self, acc: list[list[Any]]) -> None:
+    def load(self, acc: list[list[Buffer]]) -> None:
         for a, at in self._places(acc):
             T.buffer_store(a, self.buffer[at], [ramp(0, _lanes(a))])
 
-    def store(self, acc: list[list[Any]]) -> None:
+    def store(self, acc: list[list[Buffer]]) -> None:
         for a, at in self._places(acc):
             T.buffer_store(self.buffer, a[ramp(0, _lanes(a))], [at])
 
-    def _places(self, acc: list[list[Any]]) -> Iterator[tuple[Any, Any]]:
+    def _places(self, acc: list[list[Buffer]]) -> Iterator[tuple[Buffer, Expr]]:
         at = 0
         for a in chain.from_iterable(acc):
             yield a, ramp(self.start + at, _lanes(a))
@@ -219,7 +208,7 @@ class _Emitter:
         output = T.arg("output", T.buffer(tensor_shape(kernel.target, w.batch), stored))
         self.data = T.decl_buffer((w.batch * kernel.source.size,), computed, data=data.data)
         self.residual = None
-        if residual is not None:
+        if residual is not None and kernel.residual is not None:
             self.residual = T.decl_buffer((w.batch * kernel.residual.size,), stored, data=residual.data)
         flat = T.decl_buffer((w.batch * kernel.target.size,), stored, data=output.data)
         self.products = Products(
@@ -241,7 +230,7 @@ class _Emitter:
         lanes = max(sum(vector.lanes for vector in run.vectors) for run in self.tiles)
         return -(-self.kernel.group * lanes // LINE) * LINE
 
-    def _tiles(self, source: Any, first_row: Any) -> Iterator[_Tile]:
+    def _tiles(self, source: Expr, first_row: Expr) -> Iterator[_Tile]:
         """Opens the loops over the tiles of a block."""
         line = self.kernel.source.line
         before = 0
@@ -255,7 +244,7 @@ class _Emitter:
                 yield _Tile(run.vectors, number, tile_in, T.Bind(first_row + row), (column, run.first_column))
             before += run.rows * run.columns
 
-    def _group(self, g: Any, tile: _Tile, sums: _Sums | None, next_block: Any) -> None:
+    def _group(self, g: Expr, tile: _Tile, sums: _Sums | None, next_block: Expr) -> None:
         """The outputs of one group of filters in one tile, or a part of their sums."""
         kernel = self.kernel
         if self.schedule.prefetch:
@@ -283,7 +272,7 @@ class _Emitter:
             with T.Else():
                 sums.store(acc)
 
-    def _finish(self, acc: list[list[Any]], g: Any, tile: _Tile) -> None:
+    def _finish(self, acc: list[list[Buffer]], g: Expr, tile: _Tile) -> None:
         target, residual = self.kernel.target, self.kernel.residual
         rows = {vector.row: T.Bind(self.writer.row(tile.row + vector.row)) for vector in tile.vectors}
         for j, accumulators in enumerate(acc):
@@ -297,7 +286,7 @@ class _Emitter:
             for a, vector in zip(accumulators, tile.vectors, strict=True):
                 self._store(filter_, first + rows[vector.row], add, tile, vector, a)
 
-    def _zeros(self, begin: Any, end: Any, row: Any) -> None:
+    def _zeros(self, begin: Expr, end: Expr, row: Expr) -> None:
         """The zeros around the outputs of the filters of groups [begin, end) in the rows of a block."""
         kernel = self.kernel
         with T.serial(begin * kernel.group, end * kernel.group) as n:
@@ -309,7 +298,7 @@ class _Emitter:
 
             self._unless_padding(filter_, zeros)
 
-    def _prefetch(self, start: Any, step: Any) -> None:
+    def _prefetch(self, start: Expr, step: Expr) -> None:
         """Fetches the part of the next block whose turn it is: entries come in no order that hardware foresees."""
         steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups * self.kernel.parts
         size = LINE * 4 // self.precision.bytes
@@ -318,7 +307,7 @@ class _Emitter:
         with T.serial(0, lines) as line:
             prefetch(self.data, first + T.Cast("int64", line) * size)
 
-    def _store(self, filter_: Any, row: Any, add: Any, tile: _Tile, vector: Vector, acc: Any) -> None:
+    def _store(self, filter_: Expr, row: Expr, add: Expr, tile: _Tile, vector: Vector, acc: Buffer) -> None:
         """Finishes a vector of outputs of one filter and stores it, unless the lane of the group pads it.
 
         `row` is where the vector's row begins in the output, `add` where the tile begins in the residual.
@@ -343,7 +332,7 @@ class _Emitter:
 
         self._unless_padding(filter_, store)
 
-    def _unless_padding(self, filter_: Any, act: Callable[[], None]) -> None:
+    def _unless_padding(self, filter_: Expr, act: Callable[[], None]) -> None:
         if self.kernel.padded_groups:
             with T.If(filter_ >= 0), T.Then():
                 act()
@@ -351,10 +340,10 @@ class _Emitter:
             act()
 
 
-def _zero(acc: list[list[Any]]) -> None:
+def _zero(acc: list[list[Buffer]]) -> None:
     for a in chain.from_iterable(acc):
         T.buffer_store(a, number(0, str(a.dtype), _lanes(a)), [ramp(0, _lanes(a))])
 
 
-def _lanes(acc: Any) -> int:
+def _lanes(acc: Buffer) -> int:
     return int(acc.shape[0])

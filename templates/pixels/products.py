@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import product
-from typing import Any
 
 from pconvgen.templates.layout.tiles import Vector
 from pconvgen.templates.weights import weights
-from pconvgen.tvm_compat.tir import T, broadcast, lane, load_strided, ramp
+from pconvgen.tvm_compat.tir import Buffer, Expr, T, broadcast, lane, load_strided, ramp
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.workload import ConvWorkload
 
-_WeightAt = Callable[[int, int], Any]
+_WeightAt = Callable[[int, int], Expr]
 """(number of a weight, lanes) -> the weight, broadcast."""
 
-_Anchors = dict[int, tuple[int, Any]]
+_Anchors = dict[int, tuple[int, Expr]]
 """Offset of a row of inputs -> an address near it: its value, and the same as LLVM sees it."""
 
 PAIR_REACH = 64
@@ -43,17 +43,17 @@ class Products:
         group: int,
         bodies: tuple[tuple[int, ...], ...],
         *,
-        data: Any,
-        offsets: Any,
-        values: Any,
-        indptr: Any,
+        data: Buffer,
+        offsets: Buffer,
+        values: Buffer,
+        indptr: Buffer,
     ) -> None:
         self.precision, self.isa, self.line = workload.precision, isa, source.line
         self.down, self.across = source.step(workload)
         self.group, self.bodies = group, bodies
         self.data, self.offsets, self.values, self.indptr = data, offsets, values, indptr
 
-    def add(self, acc: list[list[Any]], row: Any, vectors: tuple[Vector, ...], source: Any) -> None:
+    def add(self, acc: list[list[Buffer]], row: Expr, vectors: tuple[Vector, ...], source: Expr) -> None:
         """The loops over the entries of a row of `indptr`, into accumulators [G][vectors] of a tile at `source`."""
         bodies = len(self.bodies)
         for b, body in enumerate(self.bodies):
@@ -72,12 +72,12 @@ class Products:
 
     def _entries(
         self,
-        acc: list[list[Any]],
+        acc: list[list[Buffer]],
         vectors: tuple[Vector, ...],
-        source: Any,
+        source: Expr,
         body: tuple[int, ...],
         anchors: _Anchors,
-        first: Any,
+        first: Expr,
         count: int,
     ) -> None:
         """Adds `count` entries from `first`."""
@@ -87,17 +87,16 @@ class Products:
         weight = self._weights(T.Bind(T.Cast("int64", first) * (taps * group)), count * taps * group)
         for n, origin in enumerate(origins):
             if group == 1:
-                self._by_input(acc[0], vectors, body, anchors, origin, lambda k, m, n=n: weight(n * taps + k, m))
+                self._by_input(acc[0], vectors, body, anchors, origin, _from(n * taps, weight))
                 continue
             for k, tap in enumerate(body):
-                number = (n * taps + k) * group
-                self._by_tap(acc, vectors, tap, anchors, origin, lambda j, m, number=number: weight(number + j, m))
+                self._by_tap(acc, vectors, tap, anchors, origin, _from((n * taps + k) * group, weight))
 
     def _anchors(self, body: tuple[int, ...], vectors: tuple[Vector, ...]) -> _Anchors:
         """For each tap and row of a tile an address near its first vector: its value, and the same hidden."""
         lanes = self.isa.lanes(self.precision.arithmetic)[0]
         width = max(vector.column + vector.lanes for vector in vectors) * self.across
-        hidden: dict[int, Any] = {0: T.int64(0)}
+        hidden: dict[int, Expr] = {0: T.int64(0)}
         starts = {tap + self._row(vector) for tap in body for vector in vectors}
         if self.isa.paired == 1:
             return dict.fromkeys(starts, (0, hidden[0]))
@@ -110,7 +109,7 @@ class Products:
             anchors[start] = (at, hidden[at])
         return anchors
 
-    def hidden(self, offset: Any) -> Any:
+    def hidden(self, offset: Expr) -> Expr:
         """The int64 `offset` in a form that LLVM cannot fold into addresses.
 
         Where loads reach only multiples of a vector and come in pairs, LLVM then keeps each address in a register and
@@ -124,11 +123,11 @@ class Products:
         """Distance of the vector's row of inputs from that of the tile."""
         return vector.row * self.down * self.line
 
-    def _load(self, start: Any, lanes: int) -> Any:
+    def _load(self, start: Expr, lanes: int) -> Expr:
         return T.Bind(load_strided(self.data, start, self.across, lanes))
 
     def _by_input(
-        self, acc: list[Any], vectors: tuple[Vector, ...], body: tuple[int, ...], anchors: _Anchors, origin: Any,
+        self, acc: list[Buffer], vectors: tuple[Vector, ...], body: tuple[int, ...], anchors: _Anchors, origin: Expr,
         weight: _WeightAt,
     ) -> None:  # fmt: skip
         """acc[i] += weight(k) * data[origin + body[k] + i], every input loaded once for all its taps."""
@@ -144,13 +143,13 @@ class Products:
                 _fma(acc[i], weight(k, lanes), x, lanes)
 
     def _by_tap(
-        self, acc: list[list[Any]], vectors: tuple[Vector, ...], tap: int, anchors: _Anchors, origin: Any,
+        self, acc: list[list[Buffer]], vectors: tuple[Vector, ...], tap: int, anchors: _Anchors, origin: Expr,
         weight: _WeightAt,
     ) -> None:  # fmt: skip
         """acc[j][i] += weight(j) * data[origin + tap + i] for one tap."""
         group = self.group
 
-        def load(vector: Vector) -> Any:
+        def load(vector: Vector) -> Expr:
             start = tap + self._row(vector)
             at, address = anchors[start]
             return self._load(origin + address + (start - at + vector.column * self.across), vector.lanes)
@@ -167,7 +166,7 @@ class Products:
                 for j in range(group):
                     _fma(acc[j][i], weight(j, vector.lanes), x, vector.lanes)
 
-    def _weights(self, base: Any, count: int) -> _WeightAt:
+    def _weights(self, base: Expr, count: int) -> _WeightAt:
         """Access to the `count` weights of an entry, each broadcast to a vector of some lanes."""
         isa, computed = self.isa, self.precision.arithmetic
         widths, converted = isa.lanes(computed), self.precision.weights != computed
@@ -175,25 +174,32 @@ class Products:
         sizes = sorted({widths[0] if isa.by_element else 4, 4}, reverse=True)
         together = set(widths) if isa.by_element or converted else set()
         # Each is loaded when it is first needed: all at once would take registers from the accumulators.
-        loaded: dict[tuple[int, int], Any] = {}
+        loaded: dict[tuple[int, int], Expr] = {}
 
-        def once(n: int, lanes: int, value: Callable[[], Any]) -> Any:
+        def once(n: int, lanes: int, value: Callable[[], Expr]) -> Expr:
             if (n, lanes) not in loaded:
                 loaded[n, lanes] = T.Bind(value())
             return loaded[n, lanes]
 
-        def weight(n: int, lanes: int) -> Any:
+        def together_at(at: Expr) -> Expr:
+            return weights(self.values[at], computed, isa)
+
+        def weight(n: int, lanes: int) -> Expr:
             if lanes in together:
                 for size in sizes:
                     first = n // size * size
                     if first + size <= count:
-                        at = ramp(base + first, size)
-                        vector = once(first, 0, lambda at=at: weights(self.values[at], computed, isa))
+                        vector = once(first, 0, partial(together_at, ramp(base + first, size)))
                         return broadcast(lane(vector, n - first), lanes)
             return once(n, lanes, lambda: weights(broadcast(self.values[base + n], lanes), computed, isa))
 
         return weight
 
 
-def _fma(acc: Any, weight: Any, x: Any, lanes: int) -> None:
+def _from(first: int, weight: _WeightAt) -> _WeightAt:
+    """Access to the weights behind the first ones."""
+    return lambda number, lanes: weight(first + number, lanes)
+
+
+def _fma(acc: Buffer, weight: Expr, x: Expr, lanes: int) -> None:
     T.buffer_store(acc, acc[ramp(0, lanes)] + weight * x, [ramp(0, lanes)])

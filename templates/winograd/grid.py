@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from pconvgen.templates.layout.tiles import UNROLLED_PIECES
 from pconvgen.templates.winograd.transforms import TAPS
-from pconvgen.tvm_compat.tir import T
+from pconvgen.tvm_compat.tir import Expr, T
 from pconvgen.values.planes import LINE
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
@@ -129,7 +128,7 @@ def _odd_lines(size: int) -> int:
     return size if size // LINE % 2 else size + LINE
 
 
-def for_each_run(runs: tuple[tuple[Piece, int], ...], emit: Callable[[Piece, Any], None]) -> None:
+def for_each_run(runs: tuple[tuple[Piece, int], ...], emit: Callable[[Piece, Expr], None]) -> None:
     """Calls `emit(piece, tiles by which it is moved to the right)`, of many pieces in a loop."""
     for piece, count in runs:
         if count == 1:

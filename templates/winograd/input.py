@@ -12,12 +12,12 @@ whose tiles are put apart by shuffles:
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from pconvgen.templates.layout.tiles import for_each_piece
 from pconvgen.templates.winograd.grid import Piece, TileGrid, for_each_run
 from pconvgen.templates.winograd.transforms import TAPS, transform_input
-from pconvgen.tvm_compat.tir import T, broadcast, ramp, shuffle
+from pconvgen.tvm_compat.tir import Buffer, Expr, T, broadcast, ramp, shuffle
 
 
 class InputTransform:
@@ -31,7 +31,7 @@ class InputTransform:
     points: flat buffer of the result, [points^2][channels][stride].
     """
 
-    def __init__(self, grid: TileGrid, line: int, data: Any, points: Any) -> None:
+    def __init__(self, grid: TileGrid, line: int, data: Buffer, points: Buffer) -> None:
         self.grid, self.line, self.data, self.points = grid, line, data, points
         pieces = grid.pieces()
         last, m = pieces[-1], grid.schedule.tile
@@ -40,18 +40,18 @@ class InputTransform:
         self.pitch = m * (last.first + last.lanes) + last.lanes
         self.pieces = pieces
 
-    def scratch(self) -> Any:
+    def scratch(self) -> Buffer:
         """Scratch rows of one thread; behind their columns they are zeros for good."""
         rows = T.alloc_buffer((self.grid.points * self.pitch,), "float32")
         for i in range(self.grid.points):
 
-            def zero(x: Any, width: int, start: int = i * self.pitch + self.columns) -> None:
+            def zero(x: Expr, width: int, start: int = i * self.pitch + self.columns) -> None:
                 T.buffer_store(rows, broadcast(T.float32(0), width), [ramp(start + x, width)])
 
             for_each_piece(self.pitch - self.columns, self.grid.schedule.lanes, zero)
         return rows
 
-    def channel(self, rows: Any, c: Any, begin: Any, first: Any) -> None:
+    def channel(self, rows: Buffer, c: Expr, begin: Expr, first: Expr) -> None:
         """Channel `c` of the block whose first row of tiles is `first`; its first element is at `begin` in data."""
         grid, w = self.grid, self.grid.workload
         top, left = w.padding[:2]
@@ -62,10 +62,10 @@ class InputTransform:
             self._along_columns(rows, plane, y)
             at = T.Bind(target + T.Cast("int64", r) * grid.width)
             # Vectors reach into the next row of tiles, which comes later.
-            for_each_run(grid.runs(), lambda piece, moved, at=at: self._along_rows(rows, piece, moved, at))
+            for_each_run(grid.runs(), partial(self._along_rows, rows, at=at))
         self._zero_tail(target)
 
-    def _along_columns(self, rows: Any, plane: Any, y: Any) -> None:
+    def _along_columns(self, rows: Buffer, plane: Expr, y: Expr) -> None:
         """The scratch rows of the tiles that begin with row y of the padded plane."""
         grid = self.grid
         # Rows behind the padded plane count for outputs behind the last one only: any row will do.
@@ -76,14 +76,14 @@ class InputTransform:
             for i in range(grid.points)
         ]
 
-        def emit(x: Any, width: int) -> None:
+        def emit(x: Expr, width: int) -> None:
             d = [T.Bind(self.data[ramp(source + x, width)]) for source in sources]
             for i, point in enumerate(transform_input(d, grid.schedule.tile, width)):
                 T.buffer_store(rows, point, [ramp(i * self.pitch + x, width)])
 
         for_each_piece(self.columns, grid.schedule.lanes, emit)
 
-    def _along_rows(self, rows: Any, piece: Piece, moved: Any, at: Any) -> None:
+    def _along_rows(self, rows: Buffer, piece: Piece, moved: Expr, at: Expr) -> None:
         """The points of a vector of tiles, which is moved by some, from all scratch rows."""
         grid, m, lanes = self.grid, self.grid.schedule.tile, piece.lanes
         source, target = T.Bind(moved * m), T.Bind(at + moved)
@@ -97,7 +97,7 @@ class InputTransform:
                 start = (i * grid.points + j) * grid.inputs + piece.first
                 T.buffer_store(self.points, point, [ramp(target + start, lanes)])
 
-    def _zero_tail(self, target: Any) -> None:
+    def _zero_tail(self, target: Expr) -> None:
         """Zeros for the tiles behind the last one of which products are made, if no vector has put some there."""
         grid, s = self.grid, self.grid.schedule
         last = self.pieces[-1]
@@ -108,13 +108,13 @@ class InputTransform:
         with T.serial(0, grid.points**2) as p:
             start = T.Bind(target + T.Cast("int64", p) * grid.inputs + begin)
 
-            def zero(x: Any, width: int) -> None:
+            def zero(x: Expr, width: int) -> None:
                 T.buffer_store(self.points, broadcast(T.float32(0), width), [ramp(start + x, width)])
 
             for_each_piece(count, s.lanes, zero)
 
 
-def split(vectors: list[Any], lanes: int) -> list[Any]:
+def split(vectors: list[Expr], lanes: int) -> list[Expr]:
     """[a0 a1 b0 b1], [c0 c1 d0 d1] -> [a0 b0 c0 d0], [a1 b1 c1 d1]; of four vectors by fours, in steps of two."""
     if len(vectors) == 1:
         return vectors

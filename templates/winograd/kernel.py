@@ -13,15 +13,15 @@ Threads share the blocks, or, when there are few, the channels, points and filte
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from pconvgen.templates.layout.store import PlaneWriter, tensor_shape
 from pconvgen.templates.winograd.grid import TileGrid
 from pconvgen.templates.winograd.input import InputTransform
 from pconvgen.templates.winograd.output import OutputTransform
 from pconvgen.templates.winograd.product import Product
-from pconvgen.tvm_compat.tir import PrimFunc, T, prim_func
+from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, prim_func
 from pconvgen.values.isa import Isa
 from pconvgen.values.planes import PlaneLayout
 from pconvgen.values.schedule import WinogradSchedule
@@ -77,7 +77,7 @@ class WinogradKernel:
                 residual = T.arg("residual", T.buffer(tensor_shape(self.residual, w.batch), "float32"))
             output = T.arg("output", T.buffer(tensor_shape(self.target, w.batch), "float32"))
 
-            def flat(buffer: Any, layout: PlaneLayout) -> Any:
+            def flat(buffer: Buffer, layout: PlaneLayout) -> Buffer:
                 return T.decl_buffer((w.batch * layout.size,), "float32", data=buffer.data)
 
             sources, outputs = flat(data, self.source), flat(output, self.target)
@@ -114,10 +114,10 @@ class WinogradKernel:
         return func()
 
 
-def _loop(parts: int) -> Any:
+def _loop(parts: int) -> AbstractContextManager[Expr]:
     return T.parallel(0, parts) if parts > 1 else T.serial(0, 1)
 
 
-def _share(part: Any, count: int, parts: int) -> Any:
+def _share(part: Expr, count: int, parts: int) -> AbstractContextManager[Expr]:
     """The loop over the part-th of `parts` equal shares of `count`."""
     return T.serial(T.Bind(part * count // parts), T.Bind((part + 1) * count // parts))

@@ -6,14 +6,14 @@ the tiles of a vector put together by shuffles and finished as vectors of pixels
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from pconvgen.templates.epilogue import finish
 from pconvgen.templates.layout.store import PlaneWriter
 from pconvgen.templates.layout.tiles import pieces
 from pconvgen.templates.winograd.grid import Piece, TileGrid, for_each_run
 from pconvgen.templates.winograd.transforms import transform_output
-from pconvgen.tvm_compat.tir import T, broadcast, part, ramp, shuffle
+from pconvgen.tvm_compat.tir import Buffer, Expr, T, broadcast, part, ramp, shuffle
 from pconvgen.values.planes import PlaneLayout
 
 
@@ -30,12 +30,18 @@ class OutputTransform:
     """
 
     def __init__(
-        self, grid: TileGrid, writer: PlaneWriter, products: Any, bias: Any, residual: PlaneLayout | None, added: Any
+        self,
+        grid: TileGrid,
+        writer: PlaneWriter,
+        products: Buffer,
+        bias: Buffer | None,
+        residual: PlaneLayout | None,
+        added: Buffer | None,
     ) -> None:
         self.grid, self.writer, self.products = grid, writer, products
         self.bias, self.residual, self.added = bias, residual, added
 
-    def filter(self, f: Any, target: Any, other: Any, first: Any) -> None:
+    def filter(self, f: Expr, target: Expr, other: Expr | None, first: Expr) -> None:
         """Filter `f` of the block whose first row of tiles is `first`.
 
         `target` is where its planes begin in the output, `other` where its first element is in the residual.
@@ -45,14 +51,14 @@ class OutputTransform:
         with T.serial(0, grid.schedule.rows) as r:
             y = T.Bind((first + T.Cast("int64", r)) * grid.schedule.tile)
             source = T.Bind(f * grid.stride + T.Cast("int64", r) * grid.width)
-            for_each_run(
-                grid.runs(self.writer.layout.stride[1]),
-                lambda piece, moved, source=source, y=y: self._piece(piece, moved, source, target, other, y, bias),
-            )
+            vectors_of = partial(self._piece, source=source, target=target, other=other, y=y, bias=bias)
+            for_each_run(grid.runs(self.writer.layout.stride[1]), vectors_of)
         end = T.min((first + s.rows) * s.tile, T.int64(grid.workload.out_height))
         self.writer.zeros(target, T.Bind(first * s.tile), T.Bind(end))
 
-    def _piece(self, piece: Piece, moved: Any, source: Any, target: Any, other: Any, y: Any, bias: Any) -> None:
+    def _piece(
+        self, piece: Piece, moved: Expr, source: Expr, target: Expr, other: Expr | None, y: Expr, bias: Expr | None
+    ) -> None:
         """A vector of tiles, which is moved by some."""
         grid, m, lanes = self.grid, self.grid.schedule.tile, piece.lanes
         source, right = T.Bind(source + moved), T.Bind(moved * m)
@@ -64,7 +70,7 @@ class OutputTransform:
         for i in range(m):
             row = join(transform_output([column[i] for column in columns], m, lanes), lanes)
 
-            def store(row: list[Any] = row, i: int = i) -> None:
+            def store(row: list[Expr] = row, i: int = i) -> None:
                 place = T.Bind(target + self.writer.row(y + i))
                 add = None
                 if self.residual is not None:
@@ -82,7 +88,15 @@ class OutputTransform:
                     store()
 
     def _store(
-        self, pixels: Any, lanes: int, valid: int, row: Any, add: Any, right: Any, column: int, bias: Any
+        self,
+        pixels: Expr,
+        lanes: int,
+        valid: int,
+        row: Expr,
+        add: Expr | None,
+        right: Expr,
+        column: int,
+        bias: Expr | None,
     ) -> None:
         """Finishes and stores the first `valid` pixels of a vector from column `right` + `column` on.
 
@@ -92,12 +106,12 @@ class OutputTransform:
         for start in starts:
             value = pixels if width == lanes else part(pixels, start, width)
             number = None if bias is None else broadcast(bias, width)
-            other = None if self.added is None else self.added[ramp(add + (column + start), width)]
+            other = None if self.added is None or add is None else self.added[ramp(add + (column + start), width)]
             outputs = T.Bind(finish(self.grid.workload.epilogue, value, width, number, other))
             self.writer.store(row, right, column + start, outputs, width)
 
 
-def join(vectors: list[Any], lanes: int) -> list[Any]:
+def join(vectors: list[Expr], lanes: int) -> list[Expr]:
     """[a0 b0 c0 d0], [a1 b1 c1 d1] -> [a0 a1 b0 b1], [c0 c1 d0 d1]; of four vectors by fours, in steps of two."""
     if len(vectors) == 1:
         return vectors

@@ -11,7 +11,6 @@ for point:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from pconvgen.templates.layout.tiles import cut
 from pconvgen.templates.winograd.grid import TileGrid
 from pconvgen.templates.winograd.transforms import transform_weight
-from pconvgen.tvm_compat.tir import T, broadcast, lane, prefetch, ramp
+from pconvgen.tvm_compat.tir import Buffer, Expr, T, broadcast, lane, prefetch, ramp
 from pconvgen.values.isa import Isa
 
 AHEAD = 16384
@@ -46,10 +45,10 @@ class Product:
     inputs, products: flat buffers [points^2][channels or filters][stride].
     """
 
-    def __init__(self, grid: TileGrid, isa: Isa, weights: Any, inputs: Any, products: Any) -> None:
+    def __init__(self, grid: TileGrid, isa: Isa, weights: Buffer, inputs: Buffer, products: Buffer) -> None:
         self.grid, self.isa, self.weights, self.inputs, self.products = grid, isa, weights, inputs, products
 
-    def point(self, p: Any) -> None:
+    def point(self, p: Expr) -> None:
         """All products of point `p`."""
         grid, s = self.grid, self.grid.schedule
         panel = grid.workload.in_channels * s.filters
@@ -64,7 +63,7 @@ class Product:
                     tile = T.Bind(T.Cast("int64", x) * run.column_step + run.first_column)
                     self._tile(len(run.vectors), weights, T.Bind(source + tile), T.Bind(target + tile))
 
-    def _tile(self, vectors: int, weights: Any, source: Any, target: Any) -> None:
+    def _tile(self, vectors: int, weights: Expr, source: Expr, target: Expr) -> None:
         """One register tile."""
         grid, s = self.grid, self.grid.schedule
         every = ramp(0, s.lanes)
@@ -87,7 +86,7 @@ class Product:
             for i, a in enumerate(row):
                 T.buffer_store(self.products, a[every], [ramp(target + (j * grid.stride + i * s.lanes), s.lanes)])
 
-    def _weight(self, first: Any) -> Callable[[int], Any]:
+    def _weight(self, first: Expr) -> Callable[[int], Expr]:
         """A function that gives each weight of a group, broadcast, when it is wanted: all do not fit the registers."""
         s = self.grid.schedule
         if not self.isa.by_element:

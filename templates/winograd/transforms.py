@@ -13,17 +13,17 @@ Alam et al., Winograd Convolution for Deep Neural Networks: Efficient Point Sele
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.tvm_compat.tir import T, broadcast
+from pconvgen.tvm_compat.tir import Expr, T, broadcast
 
 TAPS = 3
 """Taps of a filter in each direction."""
@@ -69,7 +69,7 @@ def transform_weight(weight: NDArray[np.float32], m: int) -> NDArray[np.float32]
     return np.einsum("ai,fcij,bj->abfc", matrix, weight.astype(np.float64), matrix, optimize=True).astype(np.float32)
 
 
-def transform_input(d: list[Any], m: int, lanes: int) -> list[Any]:
+def transform_input(d: list[Expr], m: int, lanes: int) -> list[Expr]:
     """B d: m + 2 vectors of inputs as as many of points."""
     squares = [a * a for a in PAIRS[m]]
     # All points but 0, and so without infinity too: a polynomial in x^2, of d[0], d[2], ... and of d[1], d[3], ...
@@ -82,19 +82,19 @@ def transform_input(d: list[Any], m: int, lanes: int) -> list[Any]:
     return [*points, _sum(every, d[1::2], lanes)]
 
 
-def transform_output(points: list[Any], m: int, lanes: int) -> list[Any]:
+def transform_output(points: list[Expr], m: int, lanes: int) -> list[Expr]:
     """A p: m + 2 vectors of points as m vectors of outputs."""
     pairs = list(zip(points[1:-1:2], points[2:-1:2], strict=True))
     even = [T.Bind(plus + minus) for plus, minus in pairs]
     odd = [T.Bind(plus - minus) for plus, minus in pairs]
     outputs = []
     for i in range(m):
-        terms = list(zip((a**i for a in PAIRS[m]), odd if i % 2 else even, strict=True))
+        coefficients, vectors = [a**i for a in PAIRS[m]], odd if i % 2 else even
         if i == 0:
-            terms.append((Fraction(1), points[0]))
+            coefficients, vectors = [*coefficients, Fraction(1)], [*vectors, points[0]]
         if i == m - 1:
-            terms.append((Fraction(1), points[-1]))
-        outputs.append(_sum(*map(list, zip(*terms, strict=True)), lanes))  # type: ignore[arg-type]
+            coefficients, vectors = [*coefficients, Fraction(1)], [*vectors, points[-1]]
+        outputs.append(_sum(coefficients, vectors, lanes))
     return outputs
 
 
@@ -107,7 +107,7 @@ def _polynomial(roots: list[Fraction]) -> tuple[Fraction, ...]:
     return coefficients
 
 
-def _sum(coefficients: Any, vectors: list[Any], lanes: int) -> Any:
+def _sum(coefficients: Sequence[Fraction], vectors: Sequence[Expr], lanes: int) -> Expr:
     """The sum of coefficient * vector, the last first: its coefficient is mostly 1."""
     *terms, (first, vector) = zip(coefficients, vectors, strict=True)
     total = vector if first == 1 else T.Bind(_constant(first, lanes) * vector)
@@ -116,12 +116,12 @@ def _sum(coefficients: Any, vectors: list[Any], lanes: int) -> Any:
     return total
 
 
-def _add(total: Any, coefficient: Fraction, x: Any, lanes: int) -> Any:
+def _add(total: Expr, coefficient: Fraction, x: Expr, lanes: int) -> Expr:
     """total + coefficient * x."""
     if abs(coefficient) == 1:
         return T.Bind(total + x if coefficient == 1 else total - x)
     return T.Bind(total + _constant(coefficient, lanes) * x)
 
 
-def _constant(value: Fraction, lanes: int) -> Any:
+def _constant(value: Fraction, lanes: int) -> Expr:
     return broadcast(T.float32(float(value)), lanes)

@@ -1,4 +1,5 @@
 // Values as JSON: what the server tells of itself and of what it measured.
+// Written only, which takes less than a library that every build for a phone would have to bring.
 #pragma once
 
 #include <cstdio>

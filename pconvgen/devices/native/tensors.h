@@ -1,4 +1,5 @@
 // Containers of tensors (see container.py): their number, then for each its dtype, its shape and its bytes.
+// Not .npy or safetensors, whose heads of text would take a parser here.
 #pragma once
 
 #include <tvm/ffi/container/array.h>
