@@ -20,14 +20,16 @@ _CORES = (
         issue=5,
         in_order=False,
     ),
-    # Zen 4 runs 512-bit instructions as two halves, so 256-bit vectors have the same peak and shorter tails. `split` is
-    # fitted to some hundred measured schedules.
+    # Zen 4 runs 512-bit instructions as two halves, so 256-bit vectors have the same peak and shorter tails, and leave
+    # 32 registers that are each half as large, so that register tiles fit layers better. `split` is fitted to some
+    # hundred measured schedules.
     Core(
         "avx512-zen4",
         AVX512,
         (VectorRate(fma=1, loads=1, split=1.5), VectorRate(fma=2, loads=2, split=1.8)),
         issue=5,
         in_order=False,
+        cpus=("znver4",),
     ),
 )
 CORES: dict[str, Core] = {core.name: core for core in _CORES}

@@ -71,7 +71,11 @@ class Family(Protocol):
         """The encoding and what matters of the schedule, in a few words."""
 
 
-_ROWS: tuple[Family, ...] = (Pixels(), Channels(), Winograd())
+_ROWS: tuple[Family, ...] = (
+    Pixels(),
+    Channels(),
+    Winograd(),
+)
 FAMILIES: dict[str, Family] = {row.name: row for row in _ROWS}
 """All families by name. A new family is a new row here; the tests iterate over the table."""
 

@@ -10,13 +10,22 @@ from __future__ import annotations
 import signal
 import sys
 
-# LLVM's name of a processor for each ISA, and the flags by which the kernel tells that this machine can stand for it.
-CPUS: dict[str, tuple[str, frozenset[str]]] = {
+from pconvgen.schedules.cores import CORES
+
+# LLVM's name of a processor for each ISA that this machine may have, and for cores whose code is to be that of their
+# own; and the flags by which the kernel tells that this machine can stand for it.
+_PROCESSORS: dict[str, tuple[str, frozenset[str]]] = {
     "neon": ("generic", frozenset({"asimd"})),
     "avx2": ("haswell", frozenset({"avx2", "fma", "bmi1", "bmi2"})),
     "avx512": ("skylake-avx512", frozenset({"avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512cd"})),
     "avx512-zen4": ("znver4", frozenset({"avx512f", "avx512_bf16", "avx512_vbmi2", "avx512_vpopcntdq", "gfni"})),
 }
+CPUS = {
+    name: _PROCESSORS.get(name, _PROCESSORS[core.isa.name])
+    for name, core in CORES.items()
+    if core.isa.name in _PROCESSORS
+}
+"""The processor that each core is checked as."""
 
 
 def command(template: str, isa: str, numbers: range, *formats: str) -> list[str]:

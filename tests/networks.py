@@ -11,6 +11,7 @@ import pytest
 from pconvgen.frontend import Imported, load_model
 from pconvgen.model import CompiledModel
 from pconvgen.sparsify import sparsify
+from pconvgen.sparsity import SPARSE
 from tests.zoo import ZOO
 
 TOLERANCE = 1e-4
@@ -18,7 +19,7 @@ TOLERANCE = 1e-4
 
 DENSITY = 0.25
 
-STRUCTURES = (None, "pattern", "simd_block", "block_punched", "unstructured", "filter")
+STRUCTURES = (None, *SPARSE)
 
 
 def cases(shift: int) -> list[Any]:

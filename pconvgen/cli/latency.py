@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Latency, Model, check_output, device_for, parse_shapes
+from pconvgen.cli.options import InputShapes, Latency, Model, Structure, check_output, device_for, parse_shapes
 from pconvgen.errors import UsageError
 
 app = typer.Typer(help="Learn from tuning records how long layers take, and predict it.", no_args_is_help=True)
@@ -110,9 +110,7 @@ def predict(
 @app.command()
 def curves(
     model: Model,
-    structure: Annotated[
-        str, typer.Option(metavar="S", help="pattern, simd_block, block_punched, filter or unstructured.")
-    ],
+    structure: Structure,
     target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
     lowest: Annotated[float, typer.Option(metavar="D", help="The density at which curves begin.")] = 0.05,
     device: Annotated[

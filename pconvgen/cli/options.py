@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pconvgen.values.target import Target
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="The model: a .pt2 or .onnx file.", show_default=False)]
+Structure = Annotated[
+    str,
+    typer.Option(metavar="S", help="What zeros form, such as pattern or simd_block. An unknown name lists all."),
+]
 Library = Annotated[
     Path, typer.Argument(metavar="OUT.so", help="A library that `pconvgen compile` wrote.", show_default=False)
 ]

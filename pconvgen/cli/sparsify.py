@@ -7,15 +7,12 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import Model, check_output
+from pconvgen.cli.options import Model, Structure, check_output
 
 
 def command(
     model: Model,
-    structure: Annotated[
-        str,
-        typer.Option(metavar="S", help="pattern, simd_block, block_punched, filter or unstructured."),
-    ],
+    structure: Structure,
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT", help="The pruned model, in the format of MODEL."),

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Latency, Model, check_output, device_for, parse_shapes
+from pconvgen.cli.options import InputShapes, Latency, Model, Structure, check_output, device_for, parse_shapes
 from pconvgen.errors import UsageError
 
 
 def command(
     model: Model,
-    structure: Annotated[
-        str, typer.Option(metavar="S", help="pattern, simd_block, block_punched, filter or unstructured.")
-    ],
+    structure: Structure,
     density: Annotated[str, typer.Option(metavar="D,D,...", help="Shares of the weights to keep.")] = "0.5,0.25,0.125",
     target: Annotated[str, typer.Option(metavar="T", help="What to compile for, see `pconvgen targets`.")] = "host",
     device: Annotated[

@@ -318,7 +318,7 @@ def _reason(ranking: list[Choice], decided_dense: bool) -> str:
 
 def _against_direct(ranking: list[Choice]) -> str:
     """What the first of the ranking, which computes in another way, gains over direct convolution."""
-    direct = next(choice for choice in ranking[1:] if choice.candidate.structure == DENSE)
+    direct = next(choice for choice in ranking if choice.family.direct and choice.candidate.structure == DENSE)
     return f"{direct.cycles / ranking[0].cycles:.1f}x fewer cycles than direct convolution"
 
 

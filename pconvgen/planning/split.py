@@ -23,8 +23,8 @@ def schedule_split(workload: ConvWorkload, split: Split, core: Core, places: Pla
     first = replace(workload, epilogue=replace(epilogue, activation=None))
     second = replace(workload, epilogue=Epilogue(residual=True, activation=epilogue.activation))
     between = plain_layout(workload.out_channels, workload.out_height, workload.out_width)
-    (blocks,) = rank(first, [split.blocks], core, replace(places, target=between))
-    (rest,) = rank(second, [split.rest], core, replace(places, residual=between))
+    blocks = rank(first, [split.blocks], core, replace(places, target=between))[0]
+    rest = rank(second, [split.rest], core, replace(places, residual=between))[0]
     nbytes = DType.FLOAT32.bytes * workload.batch * between.size
     sums = nbytes / (core.costs.l2_bytes if nbytes <= core.l2_kib * 1024 else core.costs.l3_bytes)
     return SplitChoice(split, (first, second), (blocks, rest), blocks.cycles + rest.cycles + sums)

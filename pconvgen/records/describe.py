@@ -12,16 +12,8 @@ from pconvgen.sparsity import Candidate, smallest
 from pconvgen.sparsity.counts import WeightCounts
 from pconvgen.templates.choice import Choice
 from pconvgen.values.planes import Places
-from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule, WinogradSchedule
 from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
-
-TEMPLATES: dict[str, type[Schedule]] = {
-    "pixels": PixelSchedule,
-    "channels": ChannelSchedule,
-    "winograd": WinogradSchedule,
-}
-"""The templates, by the name that records have for them, with their schedules."""
 
 Described = tuple[dict[str, Any], dict[str, Any] | None, dict[str, Any]]
 """A layer as records have it: its workload, its layouts, and its weight."""
@@ -57,12 +49,11 @@ def describe_choice(choice: Choice) -> dict[str, Any]:
 
     Which patterns a weight has is no part of it: layers that are alike in all else share their records.
     """
-    template = next(name for name, kind in TEMPLATES.items() if isinstance(choice.schedule, kind))
     return {
         "structure": choice.candidate.structure,
         "params": _plain({name: value for name, value in choice.candidate.params.items() if name != "patterns"}),
         "max_group": choice.max_group,
-        "template": template,
+        "template": choice.family.name,
         **asdict(choice.schedule),
     }
 

@@ -36,7 +36,14 @@ __all__ = [
     "smallest",
 ]
 
-_ROWS: tuple[Structure, ...] = (Filter(), PatternStructure(), SimdBlock(), BlockPunched(), Unstructured(), Dense())
+_ROWS: tuple[Structure, ...] = (
+    Filter(),
+    PatternStructure(),
+    SimdBlock(),
+    BlockPunched(),
+    Unstructured(),
+    Dense(),
+)
 STRUCTURES: dict[str, Structure] = {row.name: row for row in _ROWS}
 """All structures by name. A new structure is a new row here; the tests iterate over the table."""
 

@@ -11,16 +11,14 @@ from pathlib import Path
 
 from pconvgen.errors import UsageError
 from pconvgen.schedules.avx2 import AVX2
+from pconvgen.schedules.avx512 import AVX512
 from pconvgen.schedules.cores import CORES
+from pconvgen.schedules.neon import NEON
 from pconvgen.values.core import Core
 from pconvgen.values.target import Target
 
 CPUINFO = Path("/proc/cpuinfo")
 SYSTEM_CPU = Path("/sys/devices/system/cpu/cpu0")
-
-# These processors run a 512-bit instruction as two 256-bit halves: 256-bit vectors cost nothing there and leave
-# 32 registers that are each half as large, so register tiles fit layers better.
-DOUBLE_PUMPED = ("znver4",)
 
 
 @functools.cache
@@ -53,22 +51,27 @@ def host_target() -> Target:
 def core_of(machine: str, cpu: str, flags: frozenset[str]) -> Core:
     """The row of CORES for a machine (`uname -m`), an LLVM processor name and the kernel's flags.
 
+    That of the processor where one names it, else that of its ISA's name.
+
     Raises
     ------
     UsageError: there are no kernels for such a machine.
     """
     if machine in ("aarch64", "arm64"):
-        return CORES["neon"]
-    if {"avx512f", "avx512vl"} <= flags:
-        return CORES["avx512-zen4" if cpu in DOUBLE_PUMPED else "avx512"]
-    if {"avx2", "fma"} <= flags:
-        return CORES["avx2"]
-    raise UsageError(
-        "no kernels for this machine",
-        found=f"{machine} ({cpu})",
-        expected="x86-64 with AVX2 and FMA, or aarch64",
-        remedy="choose an ARM target such as cortex-a76 and run it emulated",
-    )
+        isa = NEON
+    elif {"avx512f", "avx512vl"} <= flags:
+        isa = AVX512
+    elif {"avx2", "fma"} <= flags:
+        isa = AVX2
+    else:
+        raise UsageError(
+            "no kernels for this machine",
+            found=f"{machine} ({cpu})",
+            expected="x86-64 with AVX2 and FMA, or aarch64",
+            remedy="choose an ARM target such as cortex-a76 and run it emulated",
+        )
+    named = (core for core in CORES.values() if core.isa is isa and cpu in core.cpus)
+    return next(named, CORES[isa.name])
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:

@@ -109,6 +109,7 @@ class Core:
     in_order: whether some of them issue in order, so that nothing hides entirely.
     l1_kib, l2_kib: data caches of one core in KiB, for cache blocking.
     costs: of everything else.
+    cpus: LLVM's names of the processors that are such cores; one that no row names is as the row with its ISA's name.
     """
 
     name: str
@@ -119,6 +120,7 @@ class Core:
     l1_kib: int = 32
     l2_kib: int = 512
     costs: Costs = Costs()
+    cpus: tuple[str, ...] = ()
 
     def __hash__(self) -> int:
         # Caches of prices ask for it over and over; few cores that differ have these in common.

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class PixelSchedule:
+class Schedule:
+    """What all schedules are: frozen dataclasses of numbers, each family's a type of its own."""
+
+
+@dataclass(frozen=True)
+class PixelSchedule(Schedule):
     """Schedule of the `pixels` template.
 
     Attributes
@@ -32,7 +37,7 @@ class PixelSchedule:
 
 
 @dataclass(frozen=True)
-class ChannelSchedule:
+class ChannelSchedule(Schedule):
     """Schedule of the `channels` template.
 
     Attributes
@@ -48,7 +53,7 @@ class ChannelSchedule:
 
 
 @dataclass(frozen=True)
-class WinogradSchedule:
+class WinogradSchedule(Schedule):
     """Schedule of the `winograd` template.
 
     Attributes
@@ -64,6 +69,3 @@ class WinogradSchedule:
     vectors: int
     filters: int
     rows: int
-
-
-Schedule = PixelSchedule | ChannelSchedule | WinogradSchedule

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pconvgen.pruning import ADMMPruner, Density, IterativePruner, Macs, OneShotPruner, ReweightedPruner, Rho, Size
-from pconvgen.sparsity import candidates, smallest
+from pconvgen.sparsity import SPARSE, candidates, smallest
 from pconvgen.sparsity.patterns import PCONV_PATTERNS, support_bits
 from tests.pruning.models import inputs, mixed, train
 
@@ -21,9 +21,6 @@ KINDS = {
     "iterative": lambda *args, **options: IterativePruner(*args, epochs=2, **options),
     "reweighted": ReweightedPruner,
 }
-STRUCTURES = ("pattern", "simd_block", "block_punched", "unstructured", "filter")
-
-
 QUARTER = Density(0.25)
 
 
@@ -51,7 +48,7 @@ def zeros(model):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize("structure", SPARSE)
 def test_every_pruner_reaches_the_density_in_every_structure(kind, structure):
     model, pruner = pruned(structure, kind=kind)
     for row in pruner.report():

@@ -12,15 +12,12 @@ from pconvgen.sparsity import STRUCTURES, candidates, density, project
 from pconvgen.sparsity.patterns import PCONV_PATTERNS
 
 PARAMS = [
-    ("dense", {}),
-    ("filter", {}),
-    ("unstructured", {}),
+    *((name, {}) for name in STRUCTURES),
     ("unstructured", {"m": 4}),
     *(("simd_block", {"n": n, "whole_kernel": whole}) for n in (2, 4, 8, 16) for whole in (False, True)),
     *(("block_punched", {"filters": f, "channels": c}) for f, c in ((4, 4), (8, 4), (16, 4), (8, 8))),
     ("pattern", {"patterns": PCONV_PATTERNS}),
     ("pattern", {"patterns": PCONV_PATTERNS, "balanced": False}),
-    ("pattern", {}),
 ]
 
 
@@ -28,16 +25,14 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def test_params_name_every_structure():
-    assert {name for name, _ in PARAMS} == set(STRUCTURES)
-
-
 @pytest.mark.parametrize(("name", "params"), PARAMS)
 @pytest.mark.parametrize("groups", [1, 4])
 def test_structure_detects_its_own_projection(name, params, groups):
     weight = project(name, normal(64, 16, 3, 3), 0.25, groups=groups, **params)
     wanted = {k: v for k, v in params.items() if k in ("n", "whole_kernel", "filters", "channels")}
-    (found,) = [c for c in STRUCTURES[name].detect(weight, groups) if wanted.items() <= c.params.items()]
+    alike = [c for c in STRUCTURES[name].detect(weight, groups) if wanted.items() <= c.params.items()]
+    found = max(alike, key=lambda candidate: candidate.fill)
+    assert len(alike) == 1 or not wanted
     assert found.fill == 1.0
     if name != "dense":
         assert found.stored < weight.size
