@@ -193,14 +193,16 @@ def test_kernel_that_writes_out_of_bounds_is_a_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler makes the bad library")
-@pytest.mark.parametrize(("body", "message"), [("abort();", "found SIGABRT"), ("sleep(60);", "did not end")])
-def test_bad_libraries_are_messages(body: str, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("body", "message", "timeout_s"), [("abort();", "found SIGABRT", 120), ("sleep(60);", "did not end", 3)]
+)
+def test_bad_libraries_are_messages(body: str, message: str, timeout_s: float, tmp_path: Path) -> None:
     (tmp_path / "m.c").write_text(
         f"#include <stdlib.h>\n#include <unistd.h>\n__attribute__((constructor)) static void bad(void) {{ {body} }}"
     )
     subprocess.run(["cc", "-shared", "-fPIC", "-o", "m.so", "m.c"], cwd=tmp_path, check=True)
     with pytest.raises(PconvgenError, match=message):
-        LocalDevice(timeout_s=3).run(Model(tmp_path / "m.so", (), (), "host"), {})
+        LocalDevice(timeout_s=timeout_s).run(Model(tmp_path / "m.so", (), (), "host"), {})
 
 
 @pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler makes the bad libraries")
