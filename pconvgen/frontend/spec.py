@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.frontend.origins import Origins
+from pconvgen.tvm_compat.relax import Module
 
 Tensors = dict[str, NDArray[Any]]
 Shape = tuple[int, ...]
@@ -59,7 +60,7 @@ class Imported:
     origins: the nodes of the model that variables come from, for messages.
     """
 
-    module: Any
+    module: Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     layer_names: Mapping[str, str]

@@ -14,7 +14,7 @@ LAYERS = "pconvgen.layers"
 """Attribute of the Relax function "main": name of a convolution's or matmul's variable -> layer name in the model."""
 
 Emit = Callable[..., Var]
-"""emit(expr, name) binds an expression before the one that is rewritten, and returns the variable; see `rewrite_main`."""
+"""emit(expr, name) binds an expression before the one that is rewritten and returns its variable; see below."""
 
 
 def main_bindings(module: Module) -> list[Binding] | None:
