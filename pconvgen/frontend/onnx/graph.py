@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Values:
+class GraphValues:
     """The values of a graph by name.
 
     Attributes
@@ -28,7 +28,7 @@ class Values:
     constants: frozenset[str]
 
 
-def values_of(graph: GraphProto) -> Values:
+def values_of(graph: GraphProto) -> GraphValues:
     """The values of a graph, whose nodes ONNX sorts by what they read."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     produced = {output: node for node in graph.node for output in node.output}
@@ -36,7 +36,7 @@ def values_of(graph: GraphProto) -> Values:
     for node in graph.node:
         if all(name in constants for name in node.input if name):
             constants.update(node.output)
-    return Values(weights, produced, frozenset(constants))
+    return GraphValues(weights, produced, frozenset(constants))
 
 
 def name_nodes(graph: GraphProto) -> None:
@@ -47,7 +47,7 @@ def name_nodes(graph: GraphProto) -> None:
         taken[node.name] = None
 
 
-def layer_of(node: NodeProto, values: Values) -> str:
+def layer_of(node: NodeProto, values: GraphValues) -> str:
     """The module that the weight's name tells, else the one that the node's name tells, else the node's name.
 
     "layer1.0.conv2.weight" and "/layer1/layer1.0/conv2/Conv" both tell "layer1.0.conv2". A second operand that depends

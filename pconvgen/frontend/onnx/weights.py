@@ -15,7 +15,7 @@ from onnx import external_data_helper, numpy_helper
 
 from pconvgen.files import replacing
 from pconvgen.frontend.onnx.file import load_file
-from pconvgen.frontend.onnx.graph import Values, layer_of, name_nodes, values_of
+from pconvgen.frontend.onnx.graph import GraphValues, layer_of, name_nodes, values_of
 from pconvgen.frontend.spec import check_dtype, unique
 from pconvgen.frontend.weights import OtherWeight, WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
@@ -130,7 +130,7 @@ def save(model: OnnxModel, path: Path) -> None:
         temporary.write_bytes(model.proto.SerializeToString())
 
 
-def _layer_names(graph: onnx.GraphProto, values: Values) -> list[str]:
+def _layer_names(graph: onnx.GraphProto, values: GraphValues) -> list[str]:
     """The layer that each node computes, as the importer names it; the nodes keep the names they have."""
     before = [node.name for node in graph.node]
     name_nodes(graph)
@@ -140,7 +140,7 @@ def _layer_names(graph: onnx.GraphProto, values: Values) -> list[str]:
     return names
 
 
-def _constant(name: str, values: Values) -> tuple[Any, bool]:
+def _constant(name: str, values: GraphValues) -> tuple[Any, bool]:
     """The tensor of that name behind copies and transpositions, and whether these flip it; None when it is computed."""
     flipped = False
     while name not in values.weights:

@@ -25,7 +25,7 @@ from pconvgen.frontend.spec import (
     FLOATS,
     Imported,
     Judge,
-    Tensors,
+    NamedArrays,
     at_the_ends,
     check_batch_statistics,
     check_dtype,
@@ -310,7 +310,7 @@ def _judge(
 ) -> Judge:
     module: list[Any] = []
 
-    def run(values: Tensors) -> Tensors:
+    def run(values: NamedArrays) -> NamedArrays:
         if not module:
             module.append(read().module())
         flat = [torch.from_numpy(values[name].copy()).to(dtype) for name, dtype in inputs.items()]
