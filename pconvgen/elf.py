@@ -81,6 +81,7 @@ def undefined_symbols(paths: Iterable[str | Path]) -> frozenset[str]:
     PconvgenError: a file is not a little-endian ELF object, or is cut short.
     """
     from elftools.common.exceptions import ELFError
+    from elftools.elf.sections import SymbolTableSection
 
     needed: set[str] = set()
     defined: set[str] = set()
@@ -88,6 +89,7 @@ def undefined_symbols(paths: Iterable[str | Path]) -> frozenset[str]:
         try:
             with Path(path).open("rb") as file:
                 for section in _read_header(file, path).iter_sections("SHT_SYMTAB"):
+                    assert isinstance(section, SymbolTableSection)
                     for symbol in section.iter_symbols():
                         binding = symbol["st_info"]["bind"]
                         if binding == "STB_LOCAL":
@@ -140,7 +142,7 @@ def write_data_object(file: BinaryIO, like: bytes, name: str, pieces: Iterable[A
     file.write(bytes(-ends[1] % 8))
     for section in sections:
         file.write(_packed(structs.Elf_Shdr, **dict(zip(_SECTION, section, strict=True))))
-    header = {**elf.header, "e_shoff": begin, "e_shnum": len(sections), "e_shstrndx": 3}
+    header: dict[str, Any] = {**elf.header, "e_shoff": begin, "e_shnum": len(sections), "e_shstrndx": 3}
     file.seek(0)
     file.write(_packed(structs.Elf_Ehdr, **header))
 

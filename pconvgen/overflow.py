@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pconvgen.compiler import compile
 from pconvgen.frontend import Imported
 from pconvgen.frontend.spec import TensorSpec
-from pconvgen.matching.sites import find_sites
+from pconvgen.matching.fused_ops import find_fused_ops
 from pconvgen.tvm_compat.relax import shape_of
 from pconvgen.tvm_compat.rewriting import layer_names, returning
 from pconvgen.values.dtype import DType
@@ -23,14 +23,17 @@ def first_overflow(imported: Imported, inputs: Mapping[str, NDArray[Any]]) -> tu
 
     The model runs in float32 on this machine, with the results of all layers as its outputs.
     """
-    sites = find_sites(imported.module)
-    if not sites:
+    fused_ops = find_fused_ops(imported.module)
+    if not fused_ops:
         return None
-    module, names = returning(imported.module, [site.result for site in sites]), layer_names(imported.module)
-    specs = tuple(TensorSpec(str(number), shape_of(site.result) or ()) for number, site in enumerate(sites))
+    module, names = (
+        returning(imported.module, [fused_op.result for fused_op in fused_ops]),
+        layer_names(imported.module),
+    )
+    specs = tuple(TensorSpec(str(number), shape_of(fused_op.result) or ()) for number, fused_op in enumerate(fused_ops))
     results = compile(replace(imported, module=module, outputs=specs)).run(inputs)
-    for number, site in enumerate(sites):
+    for number, fused_op in enumerate(fused_ops):
         largest = float(np.abs(results[str(number)]).max(initial=0))
         if not largest <= DType.FLOAT16.largest:
-            return names.get(site.var.name, site.var.name), largest
+            return names.get(fused_op.var.name, fused_op.var.name), largest
     return None

@@ -9,7 +9,7 @@ from pconvgen.passes.lower_norms import LowerNorms
 from pconvgen.passes.memory import PlanMemory
 from pconvgen.passes.resizes import LowerResizes
 from pconvgen.passes.rows import LowerRows
-from pconvgen.passes.schedule_foreign import ScheduleForeign
+from pconvgen.passes.schedule_fallback import ScheduleFallback
 from pconvgen.passes.shrink import RemoveDeadChannels
 from pconvgen.passes.special_numbers import KeepSpecialNumbers
 from pconvgen.passes.transposed import RewriteTransposed
@@ -56,7 +56,7 @@ def phases(
         # What is left goes through TVM's own legalisation and fusion.
         ("legalise", legalise(llvm_target(target))),
         # The loop nests of that get schedules.
-        ("schedule", ScheduleForeign(target)),
+        ("schedule", ScheduleFallback(target)),
         # Kernels write into tensors, and these lie in one arena.
         ("calls", call_kernels(llvm_target(target))),
         ("memory", PlanMemory(target)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pconvgen.compiler import BuiltModel
 from pconvgen.errors import PconvgenError
+from pconvgen.frontend.spec import NamedArrays
 from pconvgen.overflow import first_overflow
 from pconvgen.values.dtype import DType
 from pconvgen.values.precision import FLOAT32, Precision
@@ -23,8 +24,6 @@ TOLERANCE_STORED_HALF, TOLERANCE_HALF = 1e-2, 3e-2
 # What a model's own arithmetic may differ from float32's: bfloat16 has 8 bits, and a step of int8 that is rounded to
 # another side moves those behind it.
 TOLERANCES = {"float16": TOLERANCE_HALF, "bfloat16": 1e-1, "int8": 1e-1}
-
-Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,7 @@ def check(result: Verification, source: str, formats: Precision = FLOAT32) -> No
         )
 
 
-def relative_errors(actual: Tensors, reference: Tensors) -> dict[str, float]:
+def relative_errors(actual: NamedArrays, reference: NamedArrays) -> dict[str, float]:
     """Output name -> max |error| / max |reference| of finite numbers.
 
     NaN where only one of the two has a NaN, infinite where they do not have the same infinities.

@@ -6,7 +6,7 @@ AVX2 = Isa(
     name="avx2",
     widths=(256,),
     registers=16,
-    by_element=False,
+    lane_indexed_fma=False,
     memory_operands=True,
     paired=1,
 )

@@ -6,7 +6,7 @@ AVX512 = Isa(
     name="avx512",
     widths=(512, 256),
     registers=32,
-    by_element=False,
+    lane_indexed_fma=False,
     memory_operands=True,
     paired=1,
 )

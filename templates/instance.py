@@ -9,22 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.sparsity.taps import TapEncoding
-from pconvgen.tvm_compat.tir import PrimFunc
+from pconvgen.tvm_compat.calls import Kernel
 from pconvgen.values.workload import ConvWorkload
 
 CHUNKS = 8
 """Parts of equal work for threads: enough for 8 threads, few enough that a small layer is not cut to pieces."""
 
 
-class Kernel(Protocol):
-    """A template with all that its code depends on; equal kernels are the same code."""
+class LayerKernel(Kernel, Protocol):
+    """The kernel of a layer."""
 
     @property
     def workload(self) -> ConvWorkload:
         """What is computed."""
-
-    def build(self) -> PrimFunc:
-        """The kernel as a TIR function; each template says what its arguments are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +34,7 @@ class Instance:
     constants: the kernel's arguments between the data and the bias.
     """
 
-    kernel: Kernel
+    kernel: LayerKernel
     constants: tuple[NDArray[np.int32] | NDArray[np.floating[Any]], ...]
 
     @property

@@ -16,7 +16,7 @@ def _planes(layout: PlaneLayout) -> Iterator[tuple[NDArray[np.int64], NDArray[np
     which may lie outside."""
     rows, columns = np.arange(layout.rows)[:, None], np.arange(layout.pitch)[None]
     for index, (p, q) in enumerate(layout.phases):
-        offsets = layout.lead + index * layout.plane + rows * layout.line + columns
+        offsets = layout.lead + index * layout.plane + rows * layout.row_stride + columns
         y, x = rows * layout.stride[0] + p - layout.before[0], columns * layout.stride[1] + q - layout.before[1]
         yield offsets, *np.broadcast_arrays(y, x)
 

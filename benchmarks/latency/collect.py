@@ -18,7 +18,7 @@ from pconvgen.records.store import best
 from pconvgen.report.console import output
 from pconvgen.tuning.network import measure_network
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.tuner import Budget, Progress, Tuner
+from pconvgen.tuning.tuner import Progress, Tuner, TuningBudget
 
 MEASURED = Path(pconvgen.schedules.measured.__file__).parent
 DRAWN = 6
@@ -52,7 +52,7 @@ def collect(names: Sequence[str] | None, on: str) -> bool:
         for strategy, minutes in ((Sampler, 60.0), (Tuner, network.minutes)):
             if not minutes or (strategy is Sampler and device.counts):
                 continue
-            budget = Budget(seconds=60 * minutes)
+            budget = TuningBudget(seconds=60 * minutes)
             tuned = tune(imported, target, device, records, budget, cores=cores, strategy=strategy)
             if tuned.interrupted:
                 return False

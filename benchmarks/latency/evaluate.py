@@ -107,7 +107,7 @@ def _curves(console: Console) -> list[dict[str, Any]]:
             model = nn.Sequential(nn.Conv2d(channels, channels, kernel, padding=kernel // 2), nn.ReLU()).eval()
             imported = pconvgen.load_model(model, example=(torch.zeros(1, channels, size, size),))
             ((task,), _) = tasks_of(imported, target, dense=True)
-            kind, params, _ = fitting("conv2d", task.layer.site.weight.shape, 1, structure)
+            kind, params, _ = fitting("conv2d", task.layer.fused_op.weight.shape, 1, structure)
 
             def at(density: float, task: Task = task, kind: str = kind, params: dict[str, int] = params) -> float:
                 return cost(pruned_layer(task, kind, params, density, known))

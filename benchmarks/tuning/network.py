@@ -17,7 +17,7 @@ from pconvgen.planning.choose import plan_layer
 from pconvgen.planning.experience import experience
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.tuner import Budget
+from pconvgen.tuning.tuner import TuningBudget
 
 MINUTES = 18.0
 
@@ -34,7 +34,7 @@ def tuned_network(console: Console) -> dict[str, float]:
     learned = replace(experience(get_target("host")), records=())
     started = time.monotonic()
     tuned = tune(
-        imported, get_target("host"), get_device("local"), records, Budget(seconds=60 * MINUTES), cores=CORE,
+        imported, get_target("host"), get_device("local"), records, TuningBudget(seconds=60 * MINUTES), cores=CORE,
         report=lambda tuner, spent: tuner.trials % 50 or console.print(f"{tuner.trials} trials, {spent:.0%}"),
     )  # fmt: skip
     minutes = (time.monotonic() - started) / 60

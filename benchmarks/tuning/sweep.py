@@ -23,7 +23,7 @@ from pconvgen.targets.presets import get_target
 from pconvgen.templates.choice import Choice
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.tuner import Budget, Progress, Tuner
+from pconvgen.tuning.tuner import Progress, Tuner, TuningBudget
 
 DENSITY = 0.125
 SHARE = 0.1
@@ -62,14 +62,14 @@ def sweep(pruning: Pruning, channels: int, size: int, console: Console) -> Sweep
     (task,), _ = tasks_of(imported, target)
     budget = max(1, round(SHARE * len(task.choices)))
     with tempfile.TemporaryDirectory(prefix="pconvgen-sweep-") as name:
-        tuned = tune(imported, target, device, Path(name) / "tuned.jsonl", Budget(trials=budget), cores=CORE)
+        tuned = tune(imported, target, device, Path(name) / "tuned.jsonl", TuningBudget(trials=budget), cores=CORE)
     # What the tuner takes for the best, as the sweep has measured it: the same runner, at the same time.
     taken = min(range(len(task.choices)), key=lambda number: tuned.tuner.cost(task.key, task.choices[number]))
     records = path_of(target, f"sweep-{pruning.name}-{channels}-{size}")
     records.parent.mkdir(parents=True, exist_ok=True)
     records.unlink(missing_ok=True)
     with console.status(f"sweeping {len(task.choices)} schedules"):
-        swept = tune(imported, target, device, records, Budget(), cores=CORE, strategy=Exhaustive)
+        swept = tune(imported, target, device, records, TuningBudget(), cores=CORE, strategy=Exhaustive)
     costs = [swept.tuner.cost(task.key, choice) for choice in task.choices]
     return Sweep(f"{channels}@{size}", pruning.name, len(costs), tuned.tuner.trials, costs[0], costs[taken], min(costs))
 

@@ -67,10 +67,10 @@ def command(
     with progress(f"reading {model}"):
         from pconvgen.frontend import load_model
         from pconvgen.tuning.session import tune
-        from pconvgen.tuning.tuner import Budget, Tuner
+        from pconvgen.tuning.tuner import Tuner, TuningBudget
 
         imported = load_model(model, shapes)
-    budget = Budget(trials, None if minutes is None and trials is not None else 60 * (minutes or 10))
+    budget = TuningBudget(trials, None if minutes is None and trials is not None else 60 * (minutes or 10))
     out = output()
     bar = Progress(console=out)
     spent_so_far = bar.add_task("budget", total=1.0)

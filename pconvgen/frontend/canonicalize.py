@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, shape_of, with_args
+from pconvgen.tvm_compat.relax import (
+    Expr,
+    Module,
+    Var,
+    constant,
+    constant_value,
+    dtype_of,
+    is_op,
+    op,
+    shape_of,
+    with_args,
+)
 from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, rewrite_main
 
 
@@ -25,11 +34,11 @@ class CanonicalizeOperators:
     after:  a = subtract(x, mean(x)); y = subtract(a, mean(a))
     """
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; a sigmoid that is not used any more is dropped."""
-        values: dict[Any, Any] = {}
+        values: dict[Var, Expr] = {}
 
-        def rule(var: Any, value: Any, emit: Emit) -> Any:
+        def rule(var: Var, value: Expr, emit: Emit) -> Expr:
             values[var] = value
             if is_op(value, "relax.multiply"):
                 return _silu(value, values)
@@ -42,15 +51,15 @@ class CanonicalizeOperators:
         return eliminate_dead_code(rewrite_main(module, rule))
 
 
-def _silu(value: Any, values: dict[Any, Any]) -> Any:
+def _silu(value: Expr, values: dict[Var, Expr]) -> Expr:
     for data, gate in (tuple(value.args), tuple(value.args)[::-1]):
-        sigmoid: Any = values.get(gate)
+        sigmoid: Expr = values.get(gate)
         if is_op(sigmoid, "relax.sigmoid") and sigmoid.args[0].same_as(data):
             return op.nn.silu(data)
     return value
 
 
-def _global_average(value: Any) -> Any:
+def _global_average(value: Expr) -> Expr:
     rank = len(shape_of(value.args[0]) or ())
     axes = {int(axis) % rank for axis in value.attrs.axis or ()} if rank == 4 else set()
     if axes == {2, 3} and value.attrs.keepdims:
@@ -58,9 +67,9 @@ def _global_average(value: Any) -> Any:
     return value
 
 
-def _centred(value: Any, values: dict[Any, Any], emit: Emit) -> Any:
+def _centred(value: Expr, values: dict[Var, Expr], emit: Emit) -> Expr:
     data, subtracted = value.args
-    average: Any = values.get(subtracted)
+    average: Expr = values.get(subtracted)
     if not is_op(average, "relax.mean", "relax.nn.adaptive_avg_pool2d") or not average.args[0].same_as(data):
         return value
     before, after = shape_of(data) or (), shape_of(average) or ()
@@ -73,7 +82,7 @@ def _centred(value: Any, values: dict[Any, Any], emit: Emit) -> Any:
     return op.subtract(centred, emit(_global_average(mean) if is_op(mean, "relax.mean") else mean))
 
 
-def _infinite(value: Any) -> Any:
+def _infinite(value: Expr) -> Expr:
     fill, shape = constant_value(value.args[1]), shape_of(value)
     if fill is None or shape is None or np.isfinite(fill).all():
         return value

@@ -8,7 +8,18 @@ from typing import Any
 import numpy as np
 
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op, op_name, shape_of
+from pconvgen.tvm_compat.relax import (
+    Expr,
+    Module,
+    Var,
+    constant,
+    constant_value,
+    dtype_of,
+    is_op,
+    op,
+    op_name,
+    shape_of,
+)
 from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, main_bindings, main_results, rewrite_main
 
 _REDUCTIONS: dict[str, Callable[..., Any]] = {"relax.sum": np.sum, "relax.prod": np.prod, "relax.mean": np.mean}
@@ -22,13 +33,13 @@ class RemoveEmptyTensors:
     after:  c = concat(x); d = 0; e = zeros(...)
     """
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; one in which everything has elements is returned as it is."""
         if all(0 not in (shape_of(binding.var) or ()) for binding in main_bindings(module) or []):
             return module
         given, results = module["main"].params[0], set(main_results(module))
 
-        def rule(var: Any, value: Any, emit: Emit) -> Any:
+        def rule(var: Var, value: Expr, emit: Emit) -> Expr:
             if var in results and 0 in (shape_of(value) or ()):
                 return _filled(shape_of(value) or (), dtype_of(value), given, emit)
             return _rule(value)
@@ -37,7 +48,7 @@ class RemoveEmptyTensors:
         return eliminate_dead_code(rewritten)
 
 
-def _filled(shape: tuple[int, ...], dtype: str, given: Any, emit: Emit) -> Any:
+def _filled(shape: tuple[int, ...], dtype: str, given: Expr, emit: Emit) -> Expr:
     """An output without elements: filled with a number of the input `given`, as a library holds no empty constant."""
     numbers = emit(op.reshape(given, (-1,)))
     number = emit(op.strided_slice(numbers, axes=[0], begin=[0], end=[1]))
@@ -45,7 +56,7 @@ def _filled(shape: tuple[int, ...], dtype: str, given: Any, emit: Emit) -> Any:
     return op.full(shape, number, dtype)
 
 
-def _rule(value: Any) -> Any:
+def _rule(value: Expr) -> Expr:
     shape = shape_of(value)
     if shape is None or constant_value(value) is not None:
         return value

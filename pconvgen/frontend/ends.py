@@ -11,7 +11,7 @@ from tvm import relax
 
 from pconvgen.errors import PconvgenWarning
 from pconvgen.frontend.spec import DTYPE
-from pconvgen.tvm_compat.relax import dtype_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, dtype_of
 from pconvgen.tvm_compat.rewriting import eliminate_dead_code, main_bindings, main_results, substitute, with_functions
 
 
@@ -58,7 +58,7 @@ def tell(types: Types, source: str) -> None:
         )
 
 
-def with_types(module: Any, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> Any:
+def with_types(module: Module, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> Module:
     """A "main" whose parameters and results have these types; None leaves one as it is.
 
     before: main(x: float32) { y = relu(x) }
@@ -70,14 +70,14 @@ def with_types(module: Any, inputs: Sequence[str | None], outputs: Sequence[str 
     if block is None or not any(wrong + late):
         return module
     builder = relax.BlockBuilder()
-    replaced: dict[Any, Any] = {}
+    replaced: dict[Var, Expr] = {}
     params, bindings = [], []
 
-    def bind(var: Any, value: Any) -> Any:
+    def bind(var: Var, value: Expr) -> Any:
         bindings.append(relax.VarBinding(var, value))
         return var
 
-    def emit(value: Any, name: str, kind: Any) -> Any:
+    def emit(value: Expr, name: str, kind: Any) -> Var:
         value = builder.normalize(value)
         return bind(kind(name, value.ty), value)
 

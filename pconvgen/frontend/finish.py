@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tvm import relax
 
@@ -16,7 +16,7 @@ from pconvgen.frontend.origins import Origins
 from pconvgen.frontend.spec import Imported, Judge, TensorSpec, check_finite
 from pconvgen.passes.fold_batchnorm import FoldBatchNorm
 from pconvgen.tvm_compat.passes import run_passes
-from pconvgen.tvm_compat.relax import constant_value, dtype_of, is_op, shape_of
+from pconvgen.tvm_compat.relax import Expr, Module, constant_value, dtype_of, is_op, shape_of
 from pconvgen.tvm_compat.rewriting import LAYERS, layer_names, main_bindings, main_results
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ _NUMBERS = (
 
 
 def finish(
-    module: Any,
+    module: Module,
     inputs: Sequence[str],
     outputs: Sequence[str],
     layers: Mapping[str, str],
@@ -88,7 +88,7 @@ def control_flow(source: str) -> PconvgenError:
     )
 
 
-def _follow_outputs(module: Any, known: Mapping[str, T]) -> dict[str, T]:
+def _follow_outputs(module: Module, known: Mapping[str, T]) -> dict[str, T]:
     """`known` of variables, by the names that CanonicalizeBindings leaves: of `gv = conv1` it is the output's."""
     renamed = {
         binding.value.name: binding.var.name
@@ -98,7 +98,7 @@ def _follow_outputs(module: Any, known: Mapping[str, T]) -> dict[str, T]:
     return {renamed.get(variable, variable): value for variable, value in known.items()}
 
 
-def _check_variances(module: Any, source: str) -> None:
+def _check_variances(module: Module, source: str) -> None:
     """Raise where a batch norm would take the root of a negative number."""
     layer = "the input"
     names = layer_names(module)
@@ -117,7 +117,7 @@ def _check_variances(module: Any, source: str) -> None:
                 )
 
 
-def _check_weights(module: Any, source: str) -> None:
+def _check_weights(module: Module, source: str) -> None:
     names = layer_names(module)
     for binding in main_bindings(module) or []:
         if is_op(binding.value, *_WEIGHTED):
@@ -126,7 +126,7 @@ def _check_weights(module: Any, source: str) -> None:
                 check_finite(names.get(binding.var.name, binding.var.name), "weight", weight, source)
 
 
-def _spec(name: str, expr: Any, source: str) -> TensorSpec:
+def _spec(name: str, expr: Expr, source: str) -> TensorSpec:
     shape = shape_of(expr)
     if shape is None:
         raise PconvgenError(

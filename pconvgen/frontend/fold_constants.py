@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.tvm_compat.passes import module_pass
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, is_op, op_name, shape_of
+from pconvgen.tvm_compat.relax import Expr, Module, Var, constant, constant_value, dtype_of, is_op, op_name, shape_of
 from pconvgen.tvm_compat.rewriting import Emit, eliminate_dead_code, rewrite_main
 
 Array = NDArray[Any]
@@ -49,12 +49,12 @@ class FoldWeightConstants:
     after:  y = nn.conv2d(x, weight)
     """
 
-    def transform_module(self, module: Any, _context: Any) -> Any:
+    def transform_module(self, module: Module, _context: object) -> Module:
         """A new module; operators that are not in the table stay."""
         return eliminate_dead_code(rewrite_main(module, _fold))
 
 
-def _fold(_var: Any, value: Any, _emit: Emit) -> Any:
+def _fold(_var: Var, value: Expr, _emit: Emit) -> Expr:
     shape = shape_of(value) if op_name(value) else None
     if shape is None:
         return value
@@ -69,7 +69,7 @@ def _fold(_var: Any, value: Any, _emit: Emit) -> Any:
         return constant(np.asarray(function(*arrays)).astype(dtype_of(value)))
 
 
-def _move(value: Any, array: Array, shape: tuple[int, ...]) -> Array:
+def _move(value: Expr, array: Array, shape: tuple[int, ...]) -> Array:
     if is_op(value, "relax.permute_dims"):
         axes = value.attrs.axes
         return np.transpose(array, None if axes is None else [int(axis) for axis in axes])

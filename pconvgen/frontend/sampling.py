@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat.relax import constant, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
 
 
-def grid_sample(data: Any, grid: Any, method: str, padding: str, align_corners: bool) -> Any:
+def grid_sample(data: Expr, grid: Expr, method: str, padding: str, align_corners: bool) -> Expr:
     """`data` [batch, channels, *sizes] at the places `grid` [batch, *outputs, axes], whose axes count from the last.
 
     `method` is bilinear, nearest or bicubic, `padding` zeros, border or reflection.
@@ -27,11 +26,11 @@ def grid_sample(data: Any, grid: Any, method: str, padding: str, align_corners: 
     return relax.op.image.grid_sample(data, places, method, layout, padding, align_corners)
 
 
-def affine_grid(theta: Any, sizes: Sequence[int], align_corners: bool, emit: Emit) -> Any:
+def affine_grid(theta: Expr, sizes: Sequence[int], align_corners: bool, emit: Emit) -> Expr:
     """The places [batch, *sizes, axes] where affine maps `theta` [batch, axes, axes + 1] read."""
     axes, batch = len(sizes), (shape_of(theta) or ())[0]
 
-    def column(number: int) -> Any:
+    def column(number: int) -> Expr:
         part = relax.op.strided_slice(theta, axes=[2], begin=[number], end=[number + 1])
         return emit(relax.op.reshape(emit(part), [batch, *[1] * axes, axes]))
 
@@ -47,15 +46,15 @@ def affine_grid(theta: Any, sizes: Sequence[int], align_corners: bool, emit: Emi
 
 
 def roi_align(
-    data: Any,
-    batches: Any,
-    boxes: Any,
+    data: Expr,
+    batches: Expr,
+    boxes: Expr,
     output: tuple[int, int],
     scale: float,
     ratio: int,
     aligned: bool,
     emit: Emit,
-) -> Any:
+) -> Expr:
     """The mean pixels under `boxes` [count, 4] of the images `batches` [count, 1], resized to `output`.
 
     Boxes are scaled, then moved by half a pixel where they are `aligned`.

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.frontend.origins import Origins
+from pconvgen.tvm_compat.relax import Module
 
-Tensors = dict[str, NDArray[Any]]
+NamedArrays = Mapping[str, NDArray[Any]]
+"""Tensors by name: inputs of a network, or outputs."""
 Shape = tuple[int, ...]
 DTYPE = "float32"
 
@@ -38,7 +40,7 @@ class Judge:
     """
 
     name: str
-    run: Callable[[Tensors], Tensors]
+    run: Callable[[NamedArrays], NamedArrays]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class Imported:
     origins: the nodes of the model that variables come from, for messages.
     """
 
-    module: Any
+    module: Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     layer_names: Mapping[str, str]
@@ -69,7 +71,7 @@ class Imported:
     quantised: frozenset[str] = frozenset()
     origins: Origins = field(default_factory=Origins)
 
-    def reference(self, values: Tensors) -> Tensors:
+    def reference(self, values: NamedArrays) -> NamedArrays:
         """What the judge computes: input name -> array in, output name -> array out. Raises what it raises."""
         return self.judge.run(values)
 

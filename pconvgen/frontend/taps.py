@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from pconvgen.passes.resizes import Taps
 
-Places = NDArray[np.float32]
+Coordinates = NDArray[np.float32]
 """Where the elements of an axis lie on the axis before, in elements from its beginning."""
-Kernel = Callable[[NDArray[Any]], NDArray[Any]]
+InterpolationKernel = Callable[[NDArray[Any]], NDArray[Any]]
 """The weight of an element for its distance from a place."""
 
 
@@ -26,14 +26,14 @@ def identity(size: int) -> Taps:
     return nearest(np.arange(size, dtype=np.float64))
 
 
-def linear(places: Places) -> Taps:
+def linear(places: Coordinates) -> Taps:
     """The two elements beside each place; outside is the border."""
     low = np.floor(places)
     share = places - low
     return np.stack([low, low + 1]).astype(np.int64), np.stack([1 - share, share]).astype(np.float32)
 
 
-def cubic(places: Places, a: float, size: int | None = None) -> Taps:
+def cubic(places: Coordinates, a: float, size: int | None = None) -> Taps:
     """The four elements around each place with a cubic of coefficient `a`.
 
     Outside is the border; where `size` is given, what is outside of it does not count.
@@ -46,7 +46,7 @@ def cubic(places: Places, a: float, size: int | None = None) -> Taps:
     return indices.astype(np.int64), weights.astype(np.float32)
 
 
-def smoothed(places: Places, step: float, kernel: Kernel, support: int, size: int | None) -> Taps:
+def smoothed(places: Coordinates, step: float, kernel: InterpolationKernel, support: int, size: int | None) -> Taps:
     """All elements that the kernel reaches, stretched to `step` elements where that is more than one (antialias).
 
     Outside is the border; where `size` is given, what is outside of it does not count.
@@ -70,7 +70,7 @@ def linear_kernel(x: NDArray[Any]) -> NDArray[Any]:
     return np.maximum(1 - np.abs(x), 0)
 
 
-def cubic_kernel(a: float) -> Kernel:
+def cubic_kernel(a: float) -> InterpolationKernel:
     """Keys' cubic convolution."""
 
     def kernel(x: NDArray[Any]) -> NDArray[Any]:

@@ -35,7 +35,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class LinearMap:
     """A convolution with groups=1 or a matrix product, between two spaces.
 
     Attributes
@@ -110,7 +110,7 @@ class ChannelSpaces:
 
     def __init__(self, module: Module) -> None:
         self.views: dict[Var, View] = {}
-        self.layers: dict[Var, Layer] = {}
+        self.layers: dict[Var, LinearMap] = {}
         self._values: dict[Var, Values] = {}
         self._spaces = _Spaces()
         with np.errstate(all="ignore"):
@@ -198,7 +198,7 @@ class ChannelSpaces:
         kernels = by_filter.reshape(filters, self._channels(data), -1)
         padded = convolution and any(int(size) for size in value.attrs.padding)
         result = View(self._spaces.new(filters), axis)
-        layer = self.layers[var] = Layer(data, result, kernels, values, padded)
+        layer = self.layers[var] = LinearMap(data, result, kernels, values, padded)
         alone = ~(layer.needs.any(axis=1))
         return result, np.where(alone, layer.constant_part(np.ones(len(values), bool)), np.nan)
 

@@ -23,12 +23,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.matching.sites import find_sites
+from pconvgen.matching.fused_ops import find_fused_ops
 from pconvgen.passes.shrink import original_shapes
 from pconvgen.passes.transposed import transposed_layers
 from pconvgen.planning.choose import Layer, Planner, layer_of, plan_layer
 from pconvgen.planning.convolution import Convolution
-from pconvgen.planning.foreign import foreign_layers
+from pconvgen.planning.fallback import fallback_layers
 from pconvgen.planning.half import in_precision
 from pconvgen.planning.network import Network
 from pconvgen.planning.operations import Operation
@@ -113,19 +113,19 @@ class LowerLayers:
         for var, decision in decisions.items():
             layer = transposed.get(var.name)
             decided[var] = decision if layer is None else layer.described(decision, dense=self.dense)
-        decided.update(foreign_layers(module, decided, layer_names(module)))
+        decided.update(fallback_layers(module, decided, layer_names(module)))
         return tuple(decided[binding.var] for binding in main_bindings(module) or [] if binding.var in decided)
 
     def _layers(self, module: Module) -> list[Layer]:
         names, originals, transposed = layer_names(module), original_shapes(module), transposed_layers(module)
         layers = []
-        for site in (in_precision(site, self.precision) for site in find_sites(module)):
-            rewritten = transposed.get(site.var.name)
-            present = None if rewritten is None else rewritten.mask(site.weight, site.workload.groups)
-            original = originals.get(site.var.name)
-            name = names.get(site.var.name, site.var.name)
+        for fused_op in (in_precision(fused_op, self.precision) for fused_op in find_fused_ops(module)):
+            rewritten = transposed.get(fused_op.var.name)
+            present = None if rewritten is None else rewritten.mask(fused_op.weight, fused_op.workload.groups)
+            original = originals.get(fused_op.var.name)
+            name = names.get(fused_op.var.name, fused_op.var.name)
             step(name)
-            layer = layer_of(site, name, dense=self.dense, original=original, present=present)
+            layer = layer_of(fused_op, name, dense=self.dense, original=original, present=present)
             layers.append(layer.exact(rewritten=present is not None) if self.exact_nan else layer)
         return layers
 
@@ -163,7 +163,7 @@ class _Lowering(NetworkPlans):
             for source, key in network.tensors.copied.get(var, ()):
                 self._copy(source, network.tensors[key])
         else:
-            return self._foreign(value)
+            return self._fallback(value)
         if made is None and var in network.users.results:
             return self.nchw(var)
         return made
@@ -178,20 +178,20 @@ class _Lowering(NetworkPlans):
         return None
 
     def _product(self, layer: Layer) -> Expr:
-        site, workload = layer.site, layer.site.workload
+        fused_op, workload = layer.fused_op, layer.fused_op.workload
         (instance,) = self.plan_product(layer).instances
         shape = (workload.batch, workload.out_channels)
-        args = [self._view(site.data, (workload.batch, workload.in_channels)), *map(constant, instance.constants)]
-        args += [] if site.bias is None else [constant(site.bias)]
-        args += [] if site.residual is None else [self._view(site.residual, shape)]
+        args = [self._view(fused_op.data, (workload.batch, workload.in_channels)), *map(constant, instance.constants)]
+        args += [] if fused_op.bias is None else [constant(fused_op.bias)]
+        args += [] if fused_op.residual is None else [self._view(fused_op.residual, shape)]
         call = self.kernels.call(instance.kernel, args, shape)
-        return call if shape == site.out_shape else op.reshape(self.emit(call), site.out_shape)
+        return call if shape == fused_op.out_shape else op.reshape(self.emit(call), fused_op.out_shape)
 
     def _view(self, data: Expr, shape: tuple[int, ...]) -> Expr:
         data = self.nchw(data)
         return data if shape_of(data) == shape else self.emit(op.reshape(data, shape))
 
-    def _foreign(self, value: Expr) -> Expr:
+    def _fallback(self, value: Expr) -> Expr:
         tensors = self.network.tensors
         return substitute(value, {var: self.nchw(var) for var in variables_of(value) if var in tensors})
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.passes.channel_spaces import RESHAPES, ChannelSpaces, Layer, View, is_depthwise
+from pconvgen.passes.channel_spaces import RESHAPES, ChannelSpaces, LinearMap, View, is_depthwise
 from pconvgen.tvm_compat.passes import module_pass
 from pconvgen.tvm_compat.relax import (
     Expr,
@@ -90,7 +90,7 @@ class _Shrinker:
         # A variable has the type of its value, so a smaller value needs a new one.
         return value if kept is None else emit(value, var.name)
 
-    def _layer(self, var: Var, value: Expr, layer: Layer, emit: Emit) -> Expr:
+    def _layer(self, var: Var, value: Expr, layer: LinearMap, emit: Emit) -> Expr:
         rows, columns = self.spaces.kept(layer.result), self.spaces.kept(layer.data)
         if rows is None and columns is None:
             return value

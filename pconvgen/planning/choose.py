@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.matching.sites import Site
+from pconvgen.matching.fused_ops import FusedOp
 from pconvgen.planning.search import ALL, rank
 from pconvgen.planning.split import schedule_split
 from pconvgen.records.describe import Described, describe_places, describe_weight, describe_workload
@@ -44,7 +44,7 @@ class Layer:
 
     Attributes
     ----------
-    site: the layer in the module.
+    fused_op: the layer in the module.
     name: its name in the model.
     dense: whether only the dense encoding was asked for.
     original: shape of the weight before dead channels were removed from it, None if there were none.
@@ -55,7 +55,7 @@ class Layer:
     families: kernels that may compute it.
     """
 
-    site: Site
+    fused_op: FusedOp
     name: str
     dense: bool
     original: tuple[int, ...] | None
@@ -68,17 +68,17 @@ class Layer:
     @property
     def is_product(self) -> bool:
         """Whether it is a product of matrices, whose tensors have no planes."""
-        return self.site.workload.is_product
+        return self.fused_op.workload.is_product
 
     @cached_property
     def counts(self) -> WeightCounts:
         """Where the non-zeros of the model's weight are."""
-        return count(self.site.weight)
+        return count(self.fused_op.weight)
 
     def described(self, places: Places | None) -> Described:
         """The layer in layouts, as records have it."""
         return (
-            describe_workload(self.site.workload),
+            describe_workload(self.fused_op.workload),
             describe_places(places),
             describe_weight(self.found, self.counts),
         )
@@ -105,7 +105,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ReasonedChoice:
     """How a layer is to be computed.
 
     Attributes
@@ -141,7 +141,7 @@ Planner = Callable[..., LayerPlan]
 
 
 def layer_of(
-    site: Site,
+    fused_op: FusedOp,
     name: str,
     *,
     dense: bool = False,
@@ -152,25 +152,27 @@ def layer_of(
 
     Parameters
     ----------
-    site, name, dense, original: as in Layer.
+    fused_op, name, dense, original: as in Layer.
     present: which elements of the weight the model has, None for all; the others are zeros of a rewriting, which even
         a dense layer need not compute.
     """
-    weight = site.weight
+    weight = fused_op.weight
     if dense and present is not None:
         weight = np.where(present & (weight == 0), np.float32(np.nan), weight)
     everything = dense and present is None
-    found = STRUCTURES[DENSE].detect(weight) if everything else candidates(weight, site.workload.groups)
+    found = STRUCTURES[DENSE].detect(weight) if everything else candidates(weight, fused_op.workload.groups)
     small = tuple(c for c in found if c.structure == DENSE or _compact(c))
     mixed = not dense and all(c.fill < MIXED for c in found if not STRUCTURES[c.structure].per_weight)
-    parted = splits(weight, site.workload.groups) if mixed and not site.workload.is_product else ()
+    parted = splits(weight, fused_op.workload.groups) if mixed and not fused_op.workload.is_product else ()
     parted = tuple(split for split in parted if _compact(split))
-    return Layer(site, name, dense, original, weight, tuple(found), small, parted, ALL if present is None else DIRECT)
+    return Layer(
+        fused_op, name, dense, original, weight, tuple(found), small, parted, ALL if present is None else DIRECT
+    )
 
 
 def options(layer: Layer, target: Target, places: Places | None) -> tuple[list[Choice], list[SplitChoice]]:
     """The layer's encodings and its splits, each with its best schedule, the fastest first."""
-    workload, core = layer.site.workload, target.core
+    workload, core = layer.fused_op.workload, target.core
     ranking = rank(workload, layer.candidates, core, places, families=layer.families)
     # The sums between the kernels of a split are float32.
     if places is None or workload.precision != FLOAT32:
@@ -185,13 +187,13 @@ def fastest(ranking: list[Choice], parted: list[SplitChoice]) -> Choice | SplitC
     return parted[0] if parted and SPLIT_GAIN * parted[0].cycles <= best.cycles else best
 
 
-def predicted(layer: Layer, target: Target, places: Places | None) -> Chosen:
+def predicted(layer: Layer, target: Target, places: Places | None) -> ReasonedChoice:
     """What the analytic model predicts to be fastest."""
     ranking, parted = options(layer, target, places)
     best = fastest(ranking, parted)
     if isinstance(best, SplitChoice):
-        return Chosen(best, _split_reason(best, ranking[0]))
-    return Chosen(best, _reason(ranking, layer.dense))
+        return ReasonedChoice(best, _split_reason(best, ranking[0]))
+    return ReasonedChoice(best, _reason(ranking, layer.dense))
 
 
 def plan_layer(
@@ -201,7 +203,7 @@ def plan_layer(
     *,
     slots: NDArray[np.int64] | None = None,
     first: tuple[int, int] = (0, 0),
-    chosen: Chosen | None = None,
+    chosen: ReasonedChoice | None = None,
 ) -> LayerPlan:
     """Instantiates what was chosen for a layer, by default the fastest of its encodings.
 
@@ -213,11 +215,11 @@ def plan_layer(
     slots, first: see `convolution` (templates/instance.py).
     chosen: in place of `predicted`.
     """
-    site = layer.site
+    fused_op = layer.fused_op
     chosen = chosen or predicted(layer, target, places)
     best, reason = chosen.choice, chosen.reason
     instances = tuple(_instances(layer, best, target.core.isa, places, slots, first))
-    shape = site.weight.shape if site.op != "linear" else site.weight.shape[:2]
+    shape = fused_op.weight.shape if fused_op.op != "linear" else fused_op.weight.shape[:2]
     stays_dense = isinstance(best, Choice) and best.candidate.structure == DENSE
     structure = DENSE if stays_dense else smallest(layer.found).structure
     original = layer.original
@@ -228,9 +230,9 @@ def plan_layer(
         structure = Filter.name if structure == DENSE else structure
     decision = Decision(
         name=layer.name,
-        op=site.op,
+        op=fused_op.op,
         shape=whole,
-        macs=site.workload.macs * math.prod(whole) // math.prod(shape),
+        macs=fused_op.workload.macs * math.prod(whole) // math.prod(shape),
         structure=structure,
         density=layer.counts.nonzeros / math.prod(whole),
         choice=str(best),
@@ -251,7 +253,7 @@ def _instances(
     first: tuple[int, int],
 ) -> Iterator[Instance]:
     """The kernels of a choice."""
-    workload, weight = layer.site.workload, layer.weight
+    workload, weight = layer.fused_op.workload, layer.weight
     if isinstance(choice, SplitChoice):
         # The sums between the kernels are a tensor of their own.
         ends = ((0, first[1]), (first[0], 0))
@@ -261,7 +263,7 @@ def _instances(
             yield instantiate(work, encoding, part.schedule, isa, part.places, slots=slots, first=end)
         return
     encoding = encode(weight, choice.candidate, groups=workload.groups, max_group=choice.max_group)
-    if weight is not layer.site.weight:
+    if weight is not layer.fused_op.weight:
         encoding = replace(encoding, values=np.nan_to_num(encoding.values))
     yield instantiate(workload, encoding, choice.schedule, isa, places, slots=slots, first=first)
 

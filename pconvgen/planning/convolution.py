@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from pconvgen.planning.choose import Layer, LayerPlan, fastest, options
-from pconvgen.planning.requests import Plans, Tensors, first_place
+from pconvgen.planning.requests import Plans, TensorAccess, first_place
 from pconvgen.planning.tensors import Home
 from pconvgen.schedules.roofline import store_cycles, zeros_cycles
 from pconvgen.templates.instance import Instance
@@ -42,7 +42,7 @@ class Convolution:
     @property
     def result(self) -> Var:
         """The variable that the kernel computes."""
-        return self.layer.site.result
+        return self.layer.fused_op.result
 
     @cached_property
     def _layer(self) -> Layer:
@@ -52,7 +52,7 @@ class Convolution:
     @cached_property
     def _contenders(self) -> Layer:
         """The layer with the encodings that are fastest in some layout: the others will not be in another one."""
-        w = self.layer.site.workload
+        w = self.layer.fused_op.workload
         plain = plain_layout(w.out_channels, w.out_height, w.out_width)
         places = self._places([next(iter(self.proposals())), plain], plain)
         ranking, parted = options(self._layer, self.target, places)
@@ -67,15 +67,15 @@ class Convolution:
     @property
     def batch(self) -> int:
         """Images that are computed."""
-        return self.layer.site.workload.batch
+        return self.layer.fused_op.workload.batch
 
     def proposals(self) -> Iterable[PlaneLayout]:
         """Layouts of the input."""
-        return layouts(self.layer.site.workload, self.target.core.isa)
+        return layouts(self.layer.fused_op.workload, self.target.core.isa)
 
     def can_read(self, number: int, source: PlaneLayout) -> bool:
         """Whether the data (0) or the residual (1) may lie so."""
-        return source.readable(self.layer.site.workload) if number == 0 else source.main is not None
+        return source.readable(self.layer.fused_op.workload) if number == 0 else source.main is not None
 
     def cycles(self, sources: Sequence[PlaneLayout], target: PlaneLayout | None) -> float:
         """Of the fastest encoding."""
@@ -95,7 +95,7 @@ class Convolution:
         return {}
 
     def _places(self, sources: Sequence[PlaneLayout], target: PlaneLayout) -> Places:
-        w, residual = self.layer.site.workload, None
+        w, residual = self.layer.fused_op.workload, None
         if w.epilogue.residual:
             residual = sources[1] if sources[1:] else plain_layout(w.out_channels, w.out_height, w.out_width)
         return Places(sources[0], target, residual)
@@ -110,22 +110,28 @@ class Convolution:
         layer = replace(self._layer, splits=self._contenders.splits)
         return tensors.plan(layer, places, slots=slots, first=first)
 
-    def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: Tensors) -> None:
+    def emit(self, plan: LayerPlan, source: PlaneLayout, tensors: TensorAccess) -> None:
         """Calls the kernels."""
-        w, sums = self.layer.site.workload, None
+        w, sums = self.layer.fused_op.workload, None
         *before, last = plan.instances
         for instance in before:
             args = self._args(instance, source, sums, tensors)
             sums = tensors.result(instance.kernel, args, (w.batch, w.out_channels, w.out_height, w.out_width))
         tensors.write(self.writes, last.kernel, self._args(last, source, sums, tensors))
 
-    def _args(self, instance: Instance, source: PlaneLayout, sums: Expr | None, tensors: Tensors) -> list[Expr]:
+    def _args(self, instance: Instance, source: PlaneLayout, sums: Expr | None, tensors: TensorAccess) -> list[Expr]:
         """What a kernel reads; `sums` is the result of the one before it, None for the first."""
-        site, epilogue, formats = self.layer.site, instance.kernel.workload.epilogue, self.layer.site.workload.precision
-        args = [tensors.read(self.reads[0], site.data, source, formats.arithmetic)]
+        fused_op, epilogue, formats = (
+            self.layer.fused_op,
+            instance.kernel.workload.epilogue,
+            self.layer.fused_op.workload.precision,
+        )
+        args = [tensors.read(self.reads[0], fused_op.data, source, formats.arithmetic)]
         args += map(constant, instance.constants)
-        if epilogue.bias and site.bias is not None:
-            args.append(constant(site.bias.astype(formats.arithmetic)))
+        if epilogue.bias and fused_op.bias is not None:
+            args.append(constant(fused_op.bias.astype(formats.arithmetic)))
         if epilogue.residual:
-            args.append(tensors.read(self.reads[1], site.residual, None, formats.activations) if sums is None else sums)
+            args.append(
+                tensors.read(self.reads[1], fused_op.residual, None, formats.activations) if sums is None else sums
+            )
         return args

@@ -20,7 +20,7 @@ from pconvgen.devices import get_device
 from pconvgen.devices.units import CYCLES, SECONDS, cost_text
 from pconvgen.errors import PconvgenError, PconvgenWarning
 from pconvgen.latency.model import Interval, LatencyModel
-from pconvgen.planning.choose import Chosen, Layer, LayerPlan, plan_layer, predicted
+from pconvgen.planning.choose import Layer, LayerPlan, ReasonedChoice, plan_layer, predicted
 from pconvgen.planning.search import all_choices
 from pconvgen.records.describe import (
     describe_choice,
@@ -83,22 +83,22 @@ class Experience:
         timed = replace(plan.decision, predicted_ms=1e3 * time.middle, interval_ms=(1e3 * time.low, 1e3 * time.high))
         return replace(plan, decision=timed)
 
-    def choose(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None]:
+    def choose(self, layer: Layer, target: Target, places: Places | None) -> tuple[ReasonedChoice, Interval | None]:
         """How a layer is computed, and its time: by records, by the learned model, or by the analytic one."""
         if self.records:
             measured = self._measured(layer, target, places)
             if measured is not None:
                 return measured
         analytic = predicted(layer, target, places)
-        if self.model is None or not self.model.knows(layer.site.workload):
+        if self.model is None or not self.model.knows(layer.fused_op.workload):
             return analytic, None
         return self._learned(self.model, analytic, layer, target, places)
 
     def _learned(
-        self, model: LatencyModel, analytic: Chosen, layer: Layer, target: Target, places: Places | None
-    ) -> tuple[Chosen, Interval]:
+        self, model: LatencyModel, analytic: ReasonedChoice, layer: Layer, target: Target, places: Places | None
+    ) -> tuple[ReasonedChoice, Interval]:
         """The fastest by the learned model, where it is so by more than predictions are off."""
-        found = all_choices(layer.site.workload, layer.candidates, target.core, places, families=layer.families)
+        found = all_choices(layer.fused_op.workload, layer.candidates, target.core, places, families=layer.families)
         promising = nsmallest(PROMISING, found, key=lambda choice: choice.cycles)
         described = layer.described(places)
         times = model.times(described, promising)
@@ -107,9 +107,11 @@ class Experience:
         gain = usual.middle / times[best].middle
         if gain < GAIN:
             return analytic, usual
-        return Chosen(promising[best], f"learned: {gain:.2f}x faster than {analytic.choice}"), times[best]
+        return ReasonedChoice(promising[best], f"learned: {gain:.2f}x faster than {analytic.choice}"), times[best]
 
-    def _measured(self, layer: Layer, target: Target, places: Places | None) -> tuple[Chosen, Interval | None] | None:
+    def _measured(
+        self, layer: Layer, target: Target, places: Places | None
+    ) -> tuple[ReasonedChoice, Interval | None] | None:
         """The fastest record; where it is not legal any more, one that is hardly slower."""
         key = task_key(*layer.described(places))
         mine = self._by_task.get(key, [])
@@ -118,7 +120,7 @@ class Experience:
                 break
             choice = find_choice(record, layer, target, places)
             if choice is not None:
-                return Chosen(choice, _reason(record, len(mine))), _interval(record)
+                return ReasonedChoice(choice, _reason(record, len(mine))), _interval(record)
         return None
 
 
@@ -188,7 +190,7 @@ def find_choice(record: Record, layer: Layer, target: Target, places: Places | N
     """The choice that a record is about; None where the layer has no such encoding or the schedule is not legal."""
     trial = record.trial
     candidates = [candidate for candidate in layer.candidates if candidate.structure == trial["structure"]]
-    found = all_choices(layer.site.workload, candidates, target.core, places, families=layer.families)
+    found = all_choices(layer.fused_op.workload, candidates, target.core, places, families=layer.families)
     return next((choice for choice in found if describe_choice(choice) == trial), None)
 
 

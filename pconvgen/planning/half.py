@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from pconvgen.errors import PconvgenError
-from pconvgen.matching.sites import Site, find_sites
+from pconvgen.matching.fused_ops import FusedOp, find_fused_ops
 from pconvgen.tvm_compat.relax import Module
 from pconvgen.tvm_compat.rewriting import layer_names
 from pconvgen.values.dtype import DType
@@ -18,17 +18,17 @@ LONG_SUM = 2048
 0.4 % of that of the sums with 576 products, 0.7 % with 2048, 1 % with 4608."""
 
 
-def in_precision(site: Site, asked: Precision) -> Site:
+def in_precision(fused_op: FusedOp, asked: Precision) -> FusedOp:
     """The layer with the formats that it is computed in.
 
     Long sums are in float32. Linear layers and convolutions of single pixels are so with their inputs and outputs, too:
     they are as fast as their weights are read, and mostly come last.
     """
-    longest = int(np.count_nonzero(site.weight, axis=(1, 2, 3)).max(initial=0))
+    longest = int(np.count_nonzero(fused_op.weight, axis=(1, 2, 3)).max(initial=0))
     formats = asked if longest <= LONG_SUM else replace(asked, arithmetic=DType.FLOAT32)
-    if site.workload.is_product:
+    if fused_op.workload.is_product:
         formats = replace(asked, activations=DType.FLOAT32, arithmetic=DType.FLOAT32)
-    return replace(site, workload=replace(site.workload, precision=formats))
+    return replace(fused_op, workload=replace(fused_op.workload, precision=formats))
 
 
 def check_range(module: Module, asked: Precision) -> None:
@@ -43,15 +43,15 @@ def check_range(module: Module, asked: Precision) -> None:
     if asked.weights == DType.FLOAT32:
         return
     names = layer_names(module)
-    for site in find_sites(module):
-        formats = in_precision(site, asked).workload.precision
-        values = {"weight": (site.weight, formats.weights), "bias": (site.bias, formats.arithmetic)}
+    for fused_op in find_fused_ops(module):
+        formats = in_precision(fused_op, asked).workload.precision
+        values = {"weight": (fused_op.weight, formats.weights), "bias": (fused_op.bias, formats.arithmetic)}
         for what, (array, stored) in values.items():
             largest = 0.0 if array is None else float(np.abs(array).max(initial=0))
             if stored != DType.FLOAT32 and not largest <= stored.largest:
                 raise PconvgenError(
                     f"a {what} is too large for {stored}",
-                    layer=names.get(site.var.name, site.var.name),
+                    layer=names.get(fused_op.var.name, fused_op.var.name),
                     found=f"{largest:g}",
                     expected=f"at most {stored.largest:g}",
                     remedy="compile in float32, or scale the layer and the one before it",

@@ -25,7 +25,7 @@ from pconvgen.watch import step
 
 PACKING = 2.0
 """Cycles for each element that is packed: far more than it takes, as nothing is to be packed without need."""
-CALL = 5000.0
+CALL_CYCLES = 5000.0
 """Cycles to call a kernel: channels that do not lie together are packed by several calls."""
 PROPOSALS = 4
 """Layouts of a reader that are looked at together with its neighbours: its fastest ones."""
@@ -33,7 +33,7 @@ OPTIONS = 8
 """Layouts of a buffer that are looked at: those that most of its readers like."""
 
 
-class Operation(Protocol):
+class BufferUser(Protocol):
     """Something that a generated kernel computes."""
 
     @property
@@ -62,7 +62,7 @@ Layouts = dict[Buffer, PlaneLayout]
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class NetworkLayouts:
     """The layouts of a network.
 
     Attributes
@@ -75,27 +75,27 @@ class Chosen:
     packed: dict[int, PlaneLayout]
 
 
-def choose_layouts(operations: Sequence[Operation], foreign: set[Buffer], core: Core, dtype: DType) -> Chosen:
+def choose_layouts(operations: Sequence[BufferUser], fallback: set[Buffer], core: Core, dtype: DType) -> NetworkLayouts:
     """The layouts of all buffers that `operations` read and write.
 
     Parameters
     ----------
     operations: in program order.
-    foreign: buffers that other operators read, as NCHW.
+    fallback: buffers that other operators read, as NCHW.
     core: that computes them.
     dtype: that it computes in.
     """
-    search = _Search(operations, foreign, core, dtype)
+    search = _Search(operations, fallback, core, dtype)
     chosen = least([len(layouts) for layouts in search.options.values()], list(search.tables()))
     for (buffer, layouts), option in zip(search.options.items(), chosen, strict=True):
         search.layouts[buffer] = layouts[option]
     packed = {i: search.packed(i) for i in range(len(operations)) if search.is_packed(i, {})}
-    return Chosen(search.layouts, packed)
+    return NetworkLayouts(search.layouts, packed)
 
 
 class _Search:
-    def __init__(self, operations: Sequence[Operation], foreign: set[Buffer], core: Core, dtype: DType) -> None:
-        self.operations, self.foreign, self.core, self.lanes = operations, foreign, core, core.lanes(dtype)
+    def __init__(self, operations: Sequence[BufferUser], fallback: set[Buffer], core: Core, dtype: DType) -> None:
+        self.operations, self.fallback, self.core, self.lanes = operations, fallback, core, core.lanes(dtype)
         self.readers: dict[Buffer, list[int]] = {}
         self.writers: dict[Buffer, list[int]] = {}
         self.layouts: Layouts = {}
@@ -156,7 +156,7 @@ class _Search:
             shape = [len(options) for options in layouts]
             yield Table(tuple(numbers[buffer] for buffer in buffers), np.array(costs, np.float64).reshape(shape))
         for buffer in self.options:
-            if buffer in self.foreign:
+            if buffer in self.fallback:
                 costs = [buffer.batch * self._unpacking(layout) for layout in self.options[buffer]]
                 yield Table((numbers[buffer],), np.array(costs, np.float64))
 
@@ -198,9 +198,9 @@ class _Search:
         if key not in self._least_packed:
             packed = (self._repacked(number, layout, instead) for layout in operation.proposals())
             self._least_packed[key] = min(packed)
-        return calls * CALL + self._least_packed[key]
+        return calls * CALL_CYCLES + self._least_packed[key]
 
-    def _others(self, operation: Operation, instead: Layouts) -> tuple[tuple[PlaneLayout, ...], PlaneLayout | None]:
+    def _others(self, operation: BufferUser, instead: Layouts) -> tuple[tuple[PlaneLayout, ...], PlaneLayout | None]:
         """The layouts of all that an operation reads but its first input, and of what it writes."""
         others = tuple(self._layout(home.buffer, instead) for home in operation.reads[1:] if home is not None)
         return others, None if operation.writes is None else self._layout(operation.writes.buffer, instead)

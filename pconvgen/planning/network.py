@@ -10,9 +10,9 @@ from pconvgen.matching.pools import pool_of
 from pconvgen.matching.users import Users
 from pconvgen.planning.choose import Layer
 from pconvgen.planning.convolution import Convolution
-from pconvgen.planning.layout import Chosen, choose_layouts
+from pconvgen.planning.layout import NetworkLayouts, choose_layouts
 from pconvgen.planning.operations import Elementwise, Normalisation, Operation, Pooling
-from pconvgen.planning.tensors import Home, Tensors
+from pconvgen.planning.tensors import BufferViews, Home
 from pconvgen.tvm_compat.relax import Expr, Module, Var, variables_of
 from pconvgen.values.precision import Precision
 from pconvgen.values.target import Target
@@ -35,25 +35,25 @@ class Network:
         self.target, self.precision = target, precision
         self.lanes = target.core.lanes(precision.arithmetic)
         self.users = Users(module)
-        self.products = {layer.site.result: layer for layer in layers if layer.is_product}
-        convolutions = {layer.site.result: layer for layer in layers if not layer.is_product}
-        self.absorbed = {var for layer in layers for var in layer.site.absorbed}
+        self.products = {layer.fused_op.result: layer for layer in layers if layer.is_product}
+        convolutions = {layer.fused_op.result: layer for layer in layers if not layer.is_product}
+        self.absorbed = {var for layer in layers for var in layer.fused_op.absorbed}
         pools = {binding.var: pool for binding in self.users.bindings if (pool := pool_of(binding.value)) is not None}
-        claimed = {layer.site.result for layer in layers} | self.absorbed | set(pools)
+        claimed = {layer.fused_op.result for layer in layers} | self.absorbed | set(pools)
         norms = {norm.result: norm for norm in find_norms(self.users, claimed)}
         chains = {chain.result: chain for chain in find_pointwise(self.users, claimed)}
         self.absorbed |= {var for norm in norms.values() for var in norm.absorbed}
         self.absorbed |= {var for chain in chains.values() for var in chain.absorbed}
         made = {*convolutions, *norms, *chains, *(var for var, pool in pools.items() if not pool.whole)}
-        self.tensors = Tensors(self.users, made)
+        self.tensors = BufferViews(self.users, made)
         self.operations: dict[Var, Operation] = {}
         for binding in self.users.bindings:
             var = binding.var
             if var in convolutions:
-                site = convolutions[var].site
-                formats = site.workload.precision
-                data = self._home(site.data) if formats.activations == formats.arithmetic else None
-                reads = (data,) if site.residual is None else (data, self._home(site.residual, contiguous=True))
+                fused_op = convolutions[var].fused_op
+                formats = fused_op.workload.precision
+                data = self._home(fused_op.data) if formats.activations == formats.arithmetic else None
+                reads = (data,) if fused_op.residual is None else (data, self._home(fused_op.residual, contiguous=True))
                 self.operations[var] = Convolution(convolutions[var], target, reads, self.tensors[var])
             elif var in norms:
                 reads = (self._home(norms[var].data, contiguous=True),)
@@ -73,9 +73,9 @@ class Network:
         home = self.tensors.get(data)
         return None if home is None or (contiguous and home.first is None) else home
 
-    def _layouts(self) -> Chosen:
-        foreign = {self.tensors[var].buffer for var in self._read_by_others()}
-        return choose_layouts(list(self.operations.values()), foreign, self.target.core, self.precision.arithmetic)
+    def _layouts(self) -> NetworkLayouts:
+        fallback = {self.tensors[var].buffer for var in self._read_by_others()}
+        return choose_layouts(list(self.operations.values()), fallback, self.target.core, self.precision.arithmetic)
 
     def _read_by_others(self) -> list[Var]:
         """Tensors with a home that something else than a generated kernel reads, as NCHW."""

@@ -10,7 +10,7 @@ from pconvgen.matching.norms import Norm
 from pconvgen.matching.pointwise import Pointwise
 from pconvgen.matching.pools import Pool
 from pconvgen.planning.convolution import Convolution
-from pconvgen.planning.requests import Tensors, first_place
+from pconvgen.planning.requests import TensorAccess, first_place
 from pconvgen.planning.tensors import Home
 from pconvgen.schedules.roofline import plane_cycles
 from pconvgen.templates.operators.global_pool import GlobalPoolKernel
@@ -72,7 +72,7 @@ class Pooling:
     def _lanes(self) -> int:
         return self.target.core.lanes(self.pool.computed(self.precision))
 
-    def emit(self, source: PlaneLayout, tensors: Tensors) -> Expr:
+    def emit(self, source: PlaneLayout, tensors: TensorAccess) -> Expr:
         """Calls the kernel; the tensor that it makes, where it has no home."""
         home = self.reads[0]
         data = tensors.read(home, self.pool.data, source, self.precision.activations)
@@ -143,7 +143,7 @@ class Elementwise:
     def _lanes(self) -> int:
         return self.target.core.lanes(self._computed)
 
-    def emit(self, source: PlaneLayout, tensors: Tensors) -> None:
+    def emit(self, source: PlaneLayout, tensors: TensorAccess) -> None:
         """Calls the kernel."""
         chain, plain = self.chain, plain_layout(*(shape_of(self.chain.data) or ())[1:])
         n, c, *_ = shape_of(chain.data) or ()
@@ -225,7 +225,7 @@ class Normalisation:
     def _lanes(self) -> int:
         return self.target.core.lanes(DType.FLOAT32)
 
-    def emit(self, source: PlaneLayout, tensors: Tensors) -> None:
+    def emit(self, source: PlaneLayout, tensors: TensorAccess) -> None:
         """Calls the kernel."""
         norm, home = self.norm, self.reads[0]
         n, c, *_ = shape_of(norm.data) or ()

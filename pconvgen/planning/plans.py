@@ -42,7 +42,7 @@ class NetworkPlans:
     def plan_product(self, layer: Layer) -> LayerPlan:
         """The plan of a product of matrices."""
         plan = self.plan(layer)
-        self.decisions[layer.site.var] = plan.decision
+        self.decisions[layer.fused_op.var] = plan.decision
         return plan
 
     def plan_convolution(self, operation: Convolution) -> tuple[LayerPlan, PlaneLayout]:
@@ -50,7 +50,7 @@ class NetworkPlans:
         source = self.source(operation)
         assert source is not None
         plan = operation.plan(source, self)
-        self.decisions[operation.layer.site.var] = plan.decision
+        self.decisions[operation.layer.fused_op.var] = plan.decision
         return plan, source
 
     def source(self, operation: Operation) -> PlaneLayout | None:

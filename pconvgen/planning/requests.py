@@ -21,7 +21,7 @@ class Plans(Protocol):
         """The layout of the buffer that a tensor lives in."""
 
 
-class Tensors(Protocol):
+class TensorAccess(Protocol):
     """What an operation asks for when its kernel is called; see `passes/lower.py`."""
 
     def read(self, home: Home | None, data: Expr, packed: PlaneLayout | None, dtype: str) -> Expr:

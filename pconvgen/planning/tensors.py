@@ -62,7 +62,7 @@ class Home:
         return 1 + int((np.diff(self.slots) != 1).sum())
 
 
-class Tensors:
+class BufferViews:
     """The homes of the tensors that generated kernels make, and of what is only another view of them.
 
     Attributes

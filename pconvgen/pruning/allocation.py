@@ -31,7 +31,7 @@ SAMPLE = 1 << 18
 
 
 @dataclass(frozen=True)
-class Costs:
+class NetworkCosts:
     """What layers cost by density, and what they may cost together.
 
     Attributes
@@ -59,12 +59,12 @@ class Costs:
         return {"budget": self.budget, "unit": self.unit, "fixed": self.fixed, "curves": curves, "scale": self.scale}
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Costs:
+    def from_json(data: Mapping[str, Any]) -> NetworkCosts:
         """The inverse of `to_json`."""
         curves = {name: LatencyCurve(tuple(d), tuple(c)) for name, (d, c) in data["curves"].items()}
-        return Costs(**{**data, "curves": curves})
+        return NetworkCosts(**{**data, "curves": curves})
 
-    def measured(self, densities: Mapping[str, float], cost: float) -> Costs:
+    def measured(self, densities: Mapping[str, float], cost: float) -> NetworkCosts:
         """The same with the scale that explains what was measured."""
         return replace(self, scale=self.scale * cost / self.total(densities))
 
@@ -91,7 +91,9 @@ def value(units: Units, densities: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.log(np.maximum(kept / energy[-1], 1e-12)))
 
 
-def allocate(costs: Costs, values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> dict[str, float]:
+def allocate(
+    costs: NetworkCosts, values: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+) -> dict[str, float]:
     """The densities of all layers that are worth most of those that the budget pays for.
 
     Parameters

@@ -10,7 +10,7 @@ import numpy as np
 from pconvgen.frontend import load_model
 from pconvgen.planning.experience import experience
 from pconvgen.pruning.constraint import as_computed, constrain
-from pconvgen.pruning.layers import Layer
+from pconvgen.pruning.layers import PrunableWeight
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.values.target import Target
@@ -21,7 +21,7 @@ NEAR = 1.1
 
 
 def auto_structures(
-    layers: Sequence[Layer], program: Any, target: Target, density: float, patterns: Any
+    layers: Sequence[PrunableWeight], program: Any, target: Target, density: float, patterns: Any
 ) -> dict[str, str]:
     """Layer -> the structure that costs least at a density, by records, the learned model or the analytic one.
 
@@ -38,18 +38,18 @@ def auto_structures(
         for name in _options(layer):
             constraint = constrain(layer, name, patterns, None)
             share = constraint.share(density)
-            costs[name] = pruned_layer(task, *as_computed(constraint, task.layer.site), share, known).cost
+            costs[name] = pruned_layer(task, *as_computed(constraint, task.layer.fused_op), share, known).cost
             kept[name] = _kept(layer, constraint.units().mask(share))
         near = [name for name in costs if costs[name] <= NEAR * min(costs.values())]
         found[layer.name] = max(near, key=kept.__getitem__)
     return found
 
 
-def _options(layer: Layer) -> tuple[str, ...]:
+def _options(layer: PrunableWeight) -> tuple[str, ...]:
     """What is chosen from, by the kind of layer."""
     shape, depthwise = layer.weight().shape, layer.is_depthwise
     return tuple(name for name, row in STRUCTURES.items() if row.is_promising(shape, depthwise=depthwise))
 
 
-def _kept(layer: Layer, mask: Any) -> float:
+def _kept(layer: PrunableWeight, mask: Any) -> float:
     return float(np.square(layer.weight()[mask], dtype=np.float64).sum())

@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from pconvgen.errors import UsageError
-from pconvgen.matching.sites import Site
-from pconvgen.pruning.layers import Layer
+from pconvgen.matching.fused_ops import FusedOp
+from pconvgen.pruning.layers import PrunableWeight
 from pconvgen.sparsify import fitting
 from pconvgen.sparsity import DENSE, SPARSE, STRUCTURES, Units, Unstructured, Weight
 from pconvgen.whatif.layer_curves import LOWEST
@@ -33,7 +33,7 @@ class Constraint:
     note: why it is not what was asked for, empty when it is.
     """
 
-    layer: Layer
+    layer: PrunableWeight
     structure: str
     params: Mapping[str, Any] = field(default_factory=dict)
     fixed: float | None = None
@@ -64,18 +64,20 @@ class Constraint:
         return min(density, self.highest) if self.fixed is None else self.fixed
 
 
-def as_computed(constraint: Constraint, site: Site) -> tuple[str, dict[str, Any]]:
+def as_computed(constraint: Constraint, fused_op: FusedOp) -> tuple[str, dict[str, Any]]:
     """The structure and its parameters for a layer as the compiler computes it.
 
     A transposed convolution is computed as another one, with smaller kernels: what fits these and is nearest.
     """
-    if site.weight.shape == constraint.layer.weight().shape:
+    if fused_op.weight.shape == constraint.layer.weight().shape:
         return constraint.structure, dict(constraint.params)
-    structure, params, _ = fitting(site.op, site.weight.shape, site.workload.groups, constraint.structure)
+    structure, params, _ = fitting(fused_op.op, fused_op.weight.shape, fused_op.workload.groups, constraint.structure)
     return structure, dict(params)
 
 
-def constrain(layer: Layer, wanted: str, patterns: int | str | Sequence[Any], density: float | None) -> Constraint:
+def constrain(
+    layer: PrunableWeight, wanted: str, patterns: int | str | Sequence[Any], density: float | None
+) -> Constraint:
     """What a layer is pruned to when `wanted` is asked for; dense where that is impossible, with a note why.
 
     Parameters
@@ -111,7 +113,7 @@ def check_structure(wanted: str) -> None:
     raise UsageError("unknown structure", found=wanted, expected=f"one of {', '.join(SPARSE)}, auto, or N:M as 2:4")
 
 
-def wanted_for(layer: Layer, structure: str | Mapping[str, str]) -> str:
+def wanted_for(layer: PrunableWeight, structure: str | Mapping[str, str]) -> str:
     """What is asked for a layer: one structure for all, or that of the first glob that has its name; else dense."""
     if isinstance(structure, str):
         return structure

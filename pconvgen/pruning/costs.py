@@ -18,10 +18,10 @@ from pconvgen.errors import PconvgenError, UsageError, last_line
 from pconvgen.files import check_writable, write_json
 from pconvgen.frontend import load_model
 from pconvgen.planning.experience import Experience, experience
-from pconvgen.pruning.allocation import Costs
+from pconvgen.pruning.allocation import NetworkCosts
 from pconvgen.pruning.budget import Latency, Macs, Size
 from pconvgen.pruning.constraint import Constraint, as_computed
-from pconvgen.pruning.layers import Layer
+from pconvgen.pruning.layers import PrunableWeight
 from pconvgen.sparsity import DENSE, candidates, project, smallest
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.collect import tasks_of
@@ -40,10 +40,10 @@ BYTES = 4
 def costs_of(
     budget: Macs | Size | Latency,
     constraints: Sequence[Constraint],
-    layers: Sequence[Layer],
+    layers: Sequence[PrunableWeight],
     program: Any,
     report: Callable[[str], None] = lambda _: None,
-) -> Costs:
+) -> NetworkCosts:
     """The costs of a network whose layers are pruned as the constraints say.
 
     Parameters
@@ -60,7 +60,7 @@ def costs_of(
     """
     if isinstance(budget, Latency):
         return _kept_costs(budget, constraints, program, report)
-    dense: Callable[[Layer], float] = (lambda layer: layer.macs) if isinstance(budget, Macs) else _dense_bytes
+    dense: Callable[[PrunableWeight], float] = (lambda layer: layer.macs) if isinstance(budget, Macs) else _dense_bytes
     pruned = {constraint.name for constraint in constraints}
     fixed = sum(dense(layer) for layer in layers if layer.name not in pruned)
     curves = {}
@@ -71,11 +71,11 @@ def costs_of(
         low, high = constraint.lowest, constraint.highest
         curves[constraint.name] = LatencyCurve((low, high), (low * full, high * full))
     if isinstance(budget, Macs):
-        return Costs(budget.count, "multiply-accumulates", fixed, curves)
-    return Costs(budget.nbytes, "bytes", fixed, curves)
+        return NetworkCosts(budget.count, "multiply-accumulates", fixed, curves)
+    return NetworkCosts(budget.nbytes, "bytes", fixed, curves)
 
 
-def _dense_bytes(layer: Layer) -> float:
+def _dense_bytes(layer: PrunableWeight) -> float:
     return BYTES * layer.parameter.numel()
 
 
@@ -107,7 +107,7 @@ def measure_ms(program: Any, budget: Latency, device: Device) -> float:
 
 def _kept_costs(
     budget: Latency, constraints: Sequence[Constraint], program: Any, report: Callable[[str], None]
-) -> Costs:
+) -> NetworkCosts:
     """The costs in the file that keeps them, which is written where it is not there."""
     if budget.curves is None:
         return _latency_costs(budget, constraints, program, report)
@@ -123,7 +123,7 @@ def _kept_costs(
         return found
     try:
         data = json.loads(path.read_text())
-        known, found = data["about"], Costs.from_json(data["costs"])
+        known, found = data["about"], NetworkCosts.from_json(data["costs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PconvgenError("this file keeps no curves", file=path, found=last_line(error)) from error
     if known != about:
@@ -138,7 +138,7 @@ def _kept_costs(
 
 def _latency_costs(
     budget: Latency, constraints: Sequence[Constraint], program: Any, report: Callable[[str], None]
-) -> Costs:
+) -> NetworkCosts:
     target, device = get_target(budget.target), device_of(budget)
     known = experience(target, latency=None if budget.model is None else Path(budget.model))
     with ExitStack() as stack:
@@ -158,7 +158,7 @@ def _latency_costs(
         tasks, _ = tasks_of(load_model(program), target, dense=True)
         fixed, curves = _curves(constraints, tasks, known, cost, report)
     scale = 1.0 if known.model is None else known.model.together
-    return Costs(budget.ms, "ms", fixed, curves, scale)
+    return NetworkCosts(budget.ms, "ms", fixed, curves, scale)
 
 
 def _predicted(pruned: Pruned) -> float:
@@ -193,7 +193,7 @@ def _curves(
                 fixed += len(mine) * 1e3 * cost(pruned_layer(task, DENSE, {}, 1.0, known))
                 continue
             first = mine[0]
-            structure, params = as_computed(first, task.layer.site)
+            structure, params = as_computed(first, task.layer.fused_op)
 
             def at(density: float, task: Task = task, structure: str = structure, params: Any = params) -> float:
                 return 1e3 * cost(pruned_layer(task, structure, params, density, known))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pconvgen.errors import PconvgenError
-from pconvgen.pruning.layers import Layer
+from pconvgen.pruning.layers import PrunableWeight
 
 
 class Guard:
@@ -25,7 +25,7 @@ class Guard:
     PconvgenError: its weights are not finite.
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[PrunableWeight]) -> None:
         self._model = model
         self._source = type(model).__name__
         self._layers = [(layer, layer.uses[0].target, layer.shape) for layer in layers]

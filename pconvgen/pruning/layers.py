@@ -18,7 +18,7 @@ from pconvgen.sparsity import Weight
 
 
 @dataclass(frozen=True, eq=False)
-class Layer:
+class PrunableWeight:
     """One weight, and the layers that use it.
 
     Attributes
@@ -112,7 +112,7 @@ def evaluation(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def layers_of(model: nn.Module, program: Any) -> tuple[Layer, ...]:
+def layers_of(model: nn.Module, program: Any) -> tuple[PrunableWeight, ...]:
     """The layers whose weight is a parameter of the model, in program order; weights that are shared are there once.
 
     Raises PconvgenError when one of them is not float32.
@@ -127,4 +127,4 @@ def layers_of(model: nn.Module, program: Any) -> tuple[Layer, ...]:
             check_dtype("weight", f"{use.name}.weight", dtype, type(model).__name__)
             found.setdefault(id(parameter), []).append(use)
             parameters[id(parameter)] = parameter
-    return tuple(Layer(tuple(mine), parameters[key]) for key, mine in found.items())
+    return tuple(PrunableWeight(tuple(mine), parameters[key]) for key, mine in found.items())

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from pconvgen.errors import UsageError
-from pconvgen.pruning.allocation import Costs, allocate, levels, value
+from pconvgen.pruning.allocation import NetworkCosts, allocate, levels, value
 from pconvgen.pruning.auto import auto_structures
 from pconvgen.pruning.budget import Budget, Density, Latency
 from pconvgen.pruning.constraint import AUTO, Constraint, constrain, wanted_for
 from pconvgen.pruning.costs import costs_of
-from pconvgen.pruning.layers import Layer
+from pconvgen.pruning.layers import PrunableWeight
 from pconvgen.report.console import progress
 from pconvgen.sparsify import chosen_layers
 from pconvgen.sparsity import DENSE, Units
@@ -46,11 +46,11 @@ class Plan:
     costs: of the network by its densities; None where the budget is a density.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[PrunableWeight, ...]
     constraints: tuple[Constraint, ...]
     notes: Mapping[str, str]
     budget: Budget
-    costs: Costs | None = None
+    costs: NetworkCosts | None = None
 
     def with_costs(self, program: Any) -> Plan:
         """With the costs, which may have to be measured.
@@ -82,7 +82,7 @@ class Plan:
         return allocate(self.costs, values) | free
 
 
-def plan(layers: tuple[Layer, ...], program: Any, request: Request, budget: Budget, source: str) -> Plan:
+def plan(layers: tuple[PrunableWeight, ...], program: Any, request: Request, budget: Budget, source: str) -> Plan:
     """What becomes of the layers of a network when that is asked for.
 
     Raises

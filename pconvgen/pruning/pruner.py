@@ -14,7 +14,7 @@ from torch import nn
 
 from pconvgen.errors import PconvgenWarning, UsageError
 from pconvgen.frontend.torch import weights as torch_weights
-from pconvgen.pruning.allocation import Costs
+from pconvgen.pruning.allocation import NetworkCosts
 from pconvgen.pruning.budget import Budget, Density, Latency
 from pconvgen.pruning.constraint import check_structure
 from pconvgen.pruning.costs import device_of, measure_ms
@@ -208,7 +208,7 @@ class Pruner:
                     remedy="make the pruner with the model and the arguments that it had",
                 )
         constraints = tuple(replace(c, params=state["params"][c.name]) for c in self._plan.constraints)
-        costs = None if state["costs"] is None else Costs.from_json(state["costs"])
+        costs = None if state["costs"] is None else NetworkCosts.from_json(state["costs"])
         self._plan = replace(self._plan, constraints=constraints, costs=costs)
         self._epoch, self._densities = state["epoch"], dict(state["densities"])
         self._hard, self._last_penalty = state["hard"], None
@@ -255,7 +255,7 @@ class Pruner:
         if self._plan.costs is not None or isinstance(self._plan.budget, Density):
             return
 
-        def costs() -> Costs | None:
+        def costs() -> NetworkCosts | None:
             self._plan = self._plan.with_costs(self._program)
             units = self._units()
             for _ in range(CALIBRATIONS if self._device is not None else 0):
@@ -283,8 +283,8 @@ class Pruner:
         self._plan = replace(self._plan, costs=self._plan.costs.measured(densities, found))
         return found
 
-    def _met(self, units: Mapping[str, Units]) -> Costs:
-        """Costs, scaled so that the network takes what it may with the densities that the budget pays for."""
+    def _met(self, units: Mapping[str, Units]) -> NetworkCosts:
+        """NetworkCosts, scaled so that the network takes what it may with the densities that the budget pays for."""
         start = self._plan
         assert start.costs is not None
         costs, budget = start.costs, start.costs.budget

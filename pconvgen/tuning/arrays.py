@@ -38,5 +38,5 @@ def _planes(layout: PlaneLayout) -> Iterator[tuple[NDArray[np.int64], NDArray[np
     for index, (p, q) in enumerate(layout.phases):
         y, x = np.broadcast_arrays(rows * sh + p - top, columns * sw + q - left)
         inside = (y >= 0) & (y < layout.height) & (x >= 0) & (x < layout.width)
-        offsets = layout.lead + index * layout.plane + rows * layout.line + columns
+        offsets = layout.lead + index * layout.plane + rows * layout.row_stride + columns
         yield offsets[inside], y[inside], x[inside]

@@ -31,10 +31,10 @@ def tasks_of(
         if len(plan.instances) > 1:
             split.append(layer.name)
             return plan
-        site = replace(layer.site, var=None, data=None, residual=None, result=None, absorbed=frozenset())
+        fused_op = replace(layer.fused_op, var=None, data=None, residual=None, result=None, absorbed=frozenset())
         task = Task(
             names=(layer.name,),
-            layer=replace(layer, site=site),
+            layer=replace(layer, fused_op=fused_op),
             target=target,
             places=places,
             slots=where.get("slots"),

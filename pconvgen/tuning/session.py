@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pconvgen.devices import Device, Model
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import Imported
-from pconvgen.matching.sites import Site
+from pconvgen.matching.fused_ops import FusedOp
 from pconvgen.planning.choose import layer_of
 from pconvgen.records.store import RecordFile, read_records
 from pconvgen.schedules.measured import records_of
@@ -23,7 +23,7 @@ from pconvgen.templates.layout.proposals import layouts
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.task import Task
-from pconvgen.tuning.tuner import Budget, Tuner
+from pconvgen.tuning.tuner import Tuner, TuningBudget
 from pconvgen.values.planes import Places, plain_layout
 from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
@@ -52,7 +52,7 @@ def tune(
     target: Target,
     device: Device,
     records: Path,
-    budget: Budget,
+    budget: TuningBudget,
     *,
     threads: int = 1,
     cores: Sequence[int] | None = None,
@@ -112,7 +112,7 @@ def reference(target: Target) -> Task:
     """A small dense layer that is always the same, by which a device shows that it is as fast as before."""
     workload = ConvWorkload(1, 64, 28, 28, 64, (3, 3), padding=(1, 1, 1, 1))
     weight = np.random.default_rng(0).standard_normal(workload.weight_shape).astype(np.float32)
-    site = Site(None, "conv2d", None, weight, None, None, None, frozenset(), workload, ())
+    fused_op = FusedOp(None, "conv2d", None, weight, None, None, None, frozenset(), workload, ())
     source = layouts(workload, target.core.isa)[0]
     places = Places(source, plain_layout(64, 28, 28))
-    return Task(("reference",), layer_of(site, "reference"), target, places, None, (0, 0))
+    return Task(("reference",), layer_of(fused_op, "reference"), target, places, None, (0, 0))

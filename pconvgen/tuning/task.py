@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconvgen.devices.device import Model
-from pconvgen.planning.choose import Chosen, Layer, plan_layer
+from pconvgen.planning.choose import Layer, ReasonedChoice, plan_layer
 from pconvgen.planning.search import all_choices
 from pconvgen.records.record import task_key
 from pconvgen.targets.linker import library_linker
@@ -59,7 +59,7 @@ class Task:
     @property
     def workload(self) -> ConvWorkload:
         """The layer's shapes, epilogue and formats."""
-        return self.layer.site.workload
+        return self.layer.fused_op.workload
 
     @cached_property
     def key(self) -> str:
@@ -79,14 +79,19 @@ class Task:
         Raises what TVM, LLVM and the linker raise.
         """
         plan = plan_layer(
-            self.layer, self.target, self.places, slots=self.slots, first=self.first, chosen=Chosen(choice, "tried")
+            self.layer,
+            self.target,
+            self.places,
+            slots=self.slots,
+            first=self.first,
+            chosen=ReasonedChoice(choice, "tried"),
         )
         (instance,) = plan.instances
         w, formats = self.workload, self.workload.precision
         constants = list(instance.constants)
         if w.epilogue.bias:
-            assert self.layer.site.bias is not None
-            constants.append(self.layer.site.bias.astype(formats.arithmetic))
+            assert self.layer.fused_op.bias is not None
+            constants.append(self.layer.fused_op.bias.astype(formats.arithmetic))
         inputs = {name: (array.shape, str(array.dtype)) for name, array in self.inputs.items()}
         output = (self._output_shape, formats.activations)
         module = kernel_module(instance.kernel, inputs, constants, output, llvm_target(self.target))
@@ -120,8 +125,8 @@ class Task:
     def expected(self) -> NDArray[np.float64]:
         """What the layer makes of `inputs`, NCHW."""
         data, residual = self._arrays
-        weight = self.layer.site.weight.astype(self.workload.precision.weights)
-        return convolution(self.workload, weight, data, self.layer.site.bias, residual)
+        weight = self.layer.fused_op.weight.astype(self.workload.precision.weights)
+        return convolution(self.workload, weight, data, self.layer.fused_op.bias, residual)
 
     def error(self, output: NDArray[Any]) -> float:
         """Largest error of an output, relative to the largest number; infinite where something is not finite."""

@@ -80,7 +80,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Budget:
+class TuningBudget:
     """When to stop: after so many trials, or seconds."""
 
     trials: int | None = None
@@ -162,7 +162,7 @@ class Tuner:
         described = task.layer.described(task.places)
         return Progress(task, described, [(choice, describe_choice(choice)) for choice in task.choices])
 
-    def run(self, budget: Budget, folder: Path, report: Callable[[Tuner, float], None]) -> None:
+    def run(self, budget: TuningBudget, folder: Path, report: Callable[[Tuner, float], None]) -> None:
         """Measures until the budget is spent or nothing promises a gain; `report(self, share spent)` after each trial.
 
         `folder` is for libraries, which are removed once they were measured.

@@ -21,8 +21,8 @@ from tvm.tirx import PrimFunc
 from tvm_ffi import structural_walk
 
 LONGEST = 16
-"""Terms of the longest expression that inlining may make: elements that it reads, and CALL for each function."""
-CALL = 4
+"""Terms of the longest expression that inlining may make: elements that it reads, and CALL_TERMS for each function."""
+CALL_TERMS = 4
 
 
 def inlined(function: PrimFunc) -> PrimFunc:
@@ -70,7 +70,7 @@ def _kept(schedule: PrimFuncSchedule, blocks: list[BlockInfo]) -> set[Any]:
         )
 
         def length(calls: int = len(calls), loads: Counter[Any] = loads) -> int:
-            return CALL * calls + sum(
+            return CALL_TERMS * calls + sum(
                 count * (1 if buffer in kept else lengths.get(buffer, 1)) for buffer, count in loads.items()
             )
 

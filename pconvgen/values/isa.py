@@ -16,7 +16,7 @@ class Isa:
     name: key of `pconvgen.schedules.ISAS`.
     widths: bits of usable vectors, the native ones first.
     registers: vector registers.
-    by_element: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
+    lane_indexed_fma: whether FMA can multiply by one lane of a register, so that weights are loaded as vectors.
     memory_operands: whether FMA can read an input from memory, so that one which is used once takes no register.
     paired: vectors that one load instruction can bring.
     widen: LLVM's intrinsic that makes 4 float32 of 4 float16 in a vector; None where LLVM does so by itself.
@@ -27,7 +27,7 @@ class Isa:
     name: str
     widths: tuple[int, ...]
     registers: int
-    by_element: bool
+    lane_indexed_fma: bool
     memory_operands: bool
     paired: int
     widen: str | None = None

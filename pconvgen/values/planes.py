@@ -29,7 +29,7 @@ from pconvgen.values.workload import ConvWorkload
 
 SAME_SETS = 256
 """Rows that are a multiple of so many elements (1 KiB) apart compete for the same places of a cache."""
-LINE = 16
+CACHE_LINE = 16
 """float32 elements of a cache line, of 64 bytes on all targets."""
 
 
@@ -85,17 +85,17 @@ class PlaneLayout:
         return self.plane * len(self.phases)
 
     @cached_property
-    def line(self) -> int:
+    def row_stride(self) -> int:
         """Distance of the rows of a plane."""
         if not self.interleaved:
             return self.pitch
-        line = self.channels * self.channel
-        return line if line % SAME_SETS else line + LINE
+        stride = self.channels * self.channel
+        return stride if stride % SAME_SETS else stride + CACHE_LINE
 
     @cached_property
     def size(self) -> int:
         """Elements of one image."""
-        body = self.rows * self.line if self.interleaved else self.channels * self.channel
+        body = self.rows * self.row_stride if self.interleaved else self.channels * self.channel
         return self.lead + body + self.slack
 
     @cached_property
@@ -115,18 +115,18 @@ class PlaneLayout:
 
     @cached_property
     def main(self) -> int | None:
-        """Offset of element (0, 0, 0) where whole rows lie as they are, pitch `line`; None where they do not."""
+        """Offset of element (0, 0, 0) where whole rows lie `row_stride` apart; None where they do not."""
         if self.stride != (1, 1):
             return None
         top, left = self.before
         if (0, left) in self.index:
-            return self.lead + self.index[0, left] * self.plane + top * self.line
-        return None if self.own_columns else self.lead + top * self.line + left
+            return self.lead + self.index[0, left] * self.plane + top * self.row_stride
+        return None if self.own_columns else self.lead + top * self.row_stride + left
 
     @cached_property
     def seamless(self) -> bool:
         """Whether the rows of the tensor follow each other without a gap in the main plane."""
-        return self.main is not None and self.line == self.width
+        return self.main is not None and self.row_stride == self.width
 
     def real_columns(self, q: int) -> tuple[int, int]:
         """Columns [first, last) of a plane of phase column q that hold elements rather than padding."""
@@ -192,7 +192,7 @@ class PlaneLayout:
         (p, r), q, c = (y % self.stride[0], y // self.stride[0]), x, 0
         if (p, q) not in self.index:
             q, c = x % self.stride[1], x // self.stride[1]
-        return self.index[p, q] * self.plane + r * self.line + c
+        return self.index[p, q] * self.plane + r * self.row_stride + c
 
     def entry_offsets(
         self, workload: ConvWorkload, entries: NDArray[np.int32], slots: NDArray[np.int64]
@@ -233,7 +233,7 @@ class Places:
     def seamless(self) -> bool:
         """Whether outputs of a row follow those of the one before it, so that tiles may run across rows."""
         target, residual = self.target, self.residual
-        rows = target.stride == (1, 1) and target.line == target.width
+        rows = target.stride == (1, 1) and target.row_stride == target.width
         return rows and (residual is None or residual.seamless)
 
 

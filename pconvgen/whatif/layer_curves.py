@@ -113,8 +113,8 @@ def layer_curves(
     found = []
     for task in tasks:
         report(task.name)
-        site = task.layer.site
-        kind, params, _ = fitting(site.op, site.weight.shape, site.workload.groups, structure)
+        fused_op = task.layer.fused_op
+        kind, params, _ = fitting(fused_op.op, fused_op.weight.shape, fused_op.workload.groups, structure)
         ends = (1.0, 1.0) if kind == DENSE else (lowest, 1.0)
 
         def at(density: float, task: Task = task, kind: str = kind, params: dict[str, int] = params) -> float:
@@ -126,12 +126,12 @@ def layer_curves(
 
 def pruned_layer(task: Task, structure: str, params: dict[str, int], density: float, experience: Experience) -> Pruned:
     """A layer at a density, in the best of the layouts that its input may have."""
-    site = task.layer.site
-    weight = site.weight
+    fused_op = task.layer.fused_op
+    weight = fused_op.weight
     if density < 1:
-        weight = project(structure, weight, density, groups=site.workload.groups, **params)
+        weight = project(structure, weight, density, groups=fused_op.workload.groups, **params)
     # By one kernel: what two are split by is not a matter of density.
-    layer = replace(layer_of(replace(site, weight=np.ascontiguousarray(weight, np.float32)), task.name), splits=())
+    layer = replace(layer_of(replace(fused_op, weight=np.ascontiguousarray(weight, np.float32)), task.name), splits=())
     best = [
         _known(replace(task, layer=layer, places=places), experience)
         for places in _nearest(layer, task.places, experience)
@@ -144,7 +144,7 @@ def _nearest(layer: Layer, places: Places | None, experience: Experience) -> lis
     if places is None:
         return [None]
     target = experience.target
-    options = [replace(places, source=source) for source in layouts(layer.site.workload, target.core.isa)]
+    options = [replace(places, source=source) for source in layouts(layer.fused_op.workload, target.core.isa)]
     return sorted(options, key=lambda option: predicted(layer, target, option).choice.cycles)[:SOURCES]  # type: ignore[return-value]
 
 

@@ -18,7 +18,7 @@ from pconvgen.templates.epilogue import finish
 from pconvgen.templates.weights import weights
 from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, cast, number, prefetch, prim_func, ramp
 from pconvgen.values.isa import Isa
-from pconvgen.values.planes import LINE
+from pconvgen.values.planes import CACHE_LINE
 from pconvgen.values.schedule import ChannelSchedule
 from pconvgen.values.workload import ConvWorkload
 
@@ -134,7 +134,7 @@ class _Emitter:
         entry, count = len(self.kernel.bodies[0]) * self.kernel.group, self.schedule.unroll
         ahead = -(-AHEAD // entry)
         values = T.Bind(T.Cast("int64", first + ahead) * entry)
-        for line in range(0, count * entry, LINE * 4 // self.precision.weight_bytes):
+        for line in range(0, count * entry, CACHE_LINE * 4 // self.precision.weight_bytes):
             prefetch(self.values, values + line)
         prefetch(self.offsets, T.Cast("int64", first + ahead))
 

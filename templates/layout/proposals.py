@@ -36,7 +36,7 @@ def _made_layouts(workload: ConvWorkload, isa: Isa, plain: PlaneLayout) -> tuple
         found[
             plane_layout(workload, align=1, aligned_rows=False, own_columns=False, interleaved=interleaved, slack=slack)
         ] = None
-    if workload.stride != (1, 1) and not isa.by_element:
+    if workload.stride != (1, 1) and not isa.lane_indexed_fma:
         # For readers that share it with others: strides are taken as the input is loaded. NEON code for that spills.
         whole = replace(workload, stride=(1, 1))
         found[
@@ -50,7 +50,7 @@ def _made_layouts(workload: ConvWorkload, isa: Isa, plain: PlaneLayout) -> tuple
             (True, True, False),
         ):
             # With loads of whole vectors in pairs, alignment of the rows gives nothing.
-            if interleaved not in orders or (isa.by_element and aligned_rows and not own_columns):
+            if interleaved not in orders or (isa.lane_indexed_fma and aligned_rows and not own_columns):
                 continue
             layout = plane_layout(
                 workload,

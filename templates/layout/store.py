@@ -32,11 +32,11 @@ class PlaneWriter:
         """Offset of row `y` of the tensor (int64) from the start of its channel."""
         layout = self.layout
         if layout.stride[0] == 1:
-            return y * layout.line
+            return y * layout.row_stride
         place = T.Bind(y + layout.before[0])
         # Phases are sorted by row: those of a row of the stride lie together.
         per_row = len(layout.phases) // layout.stride[0] * layout.plane
-        return T.Bind(place % layout.stride[0] * per_row + place // layout.stride[0] * layout.line)
+        return T.Bind(place % layout.stride[0] * per_row + place // layout.stride[0] * layout.row_stride)
 
     def store(self, row: Expr, column: Expr, fixed: int, value: Expr, lanes: int) -> None:
         """Stores `lanes` elements of a row from column `column` + `fixed` on.
@@ -91,7 +91,7 @@ class PlaneWriter:
                 with T.If(end == layout.height if below else begin == 0), T.Then():
                     for index, q, first, count in beyond:
                         with T.serial(0, count) as r:
-                            line = T.Bind((T.Cast("int64", r) + first) * layout.line + channel)
+                            line = T.Bind((T.Cast("int64", r) + first) * layout.row_stride + channel)
                             _, width = self._whole(q)
                             self._fill(line + (layout.lead + index * layout.plane), width)
 
@@ -99,7 +99,7 @@ class PlaneWriter:
     def _origin(self) -> int:
         """Offset of row `row(0)` of a channel's first plane."""
         layout = self.layout
-        return layout.lead + (layout.before[0] * layout.line if layout.stride[0] == 1 else 0)
+        return layout.lead + (layout.before[0] * layout.row_stride if layout.stride[0] == 1 else 0)
 
     def _columns(self) -> list[int]:
         """q of the planes that hold a row."""

@@ -89,8 +89,8 @@ class PackKernel:
         (r0, r1), (c0, c1) = target.real_rows(block.rows.start), target.real_columns(block.columns.start)
 
         def row(r: Expr, y: Expr) -> None:
-            begin = T.Bind(read + y * source.line + (q + (c0 * sw - left)))
-            dst = T.Bind(write + r * target.line)
+            begin = T.Bind(read + y * source.row_stride + (q + (c0 * sw - left)))
+            dst = T.Bind(write + r * target.row_stride)
 
             def copy(x: Expr, lanes: int) -> None:
                 at = ramp(dst + (x + c0), lanes)
@@ -109,7 +109,7 @@ class PackKernel:
                 if first == r0 and last == r1:
                     row(r, T.Bind(r * sh + (p - top)))
                 else:
-                    self._zero(packed, T.Bind(write + r * target.line), target.pitch)
+                    self._zero(packed, T.Bind(write + r * target.row_stride), target.pitch)
         if not target.interleaved:
             rows = target.rows * target.pitch
             self._zero(packed, write + rows, target.plane - rows)

@@ -46,7 +46,7 @@ class GlobalPoolKernel:
     @property
     def pixels(self) -> int:
         """Numbers of a plane from its first element to its last."""
-        return (self.source.height - 1) * self.source.line + self.source.width
+        return (self.source.height - 1) * self.source.row_stride + self.source.width
 
     def build(self) -> PrimFunc:
         """The kernel as a TIR function with arguments (data, output)."""

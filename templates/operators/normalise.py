@@ -150,7 +150,7 @@ class _Emitter:
                 for_each_vector(begin, size, k.lanes, step)
                 return
             with T.serial(0, k.source.height) as y:
-                row = T.Bind(begin + T.Cast("int64", y) * k.source.line)
+                row = T.Bind(begin + T.Cast("int64", y) * k.source.row_stride)
                 for_each_vector(row, k.source.width, k.lanes, step)
 
         self._channels(image, planes, add)
@@ -176,12 +176,12 @@ class _Emitter:
         if not k.elements:
             scale = T.Bind(self.scale[channel, 0] * factor)
             addend = T.Bind(self.shift[channel, 0] - rest * scale)
-        if k.target.stride == (1, 1) and k.source.line == k.target.line == width:
+        if k.target.stride == (1, 1) and k.source.row_stride == k.target.row_stride == width:
             # Rows without gaps are one row.
             height, width = 1, height * width
         with T.serial(0, height) as y:
             row = T.Bind(T.Cast("int64", y))
-            place, line = T.Bind(out + self.writer.row(row)), T.Bind(begin + row * k.source.line)
+            place, line = T.Bind(out + self.writer.row(row)), T.Bind(begin + row * k.source.row_stride)
 
             def piece(x: Expr, lanes: int) -> None:
                 value = T.Bind(cast(self.data[ramp(line + x, lanes)], "float32") - broadcast(first, lanes))

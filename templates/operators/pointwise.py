@@ -72,7 +72,11 @@ class PointwiseKernel:
                     c = T.Bind(T.Cast("int64", task % self.channels))
                     n = T.Bind(T.Cast("int64", task // self.channels))
                     reads = [
-                        (flat, T.Bind(n * layout.size + (c + slot) * layout.channel + (layout.main or 0)), layout.line)
+                        (
+                            flat,
+                            T.Bind(n * layout.size + (c + slot) * layout.channel + (layout.main or 0)),
+                            layout.row_stride,
+                        )
                         for flat, layout, slot in ((flat_in, source, self.slots[0]), (flat_add, other, self.slots[1]))
                         if flat is not None and layout is not None
                     ]
@@ -93,7 +97,7 @@ class PointwiseKernel:
     ) -> None:
         """One channel of one image; `reads` are (flat buffer, offset of the first element, distance of rows)."""
         height, width = self.target.height, self.target.width
-        if self.target.stride == (1, 1) and {self.target.line, *(line for *_, line in reads)} == {width}:
+        if self.target.stride == (1, 1) and {self.target.row_stride, *(line for *_, line in reads)} == {width}:
             # Rows without gaps are one row.
             height, width = 1, height * width
         with T.serial(0, height) as y:

@@ -208,12 +208,12 @@ class _Emitter:
         origin = T.Bind(row * k.stride[0] - k.padding[0])
         begin = T.Bind((T.max(-origin, 0) + (rate - 1)) // rate)
         end = T.Bind(T.min((T.max(height - origin, 0) + (rate - 1)) // rate, k.kernel[0]))
-        line = T.Bind(plane + origin * k.source.line)
+        line = T.Bind(plane + origin * k.source.row_stride)
 
         def reduce(begin: Expr, end: Expr) -> None:
             def load(x: Expr, lanes: int) -> Expr:
                 def row(r: Expr) -> Expr:
-                    return cast(self.data[ramp(line + r * (rate * k.source.line) + x, lanes)], k.computed)
+                    return cast(self.data[ramp(line + r * (rate * k.source.row_stride) + x, lanes)], k.computed)
 
                 return reduced(k.kind, k.computed, begin, end, row, lanes)
 

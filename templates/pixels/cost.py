@@ -146,7 +146,7 @@ def _entry(
         shared = shape.columns + (taps - shape.columns) / runs.height
         inputs = np.where(tall[runs.schedule], shared, inputs)
     weights: Numbers = taps * shape.group
-    if isa.by_element:
+    if isa.lane_indexed_fma:
         weights = -(-weights // runs.first_lanes)
     fmas = taps * shape.group * vectors
     # An input that is used once is a memory operand of its FMA where the ISA has those.
@@ -156,8 +156,8 @@ def _entry(
     loads = np.where(operands, 0.0, inputs * vectors)
     # Where loads come in pairs, each tap has its own address, or one for each row of the tile where those are not whole
     # vectors apart, and entries of one tap share what a round takes.
-    addresses = taps * np.where(source.line % runs.first_lanes > 0, runs.height, 1) if isa.paired > 1 else 0
-    round_ = costs.entry / ENTRIES if isa.by_element and taps == 1 else costs.entry
+    addresses = taps * np.where(source.row_stride % runs.first_lanes > 0, runs.height, 1) if isa.paired > 1 else 0
+    round_ = costs.entry / ENTRIES if isa.lane_indexed_fma and taps == 1 else costs.entry
     issue = (fmas + (loads + weights) / isa.paired + addresses + round_) / core.issue
     # Shuffles run where FMAs do.
     shuffles = taps if source.step(workload)[1] > 1 else 0
@@ -289,9 +289,9 @@ def _aligned_share(workload: ConvWorkload, lanes: int, source: PlaneLayout, *, p
     if source.own_columns and workload.kernel[1] > 1:
         # A tap is aligned where its row is: the first always, the others when so many rows are whole vectors.
         dh, sh = workload.dilation[0], workload.stride[0]
-        offsets = [row * dh // sh * source.line for row in range(workload.kernel[0])]
+        offsets = [row * dh // sh * source.row_stride for row in range(workload.kernel[0])]
         return sum(offset % lanes == 0 for offset in offsets) / len(offsets)
-    if source.line % lanes:
+    if source.row_stride % lanes:
         return 0.0
     if workload.kernel[1] == 1:
         return 1.0

@@ -30,7 +30,7 @@ from pconvgen.templates.layout.tiles import TileRun, Vector, cut, pieces
 from pconvgen.templates.pixels.products import Products
 from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, cast, number, part, prefetch, prim_func, ramp
 from pconvgen.values.isa import Isa
-from pconvgen.values.planes import LINE, PlaneLayout
+from pconvgen.values.planes import CACHE_LINE, PlaneLayout
 from pconvgen.values.schedule import PixelSchedule
 from pconvgen.values.workload import ConvWorkload
 
@@ -166,13 +166,13 @@ class _Emitter:
                 image = T.Bind(T.Cast("int64", task // (kernel.chunks * kernel.row_blocks)))
                 begin, end = T.Bind(self.chunks[chunk]), T.Bind(self.chunks[chunk + 1])
                 row = T.Bind(T.min(block * s.rows, w.out_height - s.rows))
-                first = T.Bind(image * source.size + row * (self.down * source.line))
+                first = T.Bind(image * source.size + row * (self.down * source.row_stride))
                 self.image_out = T.Bind(image * target.size + kernel.slots[0] * target.channel)
                 if residual is not None:
                     self.image_add = T.Bind(
                         image * residual.size + (kernel.slots[1] * residual.channel + (residual.main or 0))
                     )
-                next_block = first + s.rows * self.down * source.line
+                next_block = first + s.rows * self.down * source.row_stride
                 if s.filters_inside:
                     sums = (
                         T.alloc_buffer((kernel.groups * self.sums,), self.precision.arithmetic)
@@ -228,18 +228,18 @@ class _Emitter:
     def sums(self) -> int:
         """Elements that a group needs to keep the sums of a tile, whole cache lines."""
         lanes = max(sum(vector.lanes for vector in run.vectors) for run in self.tiles)
-        return -(-self.kernel.group * lanes // LINE) * LINE
+        return -(-self.kernel.group * lanes // CACHE_LINE) * CACHE_LINE
 
     def _tiles(self, source: Expr, first_row: Expr) -> Iterator[_Tile]:
         """Opens the loops over the tiles of a block."""
-        line = self.kernel.source.line
+        row_stride = self.kernel.source.row_stride
         before = 0
         for run in self.tiles:
             with T.serial(0, run.rows) as y, T.serial(0, run.columns) as x:
                 number = T.Bind(T.Cast("int64", y) * run.columns + x + before)
                 row = T.Cast("int64", y) * run.row_step + run.first_row
                 column = T.Cast("int64", x) * run.column_step
-                inputs = row * (self.down * line) + (column + run.first_column) * self.across
+                inputs = row * (self.down * row_stride) + (column + run.first_column) * self.across
                 tile_in = T.Bind(source + self.products.hidden(inputs))
                 yield _Tile(run.vectors, number, tile_in, T.Bind(first_row + row), (column, run.first_column))
             before += run.rows * run.columns
@@ -281,7 +281,7 @@ class _Emitter:
             first = T.Bind(self.image_out + channel * target.channel)
             add = None
             if residual is not None:
-                place = tile.row * residual.line + (tile.column[0] + tile.column[1])
+                place = tile.row * residual.row_stride + (tile.column[0] + tile.column[1])
                 add = T.Bind(self.image_add + channel * residual.channel + place)
             for a, vector in zip(accumulators, tile.vectors, strict=True):
                 self._store(filter_, first + rows[vector.row], add, tile, vector, a)
@@ -301,8 +301,8 @@ class _Emitter:
     def _prefetch(self, start: Expr, step: Expr) -> None:
         """Fetches the part of the next block whose turn it is: entries come in no order that hardware foresees."""
         steps = sum(run.rows * run.columns for run in self.tiles) * self.kernel.groups * self.kernel.parts
-        size = LINE * 4 // self.precision.bytes
-        lines = -(-self.schedule.rows * self.down * self.kernel.source.line // (size * steps))
+        size = CACHE_LINE * 4 // self.precision.bytes
+        lines = -(-self.schedule.rows * self.down * self.kernel.source.row_stride // (size * steps))
         first = T.Bind(start + step * (lines * size))
         with T.serial(0, lines) as line:
             prefetch(self.data, first + T.Cast("int64", line) * size)
@@ -323,7 +323,7 @@ class _Emitter:
                 outputs = value if lanes == vector.lanes else part(value, start, lanes)
                 other = None
                 if residual is not None and self.residual is not None:
-                    place = vector.row * residual.line + vector.column + start
+                    place = vector.row * residual.row_stride + vector.column + start
                     other = self.residual[ramp(add + place, lanes)]
                 outputs = finish(self.workload.epilogue, outputs, lanes, bias, other)
                 column, fixed = tile.column

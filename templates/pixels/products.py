@@ -48,7 +48,7 @@ class Products:
         values: Buffer,
         indptr: Buffer,
     ) -> None:
-        self.precision, self.isa, self.line = workload.precision, isa, source.line
+        self.precision, self.isa, self.row_stride = workload.precision, isa, source.row_stride
         self.down, self.across = source.step(workload)
         self.group, self.bodies = group, bodies
         self.data, self.offsets, self.values, self.indptr = data, offsets, values, indptr
@@ -62,7 +62,7 @@ class Products:
             end = T.Bind(self.indptr[row * bodies + (b + 1)])
             anchors = self._anchors(body, vectors)
             # One tap has few FMAs: several entries share loads of weights and offsets, and the branch.
-            if self.isa.by_element and len(body) == 1:
+            if self.isa.lane_indexed_fma and len(body) == 1:
                 rounds = T.Bind((end - begin) // ENTRIES)
                 with T.serial(0, rounds) as r:
                     self._entries(acc, vectors, source, body, anchors, T.Bind(begin + r * ENTRIES), ENTRIES)
@@ -121,7 +121,7 @@ class Products:
 
     def _row(self, vector: Vector) -> int:
         """Distance of the vector's row of inputs from that of the tile."""
-        return vector.row * self.down * self.line
+        return vector.row * self.down * self.row_stride
 
     def _load(self, start: Expr, lanes: int) -> Expr:
         return T.Bind(load_strided(self.data, start, self.across, lanes))
@@ -155,7 +155,7 @@ class Products:
             return self._load(origin + address + (start - at + vector.column * self.across), vector.lanes)
 
         # Of weights and inputs, the fewer stay in registers while the others stream by.
-        if len(vectors) < group and not self.isa.by_element:
+        if len(vectors) < group and not self.isa.lane_indexed_fma:
             xs = [load(vector) for vector in vectors]
             for j in range(group):
                 for a, x, vector in zip(acc[j], xs, vectors, strict=True):
@@ -171,8 +171,8 @@ class Products:
         isa, computed = self.isa, self.precision.arithmetic
         widths, converted = isa.lanes(computed), self.precision.weights != computed
         # Vectors of weights come together where FMA multiplies by one lane, or where they are converted.
-        sizes = sorted({widths[0] if isa.by_element else 4, 4}, reverse=True)
-        together = set(widths) if isa.by_element or converted else set()
+        sizes = sorted({widths[0] if isa.lane_indexed_fma else 4, 4}, reverse=True)
+        together = set(widths) if isa.lane_indexed_fma or converted else set()
         # Each is loaded when it is first needed: all at once would take registers from the accumulators.
         loaded: dict[tuple[int, int], Expr] = {}
 

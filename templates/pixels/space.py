@@ -34,7 +34,7 @@ def pixel_schedules(
     native = lanes_of_widths[0]
     most = max((n for n in range(1, isa.registers) if _fits(shape, n, native, core)), default=1)
     row = workload.precision.bytes * workload.in_channels * len(source.phases) * source.pitch
-    contiguous = source.line == workload.out_width and source.step(workload) == (1, 1)
+    contiguous = source.row_stride == workload.out_width and source.step(workload) == (1, 1)
     across = contiguous and seamless
     tall = _may_be_tall(shape, isa)
     for width, rows in itertools.product(lanes_of_widths, _rows(workload, row, core)):
@@ -98,7 +98,7 @@ def _may_be_tall(shape: TapShape, isa: Isa) -> bool:
 def _fits(shape: TapShape, vectors: int, native: int, core: Core) -> bool:
     isa = core.isa
     accumulators = shape.group * vectors
-    if isa.by_element:
+    if isa.lane_indexed_fma:
         # Two inputs, and the weights of a tap or, where taps share inputs, of an entry.
         weights = shape.group if shape.group > 1 else min(shape.taps, WEIGHTS)
         # Of many weights LLVM loads the next ones early, and of wide vectors the first tap's inputs.

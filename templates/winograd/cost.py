@@ -58,7 +58,7 @@ def _products(grid: TileGrid, core: Core) -> float:
     for panel in range(panels):
         vectors = grid.vectors // panels + (panel < grid.vectors % panels)
         fmas = s.filters * vectors
-        weights = -(-s.filters // s.lanes) if isa.by_element else s.filters
+        weights = -(-s.filters // s.lanes) if isa.lane_indexed_fma else s.filters
         # A weight that is used once is a memory operand where the ISA has those.
         separate = 0 if isa.memory_operands and vectors == 1 else weights
         issue = (fmas + (vectors + separate) / isa.paired + STEP) / core.issue

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pconvgen.templates.layout.tiles import UNROLLED_PIECES
 from pconvgen.templates.winograd.transforms import TAPS
 from pconvgen.tvm_compat.tir import Expr, T
-from pconvgen.values.planes import LINE
+from pconvgen.values.planes import CACHE_LINE
 from pconvgen.values.schedule import WinogradSchedule
 from pconvgen.values.workload import ConvWorkload
 
@@ -98,7 +98,7 @@ class TileGrid:
         """Distance of channels and of filters in scratch memory: room for what vectors compute beyond the last tile."""
         last = self.pieces()[-1]
         reach = max(self.tiles + last.first + last.lanes - self.width, self.vectors * self.schedule.lanes)
-        return -(-reach // LINE) * LINE
+        return -(-reach // CACHE_LINE) * CACHE_LINE
 
     @property
     def inputs(self) -> int:
@@ -125,7 +125,7 @@ def _pieces(out_width: int, tile: int, widest: int) -> tuple[Piece, ...]:
 
 def _odd_lines(size: int) -> int:
     """`size`, of whole lines, made an odd number of them, so that points do not fall on the same set of a cache."""
-    return size if size // LINE % 2 else size + LINE
+    return size if size // CACHE_LINE % 2 else size + CACHE_LINE
 
 
 def for_each_run(runs: tuple[tuple[Piece, int], ...], emit: Callable[[Piece, Expr], None]) -> None:

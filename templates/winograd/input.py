@@ -26,13 +26,13 @@ class InputTransform:
     Parameters
     ----------
     grid: the tiles.
-    line: distance of the rows of a plane, around which its zeros lie.
+    row_stride: distance of the rows of a plane, around which its zeros lie.
     data: flat buffer of the images.
     points: flat buffer of the result, [points^2][channels][stride].
     """
 
-    def __init__(self, grid: TileGrid, line: int, data: Buffer, points: Buffer) -> None:
-        self.grid, self.line, self.data, self.points = grid, line, data, points
+    def __init__(self, grid: TileGrid, row_stride: int, data: Buffer, points: Buffer) -> None:
+        self.grid, self.row_stride, self.data, self.points = grid, row_stride, data, points
         pieces = grid.pieces()
         last, m = pieces[-1], grid.schedule.tile
         self.columns = grid.workload.out_width + TAPS - 1
@@ -55,7 +55,7 @@ class InputTransform:
         """Channel `c` of the block whose first row of tiles is `first`; its first element is at `begin` in data."""
         grid, w = self.grid, self.grid.workload
         top, left = w.padding[:2]
-        plane = T.Bind(begin - (top * self.line + left))
+        plane = T.Bind(begin - (top * self.row_stride + left))
         target = T.Bind(c * grid.stride)
         with T.serial(0, grid.schedule.rows) as r:
             y = T.Bind((first + T.Cast("int64", r)) * grid.schedule.tile)
@@ -72,7 +72,7 @@ class InputTransform:
         last = grid.workload.out_height + TAPS - 2
         inside = grid.workload.out_height % grid.schedule.tile == 0
         sources = [
-            T.Bind(plane + (y + i if inside or i < TAPS else T.min(y + i, T.int64(last))) * self.line)
+            T.Bind(plane + (y + i if inside or i < TAPS else T.min(y + i, T.int64(last))) * self.row_stride)
             for i in range(grid.points)
         ]
 

@@ -92,7 +92,7 @@ class WinogradKernel:
                 inputs = T.alloc_buffer((grid.points**2 * grid.inputs,), "float32")
                 products = T.alloc_buffer((grid.points**2 * grid.products,), "float32")
                 parts = 1 if shared else TASKS
-                transform = InputTransform(grid, self.source.line, sources, inputs)
+                transform = InputTransform(grid, self.source.row_stride, sources, inputs)
                 with _loop(min(parts, w.in_channels)) as part:
                     rows = transform.scratch()
                     with _share(part, w.in_channels, min(parts, w.in_channels)) as c:

@@ -74,7 +74,7 @@ class OutputTransform:
                 place = T.Bind(target + self.writer.row(y + i))
                 add = None
                 if self.residual is not None:
-                    add = T.Bind(other + (y + i) * self.residual.line + right)
+                    add = T.Bind(other + (y + i) * self.residual.row_stride + right)
                 for n, pixels in enumerate(row):
                     if n * lanes < piece.columns:
                         valid = min(lanes, piece.columns - n * lanes)

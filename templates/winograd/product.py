@@ -89,7 +89,7 @@ class Product:
     def _weight(self, first: Expr) -> Callable[[int], Expr]:
         """A function that gives each weight of a group, broadcast, when it is wanted: all do not fit the registers."""
         s = self.grid.schedule
-        if not self.isa.by_element:
+        if not self.isa.lane_indexed_fma:
             return lambda j: T.Bind(broadcast(self.weights[first + j], s.lanes))
         loaded = [T.Bind(self.weights[ramp(first + j, s.lanes)]) for j in range(0, s.filters, s.lanes)]
         return lambda j: broadcast(lane(loaded[j // s.lanes], j % s.lanes), s.lanes)

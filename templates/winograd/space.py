@@ -46,5 +46,5 @@ def _vectors(total: int, filters: int, lanes: int, isa: Isa) -> list[int]:
 
 
 def _fits(filters: int, vectors: int, lanes: int, isa: Isa) -> bool:
-    weights = -(-filters // lanes) if isa.by_element else 1
+    weights = -(-filters // lanes) if isa.lane_indexed_fma else 1
     return filters * vectors + vectors + weights <= isa.registers

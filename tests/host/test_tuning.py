@@ -35,7 +35,7 @@ from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.runner import Runner
 from pconvgen.tuning.session import tune
 from pconvgen.tuning.task import Task
-from pconvgen.tuning.tuner import Budget
+from pconvgen.tuning.tuner import TuningBudget
 from tests.networks import relative_error
 
 pytestmark = pytest.mark.host
@@ -89,7 +89,7 @@ def test_records_are_kept_continued_and_used(tmp_path: Path) -> None:
     imported, path = small(), tmp_path / "records.jsonl"
     reports: list[float] = []
     tuned = tune(
-        imported, HOST, get_device("local"), path, Budget(trials=9), report=lambda _, spent: reports.append(spent)
+        imported, HOST, get_device("local"), path, TuningBudget(trials=9), report=lambda _, spent: reports.append(spent)
     )
     records = list(read_records(path))
     assert len(records) == tuned.tuner.trials == len(reports) == 9
@@ -99,7 +99,7 @@ def test_records_are_kept_continued_and_used(tmp_path: Path) -> None:
     assert len(measured) >= 6, "every layer's default comes first"
     assert all(progress.default is not None for progress in measured)
 
-    again = tune(imported, HOST, get_device("local"), path, Budget(trials=3))
+    again = tune(imported, HOST, get_device("local"), path, TuningBudget(trials=3))
     trials = [(record.task, json.dumps(record.trial, sort_keys=True)) for record in read_records(path)]
     assert len(trials) == 12
     assert len(set(trials)) == 12, "nothing is measured twice"
@@ -113,7 +113,7 @@ def test_records_are_kept_continued_and_used(tmp_path: Path) -> None:
 
 def test_the_fastest_record_is_used(tmp_path: Path) -> None:
     imported, path = small(), tmp_path / "records.jsonl"
-    tune(imported, HOST, get_device("local"), path, Budget(trials=7))
+    tune(imported, HOST, get_device("local"), path, TuningBudget(trials=7))
     records = list(read_records(path))
     tasks, _ = tasks_of(imported, HOST)
     task = next(task for task in tasks if task.name == "strided")
@@ -132,7 +132,7 @@ def test_the_fastest_record_is_used(tmp_path: Path) -> None:
 
 def test_layers_with_other_patterns_share_records(tmp_path: Path) -> None:
     imported, path = small(), tmp_path / "records.jsonl"
-    tune(imported, HOST, get_device("local"), path, Budget(trials=3))
+    tune(imported, HOST, get_device("local"), path, TuningBudget(trials=3))
     record = next(read_records(path))
     task = max(tasks_of(imported, HOST)[0], key=lambda task: task.count)
     assert task.count >= 2
@@ -145,7 +145,7 @@ def test_layers_with_other_patterns_share_records(tmp_path: Path) -> None:
 
 def test_records_of_others_are_not_used(tmp_path: Path) -> None:
     imported, path = small(), tmp_path / "records.jsonl"
-    tune(imported, HOST, get_device("local"), path, Budget(trials=7))
+    tune(imported, HOST, get_device("local"), path, TuningBudget(trials=7))
     records = list(read_records(path))
     for change in (
         {"target": {**records[0].target, "cpu": "another"}},
@@ -173,7 +173,9 @@ def test_failures_are_classified(tmp_path: Path) -> None:
         assert crashed.kind == "crash"
         assert not isinstance(builder.finish(builder.start(task.key, task.choices[0], 4)), Failure), "and goes on"
     runner = Runner(get_device("local"), (good, task.inputs))
-    other = replace(task, layer=replace(task.layer, site=replace(task.layer.site, weight=task.layer.site.weight + 1)))
+    other = replace(
+        task, layer=replace(task.layer, fused_op=replace(task.layer.fused_op, weight=task.layer.fused_op.weight + 1))
+    )
     wrong = runner.measure(other, good)
     assert isinstance(wrong, Failure)
     assert wrong.kind == "wrong result"
@@ -217,7 +219,7 @@ def test_a_device_that_vanishes_ends_tuning_and_loses_nothing(tmp_path: Path, mo
 
     monkeypatch.setattr(LocalDevice, "measure", vanishing)
     with pytest.raises(PconvgenError, match=r"does not work any more.*no route.*goes on where it ended"):
-        tune(small(), HOST, get_device("local"), path, Budget(trials=20))
+        tune(small(), HOST, get_device("local"), path, TuningBudget(trials=20))
     found = list(read_records(path))
     assert 1 <= len(found) <= 4
     assert all(record.failure is None for record in found), "what the device did is no trial's failure"
@@ -255,10 +257,10 @@ def test_interrupting_keeps_everything(tmp_path: Path) -> None:
 def test_records_of_others_help_to_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pconvgen.tuning.session.records_of", lambda _: [])  # those that come with pconvgen
     imported, path = small(), tmp_path / "records.jsonl"
-    tune(imported, HOST, get_device("local"), path, Budget(trials=14))
+    tune(imported, HOST, get_device("local"), path, TuningBudget(trials=14))
     others = [replace(record, device={**record.device, "class": "local: another"}) for record in read_records(path)]
     path.write_text("".join(2 * record.to_line() for record in others))
-    tuned = tune(imported, HOST, get_device("local"), path, Budget(trials=1))
+    tuned = tune(imported, HOST, get_device("local"), path, TuningBudget(trials=1))
     assert tuned.tuner.prior == 2 * len(others) > 0
     assert sum(len(progress.costs) for progress in tuned.tuner.progress.values()) == 1, (
         "they are not taken for measured"
@@ -279,12 +281,12 @@ def test_nothing_that_works_is_an_error_that_counts_the_failures(
 
     monkeypatch.setattr(Runner, "measure", measure)
     with pytest.raises(PconvgenError, match=r"no trial worked.*3 x wrong result"):
-        tune(small(), HOST, get_device("local"), tmp_path / "records.jsonl", Budget(trials=3))
+        tune(small(), HOST, get_device("local"), tmp_path / "records.jsonl", TuningBudget(trials=3))
     assert [record.failure.kind for record in read_records(tmp_path / "records.jsonl") if record.failure] == [
         "wrong result"
     ] * 3
     with pytest.raises(PconvgenError, match=r"\(found 2 x wrong result\)"):
-        tune(small(), HOST, get_device("local"), tmp_path / "records.jsonl", Budget(trials=2))
+        tune(small(), HOST, get_device("local"), tmp_path / "records.jsonl", TuningBudget(trials=2))
 
 
 def test_the_command_line(tmp_path: Path, invoke: Invoke) -> None:
@@ -326,7 +328,7 @@ def test_static_costs_of_arm(tmp_path: Path, unit: str, monkeypatch: pytest.Monk
     elif static_cycles.version() is None:
         pytest.skip("llvm-mca is not installed")
     target, path, imported = get_target("cortex-a76"), tmp_path / "records.jsonl", small()
-    tune(imported, target, device, path, Budget(trials=8))
+    tune(imported, target, device, path, TuningBudget(trials=8))
     records = list(read_records(path))
     assert {record.unit for record in records} == {unit}
     assert all(record.cost is not None for record in records)

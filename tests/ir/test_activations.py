@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
-from pconvgen.matching.sites import find_sites
+from pconvgen.matching.fused_ops import find_fused_ops
 from pconvgen.values.workload import RELU, Activation, Epilogue, X
 from tests.activations import ACTIVATIONS, HARD_SIGMOID, SIGMOID, SILU, clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight
@@ -38,8 +38,8 @@ def behind_layers(function: Body) -> list[tuple[Body, tuple[int, ...], dict[str,
 
 
 def activation_of(body: Body, shape: tuple[int, ...]) -> Activation | None:
-    (site,) = find_sites(module_of(body, *shape))
-    return site.workload.epilogue.activation
+    (fused_op,) = find_fused_ops(module_of(body, *shape))
+    return fused_op.workload.epilogue.activation
 
 
 def gate(emit: Any, y: Any) -> Any:
@@ -130,8 +130,8 @@ UNFUSED: dict[str, Body] = {
 @pytest.mark.parametrize("name", UNFUSED)
 def test_what_is_no_function_of_one_value_stays(name: str) -> None:
     body = behind_layers(UNFUSED[name])[0][0]
-    (site,) = find_sites(module_of(body))
-    assert site.workload.epilogue == Epilogue(bias=True)
+    (fused_op,) = find_fused_ops(module_of(body))
+    assert fused_op.workload.epilogue == Epilogue(bias=True)
     lowered = calls(lower(body))
     assert lowered["pixel"] == 1
     assert lowered["pointwise"] or any(operator.startswith("relax.") for operator in lowered)
@@ -166,7 +166,7 @@ def test_two_layers_do_not_take_the_same_operators() -> None:
         second = emit(conv(x))
         return OP.multiply(emit(NN.relu(emit(OP.add(first, second)))), number(0.5))
 
-    first, second = find_sites(module_of(body))
+    first, second = find_fused_ops(module_of(body))
     assert first.workload.epilogue == Epilogue(activation=SILU)
     assert second.workload.epilogue == Epilogue(residual=True, activation=Activation("multiply", (RELU, 0.5)))
     assert second.residual.same_as(first.result)
@@ -180,9 +180,9 @@ def test_long_expressions_end() -> None:
             y = emit(OP.multiply(y, emit(OP.add(y, number(1)))))
         return y
 
-    (site,) = find_sites(module_of(longer))
-    assert site.workload.epilogue.activation is not None
-    assert len(str(site.workload.epilogue.activation)) < 500
+    (fused_op,) = find_fused_ops(module_of(longer))
+    assert fused_op.workload.epilogue.activation is not None
+    assert len(str(fused_op.workload.epilogue.activation)) < 500
     assert calls(lower(longer))["relax.multiply"] > 30
 
 

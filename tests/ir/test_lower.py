@@ -18,7 +18,7 @@ from pconvgen.compiler import compile as compile_model
 from pconvgen.errors import PconvgenError
 from pconvgen.frontend import load_model
 from pconvgen.manifest import MARK, read_manifest
-from pconvgen.matching.sites import find_sites
+from pconvgen.matching.fused_ops import find_fused_ops
 from pconvgen.passes.lower import DECISIONS, LowerLayers, decisions_of
 from pconvgen.pipeline import phases, run
 from pconvgen.tvm_compat.rewriting import main_bindings
@@ -53,7 +53,9 @@ def test_linear_layers_of_any_rank(shape: tuple[int, ...]) -> None:
         y = emit(relax.op.add(emit(relax.op.matmul(x, weight(6, 4))), weight(4)))
         return NN.relu(emit(relax.op.add(y, emit(relax.op.nn.silu(emit(relax.op.matmul(x, weight(6, 4))))))))
 
-    second, first = sorted(find_sites(module_of(body, *shape)), key=lambda site: site.workload.epilogue.bias)
+    second, first = sorted(
+        find_fused_ops(module_of(body, *shape)), key=lambda fused_op: fused_op.workload.epilogue.bias
+    )
     rows = int(np.prod(shape[:-1], dtype=int))
     assert (first.op, first.workload.batch, first.weight.shape) == ("linear", rows, (4, 6, 1, 1))
     assert first.workload.epilogue == Epilogue(bias=True, residual=True, activation=RELU)

@@ -97,22 +97,26 @@ def assert_legal(w: ConvWorkload, shape: TapShape, schedule: Schedule, core: Cor
     if not isinstance(schedule, PixelSchedule):
         return
     accumulators = shape.group * schedule.vectors
-    weights = -(-shape.group // lanes[0]) if isa.by_element else min(shape.group, schedule.vectors)
+    weights = -(-shape.group // lanes[0]) if isa.lane_indexed_fma else min(shape.group, schedule.vectors)
     assert accumulators + weights + 1 <= isa.registers
     assert shape.bodies * shape.taps * accumulators <= core.costs.code or schedule.vectors == 1
     assert places is not None
     source = places.source
     down, across = source.step(w)
-    seamless = (down, across, source.line) == (1, 1, w.out_width) and places.target.line == places.target.width
+    seamless = (down, across, source.row_stride) == (
+        1,
+        1,
+        w.out_width,
+    ) and places.target.row_stride == places.target.width
     assert schedule.height or seamless, "tiles that run across rows need rows without gaps"
     assert 1 <= schedule.rows <= w.out_height
     assert schedule.height <= schedule.rows
     kernel = np.indices(w.kernel).reshape(2, -1).T
     corners = np.array([(w.in_channels - 1, r, c) for r, c in kernel], np.int32)
     first = source.entry_offsets(w, corners, np.arange(w.in_channels)).max()
-    block = (w.out_height - schedule.rows) * down * source.line
+    block = (w.out_height - schedule.rows) * down * source.row_stride
     tiles = block_tiles(w, schedule, isa, source)
-    last = first + block + max(_last_read(run, down * source.line, across) for run in tiles)
+    last = first + block + max(_last_read(run, down * source.row_stride, across) for run in tiles)
     assert last < source.size, f"{w} {schedule} {source!r}: reads behind the end of an image"
 
 

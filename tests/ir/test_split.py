@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from tvm import relax
 
-from pconvgen.matching.sites import find_sites
+from pconvgen.matching.fused_ops import find_fused_ops
 from pconvgen.passes.lower import LowerLayers, decisions_of
 from pconvgen.planning.choose import layer_of
 from pconvgen.schedules.cores import CORES
@@ -155,8 +155,8 @@ def test_splits_keep_the_promise_of_size() -> None:
     weight = mixture((256, 256, 3, 3), 0.1, 0.02, n=8)
     weight = np.where(rng.random(weight.shape) < 0.7, weight, np.float32(0)).astype(np.float32)
     module = module_of(lambda emit, x: NN.conv2d(x, relax.const(weight), padding=1), 1, 256, 14, 14)
-    (site,) = find_sites(module)
+    (fused_op,) = find_fused_ops(module)
     most = 0.1 * 4 * np.count_nonzero(weight) + 8192
-    found, allowed = splits(weight), layer_of(site, "layer").splits
+    found, allowed = splits(weight), layer_of(fused_op, "layer").splits
     assert allowed == tuple(split for split in found if 4 * (split.stored - split.nonzeros) <= most)
     assert 0 < len(allowed) < len(found)

@@ -11,7 +11,7 @@ import tvm
 from numpy.typing import NDArray
 from tvm import relax
 
-from pconvgen.matching.sites import find_sites
+from pconvgen.matching.fused_ops import find_fused_ops
 from pconvgen.passes.lower import LowerLayers, decisions_of
 from pconvgen.passes.transposed import RewriteTransposed, phase_axis, phase_weight
 from pconvgen.planning.choose import Layer, LayerPlan, plan_layer
@@ -140,9 +140,9 @@ def clipped(emit: Any, x: Any) -> Any:
     ],
 )
 def test_epilogues_move_into_the_convolution(body: Any, epilogue: Epilogue) -> None:
-    (site,) = find_sites(rewrite(body))
-    assert site.workload.epilogue == epilogue
-    assert site.weight.shape == (16, 3, 2, 2)
+    (fused_op,) = find_fused_ops(rewrite(body))
+    assert fused_op.workload.epilogue == epilogue
+    assert fused_op.weight.shape == (16, 3, 2, 2)
     assert calls(lower(body)) == Counter(pack=1, pixel=1, interleave=1)
 
 
@@ -153,9 +153,9 @@ def test_bias_of_groups_is_repeated_within_them() -> None:
         made = NN.conv2d_transpose(x, weight(4, 3, 2, 2), strides=2, groups=2)
         return relax.op.add(emit(made), relax.const(bias.reshape(1, 6, 1, 1)))
 
-    (site,) = find_sites(rewrite(body, 1, 4, 5, 5))
-    assert site.bias is not None
-    assert site.bias.tolist() == [0, 1, 2] * 4 + [3, 4, 5] * 4
+    (fused_op,) = find_fused_ops(rewrite(body, 1, 4, 5, 5))
+    assert fused_op.bias is not None
+    assert fused_op.bias.tolist() == [0, 1, 2] * 4 + [3, 4, 5] * 4
 
 
 def residual(emit: Any, x: Any) -> Any:
@@ -176,7 +176,7 @@ def by_pixel(emit: Any, x: Any) -> Any:
 )
 def test_what_does_not_commute_or_has_more_users_stays_behind(body: Any, left: str) -> None:
     assert calls(lower(body))[left] == 1
-    assert all(site.workload.epilogue.activation is None for site in find_sites(rewrite(body)))
+    assert all(fused_op.workload.epilogue.activation is None for fused_op in find_fused_ops(rewrite(body)))
 
 
 def test_without_a_stride_nothing_is_interleaved() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconvgen.errors import UsageError
-from pconvgen.pruning.allocation import Costs, allocate, levels, value
+from pconvgen.pruning.allocation import NetworkCosts, allocate, levels, value
 from pconvgen.sparsity import STRUCTURES
 from pconvgen.whatif.curve import LatencyCurve
 
@@ -26,7 +26,7 @@ def problem(seed, layers=3, choices=6):
     roof = sum(curve.costs[-1] for curve in curves.values())
     fixed, scale = float(rng.uniform(0, 1)), float(rng.uniform(0.5, 2))
     budget = scale * (fixed + floor + rng.uniform(0.05, 1) * (roof - floor))
-    return Costs(budget, "ms", fixed, curves, scale), values
+    return NetworkCosts(budget, "ms", fixed, curves, scale), values
 
 
 def best(costs, values, budget):
@@ -51,7 +51,7 @@ def test_nothing_better_fits_into_a_budget_a_thousandth_smaller(seed):
 
 
 def test_a_budget_below_the_lowest_densities_is_refused_with_the_floor():
-    costs = Costs(1.0, "ms", 0.75, {"conv": LatencyCurve((0.05, 1.0), (0.5, 2.0))})
+    costs = NetworkCosts(1.0, "ms", 0.75, {"conv": LatencyCurve((0.05, 1.0), (0.5, 2.0))})
     with pytest.raises(UsageError, match=r"found 1 ms, expected 1.25 or more, 0.75 of them for what is not pruned"):
         allocate(costs, {"conv": (np.array([0.05, 1.0]), np.array([-1.0, 0.0]))})
 
@@ -59,13 +59,15 @@ def test_a_budget_below_the_lowest_densities_is_refused_with_the_floor():
 def test_a_budget_of_exactly_the_lowest_densities_is_met():
     curves = {f"conv{i}": LatencyCurve((0.05, 1.0), (1 / 3, 2.0)) for i in range(7)}
     values = {name: (np.array([0.05, 1.0]), np.array([-1.0, 0.0])) for name in curves}
-    floor = Costs(1.0, "ms", 0.0, curves).total(dict.fromkeys(curves, 0.05))
-    assert set(allocate(Costs(floor, "ms", 0.0, curves), values).values()) == {0.05}
+    floor = NetworkCosts(1.0, "ms", 0.0, curves).total(dict.fromkeys(curves, 0.05))
+    assert set(allocate(NetworkCosts(floor, "ms", 0.0, curves), values).values()) == {0.05}
 
 
 def test_all_is_kept_where_the_budget_pays_for_it():
     costs, values = problem(1)
-    generous = Costs(2 * costs.total({n: d[-1] for n, (d, _) in values.items()}), "ms", costs.fixed, costs.curves)
+    generous = NetworkCosts(
+        2 * costs.total({n: d[-1] for n, (d, _) in values.items()}), "ms", costs.fixed, costs.curves
+    )
     assert allocate(generous, values) == {name: densities[-1] for name, (densities, _) in values.items()}
 
 
@@ -92,4 +94,4 @@ def test_a_measurement_scales_all_costs():
     costs, values = problem(2)
     shares = {name: float(densities[0]) for name, (densities, _) in values.items()}
     assert costs.measured(shares, 7.0).total(shares) == pytest.approx(7.0)
-    assert Costs.from_json(costs.to_json()) == costs
+    assert NetworkCosts.from_json(costs.to_json()) == costs

@@ -9,7 +9,7 @@ import torch
 
 from pconvgen.errors import PconvgenError, PconvgenWarning, UsageError
 from pconvgen.pruning import ADMMPruner, Latency, OneShotPruner, costs
-from pconvgen.pruning.allocation import Costs
+from pconvgen.pruning.allocation import NetworkCosts
 from pconvgen.pruning.pruner import CALIBRATIONS
 from pconvgen.whatif.curve import LatencyCurve
 from tests.pruning.models import inputs, mixed, train
@@ -26,7 +26,7 @@ def asked(monkeypatch):
         calls.append(budget.ms)
         share = DENSE_MS / len(constraints)
         curves = {c.name: LatencyCurve((0.05, c.units().share), (0.05 * share, share)) for c in constraints}
-        return Costs(budget.ms, "ms", 0.0, curves)
+        return NetworkCosts(budget.ms, "ms", 0.0, curves)
 
     monkeypatch.setattr(costs, "_latency_costs", measure)
     monkeypatch.setattr("pconvgen.pruning.pruner.device_of", lambda budget: None)
@@ -118,7 +118,7 @@ def test_curves_of_images_of_another_size_are_refused(tmp_path, asked):
 def test_layers_that_cost_nothing_keep_all_their_weights(monkeypatch):
     def measure(budget, constraints, program, report):
         found = {c.name: LatencyCurve((0.05, 1.0), (0.5, 10.0)) for c in constraints if c.name != "wide"}
-        return Costs(budget.ms, "ms", 0.0, found)
+        return NetworkCosts(budget.ms, "ms", 0.0, found)
 
     monkeypatch.setattr(costs, "_latency_costs", measure)
     monkeypatch.setattr("pconvgen.pruning.pruner.device_of", lambda budget: None)

@@ -27,7 +27,7 @@ from pconvgen.records.store import read_records
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.tuner import Budget
+from pconvgen.tuning.tuner import TuningBudget
 from tests.networks import TOLERANCE, imported
 
 pytestmark = pytest.mark.cross
@@ -92,7 +92,7 @@ def test_a_network_is_right_and_its_instructions_are_counted(farm: Farm, tmp_pat
 
 def test_tuning_uses_all_of_them(farm: Farm, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    tuned = tune(two_layers(), get_target(TARGET), farm.device, path, Budget(trials=12, seconds=120))
+    tuned = tune(two_layers(), get_target(TARGET), farm.device, path, TuningBudget(trials=12, seconds=120))
     records = list(read_records(path))
     assert len(records) == tuned.tuner.trials == 12
     assert all(record.failure is None for record in records)
@@ -108,7 +108,7 @@ def test_two_minutes_of_tuning(farm: Farm, tmp_path: Path) -> None:
     started = time.monotonic()
     # By itself the tuner stops when nothing promises a gain, which is sooner.
     tuned = tune(
-        two_layers(64, 28), get_target(TARGET), farm.device, path, Budget(seconds=seconds), strategy=Exhaustive
+        two_layers(64, 28), get_target(TARGET), farm.device, path, TuningBudget(seconds=seconds), strategy=Exhaustive
     )
     took = time.monotonic() - started
     records = list(read_records(path))
@@ -131,7 +131,7 @@ def test_a_device_that_is_lost_while_tuning(farm: Farm, tmp_path: Path) -> None:
         if farm.servers[0].process.poll() is None:
             os.kill(farm.servers[0].process.pid, signal.SIGKILL)
 
-    tuned = tune(two_layers(), get_target(TARGET), farm.device, path, Budget(trials=9, seconds=120), report=lose)
+    tuned = tune(two_layers(), get_target(TARGET), farm.device, path, TuningBudget(trials=9, seconds=120), report=lose)
     records = list(read_records(path))
     assert len(records) == tuned.tuner.trials == 9
     assert all(record.failure is None for record in records), "the trial is not to blame"

@@ -32,7 +32,7 @@ from pconvgen.records.store import read_records
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.device_check import device_checks
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.tuner import Budget
+from pconvgen.tuning.tuner import TuningBudget
 from tests.networks import TOLERANCE
 
 pytestmark = pytest.mark.cross
@@ -257,7 +257,7 @@ def test_one_server_answers_all_requests(plug: Plug, model: Model, compiled: pco
 
 def test_tuning(plug: Plug, tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
-    tuned = tune(two_layers(), get_target(TARGET), plug().device, path, Budget(trials=4, seconds=120))
+    tuned = tune(two_layers(), get_target(TARGET), plug().device, path, TuningBudget(trials=4, seconds=120))
     records = list(read_records(path))
     assert len(records) == tuned.tuner.trials == 4
     assert all(record.failure is None for record in records)

@@ -71,7 +71,7 @@ def positions(w: ConvWorkload) -> NDArray[np.int32]:
 def output_offsets(w: ConvWorkload, layout: PlaneLayout) -> NDArray[np.int64]:
     """What the kernel adds to an entry's offset for every output pixel."""
     down, across = layout.step(w)
-    return np.arange(w.out_height)[:, None] * (down * layout.line) + np.arange(w.out_width) * across
+    return np.arange(w.out_height)[:, None] * (down * layout.row_stride) + np.arange(w.out_width) * across
 
 
 def assert_gathers(w: ConvWorkload, layout: PlaneLayout, slots: NDArray[np.int64]) -> None:
@@ -151,7 +151,7 @@ def test_the_main_plane_is_the_tensor(drawn: tuple[ConvWorkload, PlaneLayout, in
     assume(layout.main is not None and layout.writable)
     packed = in_planes(layout, image_of(w)[None], np.arange(w.in_channels)).reshape(-1)
     c, y, x = np.indices((w.in_channels, w.height, w.width))
-    np.testing.assert_array_equal(packed[layout.main + c * layout.channel + y * layout.line + x], image_of(w))
+    np.testing.assert_array_equal(packed[layout.main + c * layout.channel + y * layout.row_stride + x], image_of(w))
 
 
 @SETTINGS

@@ -6,7 +6,7 @@ It returns None for what TVM does well. The reason for each row of CONVERTERS st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,18 +27,18 @@ from pconvgen.frontend.onnx.powers import celu, lp_normalization, power_of, with
 from pconvgen.frontend.onnx.resize import resize
 from pconvgen.frontend.onnx.sampling import affine_grid, grid_sample, roi_align
 from pconvgen.frontend.onnx.variadic import chain, mean
-from pconvgen.tvm_compat.relax import constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant_value, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
 
-Convert = Callable[[Any, dict[str, Any], Emit], Any]
+Convert = Callable[[Sequence[Expr], dict[str, Any], Emit], Expr | None]
 
 
-def _cast(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
+def _cast(inputs: Sequence[Expr], attrs: dict[str, Any], _emit: Emit) -> Expr | None:
     data = inputs[0]
     return data if isinstance(data, relax.Var) and dtype_of(data) == get_type(attrs["to"]) else None
 
 
-def _hard_sigmoid(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
+def _hard_sigmoid(inputs: Sequence[Expr], attrs: dict[str, Any], _emit: Emit) -> Expr | None:
     if abs(attrs.get("alpha", 0.2) - 1 / 6) > 1e-6 or attrs.get("beta", 0.5) != 0.5:
         return None
     data = inputs[0]
@@ -46,7 +46,7 @@ def _hard_sigmoid(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None
     return relax.op.divide(relax.op.clip(relax.op.add(data, three), 0, 6), six)
 
 
-def _pad(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
+def _pad(inputs: Sequence[Expr], attrs: dict[str, Any], _emit: Emit) -> Expr | None:
     if attrs.get("mode", b"constant") != b"constant" or inputs[1] is None or inputs[3] is not None:
         return None
     pads, fill = constant_value(inputs[1]), bound(inputs[2], 0.0)
@@ -57,24 +57,24 @@ def _pad(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
     return relax.op.nn.pad(inputs[0], widths, "constant", fill)
 
 
-def _thresholded_relu(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def _thresholded_relu(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     data = inputs[0]
     threshold, zero = (relax.const(number, dtype_of(data)) for number in (attrs.get("alpha", 1.0), 0.0))
     return relax.op.where(emit(relax.op.greater(data, threshold)), data, zero)
 
 
-def _sign(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any | None:
+def _sign(inputs: Sequence[Expr], _attrs: dict[str, Any], emit: Emit) -> Expr | None:
     data = inputs[0]
     if not dtype_of(data).startswith("float"):
         return None
     return relax.op.where(emit(relax.op.isnan(data)), data, emit(relax.op.sign(data)))
 
 
-def _non_max_suppression(_inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> None:
+def _non_max_suppression(_inputs: Sequence[Expr], _attrs: dict[str, Any], _emit: Emit) -> None:
     raise UnsupportedError("how many boxes are left depends on the data; export the model without it")
 
 
-def _space_to_depth(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | None:
+def _space_to_depth(inputs: Sequence[Expr], attrs: dict[str, Any], _emit: Emit) -> Expr | None:
     if attrs.get("mode", b"DCR") != b"CRD":
         return None
     block = attrs["blocksize"]
@@ -84,12 +84,12 @@ def _space_to_depth(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any | No
     return relax.op.reshape(blocks, (batch, channels * block * block, height // block, width // block))
 
 
-def _top_k(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> None:
+def _top_k(inputs: Sequence[Expr], _attrs: dict[str, Any], _emit: Emit) -> None:
     if dtype_of(inputs[0]).startswith("uint") or dtype_of(inputs[0]) == "bool":
         raise UnsupportedError(f"the largest numbers of type {dtype_of(inputs[0])}")
 
 
-def _identity(inputs: Any, _attrs: dict[str, Any], _emit: Emit) -> Any:
+def _identity(inputs: Sequence[Expr], _attrs: dict[str, Any], _emit: Emit) -> Expr:
     return inputs[0]
 
 

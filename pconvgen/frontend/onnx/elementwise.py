@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat.relax import constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant_value, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
 
 
-def clip(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any | None:
+def clip(inputs: Sequence[Expr], _attrs: dict[str, Any], emit: Emit) -> Expr | None:
     """The smaller of `max` and the larger of `min` and the element: all are `max` where `min` is above it."""
     low, high = bound(inputs[1], -np.inf), bound(inputs[2], np.inf)
     if low is None or high is None or np.isnan(low) or np.isnan(high):
@@ -26,7 +27,7 @@ def clip(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any | None:
     return relax.op.minimum(data, relax.const(high, dtype)) if high < np.inf else data
 
 
-def is_inf(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def is_inf(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     """Whether an element is infinite; attributes leave out those of one sign."""
     data = emit(inputs[0])
     found = emit(relax.op.isinf(data))
@@ -38,7 +39,7 @@ def is_inf(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
     return found
 
 
-def modulo(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any | None:
+def modulo(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr | None:
     """The remainder of floats, with the sign of the divisor; right also where the divisor is infinite."""
     data, divisor = map(emit, inputs)
     if attrs.get("fmod", 0) or "float" not in dtype_of(data):
@@ -50,7 +51,7 @@ def modulo(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any | None:
     return relax.op.where(other, relax.op.add(rest, divisor), rest)
 
 
-def dropout(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any:
+def dropout(inputs: Sequence[Expr], attrs: dict[str, Any], _emit: Emit) -> Expr:
     """The data, and a mask that keeps all of it; in training it would be random, and is refused."""
     data, ratio, training = [*inputs, None, None][:3]
     if bound(training, 0) != 0 and bound(ratio, 0.5) != 0:
@@ -60,7 +61,7 @@ def dropout(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any:
     return relax.Tuple([data, relax.const(np.ones(shape_of(data) or (), bool))])
 
 
-def bound(value: Any, missing: float) -> float | None:
+def bound(value: Expr, missing: float) -> float | None:
     """The number in an optional input: `missing` when it is not given, None when it is no constant."""
     if value is None:
         return missing

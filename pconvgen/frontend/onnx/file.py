@@ -7,7 +7,6 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -79,7 +78,7 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     return imported
 
 
-def _check_declared(graph: Any, imported: Imported, inferred: Mapping[str, Sequence[int] | None]) -> None:
+def _check_declared(graph: onnx.GraphProto, imported: Imported, inferred: Mapping[str, Sequence[int] | None]) -> None:
     """Raise when an output has another shape than the file declares, unless inference confirms it or is in doubt."""
     for value, output in zip(graph.output, imported.outputs, strict=True):
         shape = value.type.tensor_type.shape
@@ -99,7 +98,7 @@ def _check_declared(graph: Any, imported: Imported, inferred: Mapping[str, Seque
             )
 
 
-def load_file(path: Path) -> Any:
+def load_file(path: Path) -> onnx.ModelProto:
     """The model in an ONNX file, with its weights. Raises PconvgenError when it is something else or damaged."""
     try:
         model = onnx.load(str(path), load_external_data=False)
@@ -133,7 +132,7 @@ def load_file(path: Path) -> Any:
     return model
 
 
-def _give_types(model: Any) -> list[Any]:
+def _give_types(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
     """Gives outputs that have no type the one that ONNX infers, in place; those that have no shape.
 
     Every runtime takes such files, ONNX's checker does not.
@@ -149,7 +148,7 @@ def _give_types(model: Any) -> list[Any]:
     return [value for value in tensors if not value.type.tensor_type.HasField("shape")]
 
 
-def _check_without_shapes(model: Any, shapeless: Sequence[Any]) -> None:
+def _check_without_shapes(model: onnx.ModelProto, shapeless: Sequence[onnx.ValueInfoProto]) -> None:
     """ONNX's checker, which wants some shape of each output."""
     for value in shapeless:
         value.type.tensor_type.shape.SetInParent()
@@ -168,14 +167,14 @@ def _foreign(path: Path, found: str) -> PconvgenError:
     )
 
 
-def _declared(value: Any, source: str) -> list[int | None]:
+def _declared(value: onnx.ValueInfoProto, source: str) -> list[int | None]:
     """An input's sizes, None for what is open; some converters write that as -1 or 0."""
     tensor = value.type.tensor_type
     check_input_dtype(value.name, dtype_name(tensor.elem_type), source)
     return [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
 
 
-def _check_nodes(graph: Any, source: str) -> None:
+def _check_nodes(graph: onnx.GraphProto, source: str) -> None:
     known = _get_convert_map().keys() | CONVERTERS.keys() | {"Constant", "If"}
     stored = {tensor.name for tensor in graph.initializer}
     for node in graph.node:
@@ -194,7 +193,7 @@ def _check_nodes(graph: Any, source: str) -> None:
             check_batch_statistics(training and kept, node.name, source)
 
 
-def _name_layers(graph: Any) -> tuple[dict[str, str], dict[str, str]]:
+def _name_layers(graph: onnx.GraphProto) -> tuple[dict[str, str], dict[str, str]]:
     """variable -> layer, and node -> variable, of the nodes that have a weight."""
     values = values_of(graph)
     layers: dict[str, str] = {}

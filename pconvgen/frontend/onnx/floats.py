@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import onnx
@@ -28,7 +27,7 @@ def dtype_name(element: int) -> str:
     return {"float": "float32", "double": "float64"}.get(name, name)
 
 
-def declared_types(graph: Any) -> tuple[dict[str, str], dict[str, str]]:
+def declared_types(graph: onnx.GraphProto) -> tuple[dict[str, str], dict[str, str]]:
     """Name -> type of the inputs and outputs, as the compiled model has them; without those that it cannot have."""
     taken, given = (
         {value.name: at_the_ends(dtype_name(value.type.tensor_type.elem_type)) for value in values}
@@ -37,7 +36,7 @@ def declared_types(graph: Any) -> tuple[dict[str, str], dict[str, str]]:
     return taken, {name: dtype for name, dtype in given.items() if dtype in INPUT_DTYPES + FLOATS}
 
 
-def narrow(graph: Any) -> set[str]:
+def narrow(graph: onnx.GraphProto) -> set[str]:
     """Makes all floats float32, in place: constants, inputs, outputs, casts. The types that it found."""
     found: set[str] = set()
     for values in (graph.input, graph.output, graph.value_info):
@@ -61,7 +60,7 @@ def narrow(graph: Any) -> set[str]:
     return found
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     yield from graph.initializer
     for node in graph.node:
         for entry in node.attribute:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pconvgen.frontend.spec import unique
 
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
+
 
 @dataclass(frozen=True, eq=False)
-class Values:
+class GraphValues:
     """The values of a graph by name.
 
     Attributes
@@ -25,7 +28,7 @@ class Values:
     constants: frozenset[str]
 
 
-def values_of(graph: Any) -> Values:
+def values_of(graph: GraphProto) -> GraphValues:
     """The values of a graph, whose nodes ONNX sorts by what they read."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
     produced = {output: node for node in graph.node for output in node.output}
@@ -33,10 +36,10 @@ def values_of(graph: Any) -> Values:
     for node in graph.node:
         if all(name in constants for name in node.input if name):
             constants.update(node.output)
-    return Values(weights, produced, frozenset(constants))
+    return GraphValues(weights, produced, frozenset(constants))
 
 
-def name_nodes(graph: Any) -> None:
+def name_nodes(graph: GraphProto) -> None:
     """Give every node a unique name: the importer hands only the name to its converters."""
     taken: dict[str, None] = {}
     for node in graph.node:
@@ -44,7 +47,7 @@ def name_nodes(graph: Any) -> None:
         taken[node.name] = None
 
 
-def layer_of(node: Any, values: Values) -> str:
+def layer_of(node: NodeProto, values: GraphValues) -> str:
     """The module that the weight's name tells, else the one that the node's name tells, else the node's name.
 
     "layer1.0.conv2.weight" and "/layer1/layer1.0/conv2/Conv" both tell "layer1.0.conv2". A second operand that depends

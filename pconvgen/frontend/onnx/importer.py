@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm import relax
-from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, onnx_input
 
 from pconvgen.frontend.onnx.converters import CONVERTERS
 from pconvgen.frontend.onnx.windows import explicit_output, explicit_padding
 from pconvgen.frontend.origins import Origin, Origins
 from pconvgen.frontend.refusals import not_imported
 from pconvgen.frontend.shapes import Shapes, check_shapes
-from pconvgen.tvm_compat.relax import dtype_of, shapes_of
+from pconvgen.tvm_compat.relax import Expr, dtype_of, shapes_of
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Operators whose second input is a weight."""
@@ -43,10 +46,10 @@ class Importer(ONNXGraphImporter):
         self._source = source
         self.origins = Origins()
 
-    def _check_for_unsupported_ops(self, graph: Any) -> None:
+    def _check_for_unsupported_ops(self, graph: GraphProto) -> None:
         """Nothing: TVM does not know of our converters."""
 
-    def _convert_operator(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
+    def _convert_operator(self, op_name: str, inputs: onnx_input, attrs: dict[str, Any], opset: int) -> Expr:
         node = attrs["tvm_custom"]["name"]
         attrs["tvm_custom"] |= {"operator": op_name, "opset": opset}
         result = self.bb.normalize(self._converted(node, op_name, inputs, attrs, opset))
@@ -56,7 +59,7 @@ class Importer(ONNXGraphImporter):
         self.origins.note(result, Origin(node, op_name))
         return result
 
-    def _converted(self, node: str, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int) -> Any:
+    def _converted(self, node: str, op_name: str, inputs: onnx_input, attrs: dict[str, Any], opset: int) -> Expr:
         try:
             if op_name in WEIGHTED:
                 return self._weighted(op_name, inputs, attrs, opset, self._variables[node])
@@ -69,7 +72,7 @@ class Importer(ONNXGraphImporter):
             remedy = "replace the operator in the model, or export it with another exporter or opset"
             raise not_imported(error, Origin(node, op_name), self._source, remedy) from error
 
-    def _weighted(self, op_name: str, inputs: Any, attrs: dict[str, Any], opset: int, name: str) -> Any:
+    def _weighted(self, op_name: str, inputs: onnx_input, attrs: dict[str, Any], opset: int, name: str) -> Expr:
         """The operator without its bias, bound to `name`; then the bias."""
         if op_name == "ConvTranspose":
             explicit_output(inputs, attrs)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pconvgen.errors import PconvgenError, last_line
-from pconvgen.frontend.spec import Judge, Tensors
+from pconvgen.frontend.spec import Judge, NamedArrays
 
 
 def judge(path: Path, outputs: Sequence[str]) -> Judge:
@@ -29,7 +29,7 @@ def judge(path: Path, outputs: Sequence[str]) -> Judge:
     return Judge(name, _runner(path, outputs))
 
 
-def _runner(path: Path, outputs: Sequence[str]) -> Callable[[Tensors], Tensors]:
+def _runner(path: Path, outputs: Sequence[str]) -> Callable[[NamedArrays], NamedArrays]:
     @cache
     def session() -> Any:
         if find_spec("onnxruntime") is None:
@@ -44,7 +44,7 @@ def _runner(path: Path, outputs: Sequence[str]) -> Callable[[Tensors], Tensors]:
         options.log_severity_level = 4
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(values: Tensors) -> Tensors:
+    def run(values: NamedArrays) -> NamedArrays:
         try:
             model = session()
             fed = {each.name: values[each.name].astype(_dtype(each.type), copy=False) for each in model.get_inputs()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tvm import relax
 from tvm.relax import op
 
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant, constant_value, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
 from pconvgen.values.dtype import DType
 
@@ -16,14 +17,14 @@ _NEVER = 1e-18
 """MeanVarianceNormalization adds 1e-9 to the deviation, which matters only where there is none."""
 
 
-def instance_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def instance_normalization(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     data, (scale, shift) = _single(inputs[0], emit), (_single(value, emit) for value in inputs[1:3])
     axes = list(range(2, len(shape_of(data) or ())))
     call = op.nn.instance_norm(data, scale, shift, channel_axis=1, axes=axes, epsilon=attrs.get("epsilon", 1e-5))
     return _like(call, inputs[0], emit)
 
 
-def layer_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def layer_normalization(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     """Also with a scale that is broadcast, and with means and inverse deviations as further results."""
     data = _single(inputs[0], emit)
     shape = shape_of(data) or ()
@@ -39,7 +40,7 @@ def layer_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
     return relax.Tuple(results[: attrs["tvm_custom"]["num_outputs"]])
 
 
-def group_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def group_normalization(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     """With scales of channels (opset 21) or of groups (18)."""
     data, groups = _single(inputs[0], emit), int(attrs["num_groups"])
     shape = shape_of(data) or ()
@@ -58,7 +59,7 @@ def group_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
     return _like(call, inputs[0], emit)
 
 
-def mean_variance_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def mean_variance_normalization(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     data = _single(inputs[0], emit)
     shape = shape_of(data) or ()
     axes = sorted(axis % len(shape) for axis in attrs.get("axes", (0, 2, 3)))
@@ -69,7 +70,7 @@ def mean_variance_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) 
     return _like(op.nn.instance_norm(data, *_plain(shape[kept]), kept, axes, _NEVER), inputs[0], emit)
 
 
-def batch_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any | None:
+def batch_normalization(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr | None:
     """In training mode: by the statistics of the batch, with new running ones as further results."""
     if not attrs.get("training_mode", 0):
         return None
@@ -82,7 +83,7 @@ def batch_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any |
         return result
     kept = np.float32(attrs.get("momentum", 0.9))
 
-    def running(old: Any, new: Any) -> Any:
+    def running(old: Expr, new: Expr) -> Expr:
         parts = (emit(op.multiply(old, constant(kept))), emit(op.multiply(emit(new), constant(np.float32(1) - kept))))
         return emit(op.add(*parts))
 
@@ -90,11 +91,11 @@ def batch_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any |
     return relax.Tuple([result, *further][: attrs["tvm_custom"]["num_outputs"]])
 
 
-def _plain(channels: int) -> list[Any]:
+def _plain(channels: int) -> list[Expr]:
     return [constant(np.full(channels, value, np.float32)) for value in (1, 0)]
 
 
-def _single(value: Any, emit: Emit) -> Any:
+def _single(value: Expr, emit: Emit) -> Expr:
     """In float32, as sums are."""
     if dtype_of(value) == DType.FLOAT32:
         return value
@@ -102,11 +103,11 @@ def _single(value: Any, emit: Emit) -> Any:
     return emit(op.astype(value, "float32")) if array is None else constant(array.astype(np.float32))
 
 
-def _like(call: Any, data: Any, emit: Emit) -> Any:
+def _like(call: Expr, data: Expr, emit: Emit) -> Expr:
     return call if dtype_of(data) == DType.FLOAT32 else op.astype(emit(call), dtype_of(data))
 
 
-def _broadcast(value: Any, shape: tuple[int, ...], emit: Emit) -> Any:
+def _broadcast(value: Expr, shape: tuple[int, ...], emit: Emit) -> Expr:
     value = _single(value, emit)
     array = constant_value(value)
     if array is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto
 
 
-def sort_nodes(graph: Any) -> bool:
+def sort_nodes(graph: GraphProto) -> bool:
     """Moves nodes, in place, behind those that they read from, where they are not; whether any was moved.
 
     A graph in order, or with a cycle, stays as it is.
@@ -29,7 +32,7 @@ def sort_nodes(graph: Any) -> bool:
     return True
 
 
-def names_read(node: Any) -> Iterator[str]:
+def names_read(node: NodeProto) -> Iterator[str]:
     """What a node reads, also inside of its graphs."""
     yield from node.input
     for entry in node.attribute:

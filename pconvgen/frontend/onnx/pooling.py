@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax
@@ -10,20 +11,20 @@ from tvm import relax
 from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.onnx.powers import power
 from pconvgen.frontend.onnx.windows import explicit_pool
-from pconvgen.tvm_compat.relax import dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
 
 _AVERAGE = (relax.op.nn.avg_pool1d, relax.op.nn.avg_pool2d, relax.op.nn.avg_pool3d)
 
 
-def pool(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> None:
+def pool(inputs: Sequence[Expr], attrs: dict[str, Any], _emit: Emit) -> None:
     """MaxPool and AveragePool: TVM's importer gets explicit pads."""
     if attrs["tvm_custom"]["num_outputs"] > 1:
         raise UnsupportedError("the indices of a max pooling")
     explicit_pool(inputs, attrs)
 
 
-def lp_pool(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def lp_pool(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     """The p-norm of each window: a mean of powers times the elements of a window, padding included."""
     explicit_pool(inputs, attrs)
     kernel = list(attrs["kernel_shape"])

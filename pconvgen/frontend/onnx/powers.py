@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat.relax import constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant_value, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
 
 
-def power(data: Any, exponent: float, emit: Emit) -> Any:
+def power(data: Expr, exponent: float, emit: Emit) -> Expr:
     """`data` to the power of `exponent`; small whole ones are products. Roots are of what is not negative."""
     if exponent == 1:
         return data
@@ -25,7 +26,7 @@ def power(data: Any, exponent: float, emit: Emit) -> Any:
     return relax.op.power(data, relax.const(exponent, dtype_of(data)))
 
 
-def power_of(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any:
+def power_of(inputs: Sequence[Expr], _attrs: dict[str, Any], emit: Emit) -> Expr:
     """Pow: the result has the type of the base, whatever that of the exponent is."""
     base, exponent = inputs[0], constant_value(inputs[1])
     dtype = dtype_of(base)
@@ -39,7 +40,7 @@ def power_of(inputs: Any, _attrs: dict[str, Any], emit: Emit) -> Any:
     return relax.op.power(base, other)
 
 
-def lp_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def lp_normalization(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     """Vectors along an axis divided by their p-norm; those of zeros stay zeros."""
     data, p, axis = inputs[0], attrs.get("p", 2), attrs.get("axis", -1)
     powers = relax.op.abs(data) if p == 1 else relax.op.multiply(data, data)
@@ -48,7 +49,7 @@ def lp_normalization(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
     return relax.op.divide(data, relax.op.where(emit(relax.op.equal(norm, zero)), one, norm))
 
 
-def celu(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
+def celu(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr:
     """max(0, x) + min(0, alpha * (exp(x / alpha) - 1))"""
     data = inputs[0]
     alpha, zero, one = (relax.const(np.float32(each), dtype_of(data)) for each in (attrs.get("alpha", 1.0), 0, 1))
@@ -57,7 +58,7 @@ def celu(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any:
     return relax.op.add(relax.op.nn.relu(data), bent)
 
 
-def without_axes(inputs: Any, attrs: dict[str, Any], emit: Emit) -> Any | None:
+def without_axes(inputs: Sequence[Expr], attrs: dict[str, Any], emit: Emit) -> Expr | None:
     """A reduction of no axes: what is computed of each element; None for any other."""
     if not attrs.get("noop_with_empty_axes", 0) or inputs[1] is not None:
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +16,7 @@ DOMAINS = ("", "ai.onnx", "com.microsoft")
 _REFUSED = [number for name, number in onnx.TensorProto.DataType.items() if name.startswith(("FLOAT8", "FLOAT4"))]
 
 
-def as_floats(model: Any, source: str) -> set[str] | None:
+def as_floats(model: onnx.ModelProto, source: str) -> set[str] | None:
     """Replaces, in place, operators on quantised tensors by operators on floats; the names of dequantised weights.
 
     None when the model has no such operators.
@@ -47,7 +46,7 @@ def as_floats(model: Any, source: str) -> set[str] | None:
     return rewriter.weights
 
 
-def with_weights(graph: Any, variables: Mapping[str, str], weights: Collection[str]) -> list[str]:
+def with_weights(graph: onnx.GraphProto, variables: Mapping[str, str], weights: Collection[str]) -> list[str]:
     """The variables (of a node's name) whose weight is one of `weights`, also where it is transposed or reshaped."""
     produced = {node.output[0]: node for node in graph.node if node.op_type in ("Transpose", "Reshape", "Identity")}
     found = []
@@ -61,12 +60,12 @@ def with_weights(graph: Any, variables: Mapping[str, str], weights: Collection[s
     return found
 
 
-def _inputs(node: Any, count: int) -> list[str]:
+def _inputs(node: onnx.NodeProto, count: int) -> list[str]:
     """So many inputs; "" for those that are not given."""
     return [*node.input, *[""] * count][:count]
 
 
-def _dequantize_linear(rewriter: Rewriter, node: Any) -> None:
+def _dequantize_linear(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     data, scale, zero = _inputs(node, 3)
     attributes = attributes_of(node)
     element = rewriter.element(data)
@@ -76,7 +75,7 @@ def _dequantize_linear(rewriter: Rewriter, node: Any) -> None:
     rewriter.dequantise(data, scale, zero, axis=axis, block=block, output=node.output[0])
 
 
-def _quantize_linear(rewriter: Rewriter, node: Any) -> None:
+def _quantize_linear(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     data, scale, zero = _inputs(node, 3)
     attributes = attributes_of(node)
     options = {"axis": attributes.get("axis", 1), "block": attributes.get("block_size", 0)}
@@ -84,7 +83,7 @@ def _quantize_linear(rewriter: Rewriter, node: Any) -> None:
     rewriter.quantise(data, scale, zero, node.output[0], element=element, **options)
 
 
-def _dynamic_quantize_linear(rewriter: Rewriter, node: Any) -> None:
+def _dynamic_quantize_linear(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     """The range of the data, with 0 in it, becomes 0 to 255."""
     quantised, scale, zero = node.output
     emit, naught = rewriter.emit, rewriter.constant(0)
@@ -97,7 +96,7 @@ def _dynamic_quantize_linear(rewriter: Rewriter, node: Any) -> None:
     rewriter.quantise(node.input[0], scale, zero, quantised)
 
 
-def _integers(rewriter: Rewriter, node: Any, op: str) -> None:
+def _integers(rewriter: Rewriter, node: onnx.NodeProto, op: str) -> None:
     """ConvInteger and MatMulInteger: (x - zero) * (w - zero), whose sums stay floats."""
     data, weight, zero, weight_zero = _inputs(node, 4)
     product = op == "MatMul"
@@ -117,7 +116,7 @@ def _bias(rewriter: Rewriter, bias: str, factors: Sequence[str], alpha: float = 
     return rewriter.constant(data * (np.float32(alpha) * left.reshape(-1) * right.reshape(-1)))
 
 
-def _qlinear_conv(rewriter: Rewriter, node: Any) -> None:
+def _qlinear_conv(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     data, scale, zero, weight, weight_scale, weight_zero, out_scale, out_zero, bias = _inputs(node, 9)
     if attributes_of(node).get("channels_last"):
         raise rewriter.refuse("channels come last", node.op_type)
@@ -131,7 +130,7 @@ def _qlinear_conv(rewriter: Rewriter, node: Any) -> None:
     rewriter.quantise(result, out_scale, out_zero, node.output[0])
 
 
-def _qlinear_matmul(rewriter: Rewriter, node: Any) -> None:
+def _qlinear_matmul(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     data, scale, zero, weight, weight_scale, weight_zero, out_scale, out_zero = _inputs(node, 8)
     data = rewriter.dequantise(data, scale, zero, axis=-2)
     weight = rewriter.dequantise(weight, weight_scale, weight_zero, axis=-1, weight=True)
@@ -139,7 +138,7 @@ def _qlinear_matmul(rewriter: Rewriter, node: Any) -> None:
     rewriter.quantise(result, out_scale, out_zero, node.output[0])
 
 
-def _qgemm(rewriter: Rewriter, node: Any) -> None:
+def _qgemm(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     data, scale, zero, weight, weight_scale, weight_zero, bias, out_scale, out_zero = _inputs(node, 9)
     attributes = attributes_of(node)
     operands = [
@@ -153,7 +152,7 @@ def _qgemm(rewriter: Rewriter, node: Any) -> None:
         rewriter.quantise(result, out_scale, out_zero, node.output[0])
 
 
-def _pointwise(rewriter: Rewriter, node: Any, op: str, count: int = 1) -> None:
+def _pointwise(rewriter: Rewriter, node: onnx.NodeProto, op: str, count: int = 1) -> None:
     """An operator of `count` tensors, each with its scale and zero point; the result's follow."""
     inputs = _inputs(node, 3 * count + 2)
     attributes = attributes_of(node)
@@ -166,14 +165,14 @@ def _pointwise(rewriter: Rewriter, node: Any, op: str, count: int = 1) -> None:
     rewriter.quantise(result, inputs[-2], inputs[-1], node.output[0])
 
 
-def _qlinear_concat(rewriter: Rewriter, node: Any) -> None:
+def _qlinear_concat(rewriter: Rewriter, node: onnx.NodeProto) -> None:
     out_scale, out_zero, *tensors = node.input
     operands = [rewriter.dequantise(*tensors[index : index + 3]) for index in range(0, len(tensors), 3)]
     result = rewriter.emit("Concat", *operands, name=node.name, **attributes_of(node))
     rewriter.quantise(result, out_scale, out_zero, node.output[0])
 
 
-RULES: dict[str, Callable[[Rewriter, Any], None]] = {
+RULES: dict[str, Callable[[Rewriter, onnx.NodeProto], None]] = {
     "ConvInteger": partial(_integers, op="Conv"),
     "DequantizeLinear": _dequantize_linear,
     "DynamicQuantizeLinear": _dynamic_quantize_linear,

@@ -13,7 +13,7 @@ from tvm import relax
 from pconvgen.errors import UnsupportedError
 from pconvgen.frontend import taps
 from pconvgen.passes.resizes import Taps, resample
-from pconvgen.tvm_compat.relax import constant, constant_value, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant, constant_value, dtype_of, shape_of
 from pconvgen.tvm_compat.rewriting import Emit
 
 Array = NDArray[Any]
@@ -30,7 +30,7 @@ class _Axis:
     roi: tuple[float, float]
 
 
-def resize(inputs: Any, attrs: dict[str, Any], _emit: Emit) -> Any:
+def resize(inputs: Sequence[Expr], attrs: dict[str, Any], _emit: Emit) -> Expr:
     """The resized tensor. Raises UnsupportedError for what the model computes from data."""
     data = inputs[0]
     shape = list(shape_of(data) or ())
@@ -138,7 +138,7 @@ _ROUNDED: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def _given(value: Any, name: str) -> Array | None:
+def _given(value: Expr | None, name: str) -> Array | None:
     """The values of an optional input; an empty one is what opset 11 has in place of one that is not given."""
     if value is None:
         return None

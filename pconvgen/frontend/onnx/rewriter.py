@@ -27,7 +27,7 @@ _PLAIN = {"value_float": np.float32, "value_floats": np.float32, "value_int": np
 """Attributes of Constant that are no tensors."""
 
 
-def attributes_of(node: Any) -> dict[str, Any]:
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     """Name -> value."""
     return {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
 
@@ -35,9 +35,9 @@ def attributes_of(node: Any) -> dict[str, Any]:
 class Rewriter:
     """The graph that is made: its nodes in order, and the constants that are known."""
 
-    def __init__(self, model: Any, source: str) -> None:
+    def __init__(self, model: onnx.ModelProto, source: str) -> None:
         self.graph = model.graph
-        self.nodes: list[Any] = []
+        self.nodes: list[onnx.NodeProto] = []
         self.weights: set[str] = set()
         self._model, self._source = model, source
         self._ranks: dict[str, int] | None = None
@@ -52,7 +52,7 @@ class Rewriter:
                 elif key in _PLAIN:
                     self._constants[node.output[0]] = numpy_helper.from_array(np.array(value, _PLAIN[key]))
 
-    def of(self, node: Any) -> Rewriter:
+    def of(self, node: onnx.NodeProto) -> Rewriter:
         """Itself, for the node that is being replaced."""
         self._node = node
         return self

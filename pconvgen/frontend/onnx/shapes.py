@@ -17,7 +17,7 @@ SMALL = 4096
 _KEEP = ("If", "Loop", "Scan", "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
 
 
-def fold_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
+def fold_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> None:
     """Replace Shape nodes and what depends only on them and on small constants (lists of pads) by initializers.
 
     before: Slice(x, start=0, end=Div(Gather(Shape(x), 1), 2), axis=1)
@@ -45,7 +45,7 @@ def fold_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> None:
         changed = bool(folded)
 
 
-def known_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+def known_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
     """The static shapes of all values that shape inference knows; weights are left out of what it is given."""
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -75,7 +75,7 @@ def known_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, l
     return known | {name: list(tensor.dims) for name, tensor in weights.items()}
 
 
-def trusted_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int] | None]:
+def trusted_shapes(model: onnx.ModelProto, shapes: Mapping[str, Sequence[int]]) -> dict[str, list[int] | None]:
     """As `known_shapes`; None where ONNX infers otherwise than onnxruntime computes, and behind that."""
     trusted: dict[str, list[int] | None] = {**known_shapes(model, shapes)}
     for node in model.graph.node:
@@ -84,13 +84,13 @@ def trusted_shapes(model: Any, shapes: Mapping[str, Sequence[int]]) -> dict[str,
     return trusted
 
 
-def _misinferred(node: Any) -> bool:
+def _misinferred(node: onnx.NodeProto) -> bool:
     """Whether a pool rounds up: onnxruntime leaves out windows that begin in the padding, ONNX counts some of them."""
     return node.op_type.endswith("Pool") and any(entry.name == "ceil_mode" and entry.i for entry in node.attribute)
 
 
 def _evaluate(
-    node: Any, constants: Mapping[str, NDArray[Any]], known: Mapping[str, list[int]], model: Any
+    node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]], known: Mapping[str, list[int]], model: onnx.ModelProto
 ) -> dict[str, NDArray[Any]] | None:
     """Output name -> value; None when the node has to stay."""
     if node.op_type == "Shape":

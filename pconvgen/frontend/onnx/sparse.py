@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import helper, numpy_helper
 
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
-def write_zeros(graph: Any) -> None:
+
+def write_zeros(graph: GraphProto) -> None:
     """Make initializers of sparse initializers, and values of sparse values of Constant nodes; in place."""
     for sparse in graph.sparse_initializer:
         graph.initializer.append(_dense(sparse, sparse.values.name))

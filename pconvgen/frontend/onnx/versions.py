@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import onnx
 from onnx import version_converter
@@ -14,12 +13,12 @@ OLDEST, WANTED = 7, 11
 """The oldest operator set that is converted, and the one that it becomes."""
 
 
-def opset_of(model: Any) -> int:
+def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators that a model uses; 0 when it has none."""
     return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
-def modern(model: Any, source: str) -> Any:
+def modern(model: onnx.ModelProto, source: str) -> onnx.ModelProto:
     """The model, converted with a warning when its operator set is older than the importer reads.
 
     Raises PconvgenError when it is too old, or onnx cannot convert it.

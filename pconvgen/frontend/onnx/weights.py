@@ -15,7 +15,7 @@ from onnx import external_data_helper, numpy_helper
 
 from pconvgen.files import replacing
 from pconvgen.frontend.onnx.file import load_file
-from pconvgen.frontend.onnx.graph import Values, layer_of, name_nodes, values_of
+from pconvgen.frontend.onnx.graph import GraphValues, layer_of, name_nodes, values_of
 from pconvgen.frontend.spec import check_dtype, unique
 from pconvgen.frontend.weights import OtherWeight, WeightedLayer, as_kernels
 from pconvgen.sparsity.structure import swap_channels
@@ -34,8 +34,8 @@ class OnnxModel:
     external: the tensors that the file keeps in external data files.
     """
 
-    proto: Any
-    external: tuple[Any, ...]
+    proto: onnx.ModelProto
+    external: tuple[onnx.TensorProto, ...]
 
 
 def load(path: Path) -> OnnxModel:
@@ -103,7 +103,7 @@ def others(model: OnnxModel) -> list[OtherWeight]:
     return list(found.values())
 
 
-def _operator(node: Any, weight: Any) -> str:
+def _operator(node: onnx.NodeProto, weight: Any) -> str:
     """What PyTorch calls the operator: conv1d, conv3d_transpose, lstm."""
     if node.op_type in _RECURRENT:
         return str(node.op_type).lower()
@@ -130,7 +130,7 @@ def save(model: OnnxModel, path: Path) -> None:
         temporary.write_bytes(model.proto.SerializeToString())
 
 
-def _layer_names(graph: Any, values: Values) -> list[str]:
+def _layer_names(graph: onnx.GraphProto, values: GraphValues) -> list[str]:
     """The layer that each node computes, as the importer names it; the nodes keep the names they have."""
     before = [node.name for node in graph.node]
     name_nodes(graph)
@@ -140,7 +140,7 @@ def _layer_names(graph: Any, values: Values) -> list[str]:
     return names
 
 
-def _constant(name: str, values: Values) -> tuple[Any, bool]:
+def _constant(name: str, values: GraphValues) -> tuple[Any, bool]:
     """The tensor of that name behind copies and transpositions, and whether these flip it; None when it is computed."""
     flipped = False
     while name not in values.weights:
@@ -159,13 +159,13 @@ def _constant(name: str, values: Values) -> tuple[Any, bool]:
     return values.weights[name], flipped
 
 
-def _store(tensor: Any, flipped: bool, weight: NDArray[np.float32]) -> None:
+def _store(tensor: onnx.TensorProto, flipped: bool, weight: NDArray[np.float32]) -> None:
     matrix = weight.reshape(weight.shape[:2]) if len(tensor.dims) == 2 else weight
     tensor.ClearField("float_data")
     tensor.raw_data = np.ascontiguousarray(matrix.T if flipped else matrix, "<f4").tobytes()
 
 
-def _store_swapped(tensor: Any, groups: int, weight: NDArray[np.float32]) -> None:
+def _store_swapped(tensor: onnx.TensorProto, groups: int, weight: NDArray[np.float32]) -> None:
     _store(tensor, False, swap_channels(weight, groups))
 
 

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from pconvgen.errors import UnsupportedError
-from pconvgen.tvm_compat.relax import shape_of
+from pconvgen.tvm_compat.relax import Expr, shape_of
 
 
-def explicit_padding(inputs: Any, attrs: dict[str, Any]) -> None:
+def explicit_padding(inputs: Sequence[Expr], attrs: dict[str, Any]) -> None:
     """Replace auto_pad of a convolution by pads."""
     _resolve(attrs, (shape_of(inputs[0]) or ())[2:], (shape_of(inputs[1]) or ())[2:])
 
 
-def explicit_pool(inputs: Any, attrs: dict[str, Any]) -> None:
+def explicit_pool(inputs: Sequence[Expr], attrs: dict[str, Any]) -> None:
     """Replace auto_pad of a pooling by pads.
 
     Raises UnsupportedError where onnxruntime differs from ONNX: it pads as if windows had no dilation, and cuts off
@@ -49,7 +49,7 @@ def _resolve(attrs: dict[str, Any], sizes: Sequence[int], kernel: Sequence[int])
     attrs["pads"] = before + after
 
 
-def explicit_output(inputs: Any, attrs: dict[str, Any]) -> None:
+def explicit_output(inputs: Sequence[Expr], attrs: dict[str, Any]) -> None:
     """Replace auto_pad and output_shape of a transposed convolution by pads and output_padding.
 
     Raises UnsupportedError where ONNX and onnxruntime differ: for the latter there is nothing between the windows.

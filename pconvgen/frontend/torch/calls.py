@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 
-def arguments(node: Any) -> dict[str, Any]:
+def arguments(node: Node) -> dict[str, Any]:
     """All arguments of a call of an ATen operator by name, defaults filled in."""
     named = {}
     for index, argument in enumerate(node.target._schema.arguments):
@@ -14,5 +20,5 @@ def arguments(node: Any) -> dict[str, Any]:
     return named
 
 
-def expression(importer: Any, node: Any) -> Any:
+def expression(importer: ExportedProgramImporter, node: Node) -> Expr:
     return None if node is None else importer.env[node]

@@ -20,7 +20,7 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.int64, torch.int32
 _STATE = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def fold_constants(program: Any) -> Any:
+def fold_constants(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """`program`, which is functional and is changed, with a constant in place of each result that no input reaches.
 
     before: w = householder_product(base, tau); y = conv2d(x, w)
@@ -62,16 +62,16 @@ def _renamed(spec: Any, names: Mapping[str, str]) -> Any:
     return replace(spec, arg=replace(spec.arg, name=names[name])) if name in names else spec
 
 
-def _evaluate(program: Any) -> tuple[dict[Any, Any], dict[Any, str]]:
+def _evaluate(program: torch.export.ExportedProgram) -> tuple[dict[torch.fx.Node, Any], dict[torch.fx.Node, str]]:
     """The values of all nodes that no input reaches, and the largest weight behind each."""
     state = {
         spec.arg.name: (spec.target, program.state_dict.get(spec.target, program.constants.get(spec.target)))
         for spec in program.graph_signature.input_specs
         if spec.kind in _STATE
     }
-    values: dict[Any, Any] = {}
-    origins: dict[Any, str] = {}
-    sizes: dict[Any, int] = {}
+    values: dict[torch.fx.Node, Any] = {}
+    origins: dict[torch.fx.Node, str] = {}
+    sizes: dict[torch.fx.Node, int] = {}
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in state:
             origins[node], values[node] = state[node.name]
@@ -87,7 +87,7 @@ def _evaluate(program: Any) -> tuple[dict[Any, Any], dict[Any, str]]:
     return values, origins
 
 
-def _is_pure(node: Any) -> bool:
+def _is_pure(node: torch.fx.Node) -> bool:
     if node.target is operator.getitem:
         return True
     if not isinstance(node.target, torch._ops.OpOverload):
@@ -98,7 +98,7 @@ def _is_pure(node: Any) -> bool:
     return not drawn and not node.target._schema.is_mutable and "val" in node.meta
 
 
-def _replaced(graph: Any, values: Mapping[Any, Any]) -> Sequence[Any]:
+def _replaced(graph: Any, values: Mapping[torch.fx.Node, Any]) -> Sequence[Any]:
     """The evaluated nodes whose values are read by others, in the graph's order."""
     kept: set[Any] = set()
     found = []
@@ -112,7 +112,7 @@ def _replaced(graph: Any, values: Mapping[Any, Any]) -> Sequence[Any]:
     return found[::-1]
 
 
-def _can_be_held(node: Any, value: Any) -> bool:
+def _can_be_held(node: torch.fx.Node, value: Any) -> bool:
     if not isinstance(value, torch.Tensor) or value.dtype not in _DTYPES or value.layout is not torch.strided:
         return False
     spread = isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name in _SPREADS

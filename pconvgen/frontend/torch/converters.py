@@ -5,9 +5,7 @@ CONVERTERS is a `custom_convert_map` of `from_exported_program`; the reason for 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from tvm import relax
 
@@ -24,11 +22,10 @@ from pconvgen.frontend.torch.norms import (
     layer_norm,
 )
 from pconvgen.frontend.torch.pooling import adaptive_max_pool, avg_pool, extreme, extreme_of
+from pconvgen.frontend.torch.promotion import Converter
 from pconvgen.frontend.torch.quantised import dequantize, quantize
 from pconvgen.frontend.torch.resizing import UPSAMPLING, upsample
 from pconvgen.frontend.torch.sampling import affine_grid, grid_sample, roi_align
-
-Converter = Callable[[Any, Any], Any]
 
 CONVERTERS: dict[str, Converter] = {
     "conv1d.default": convolution,  # the layer's name on the variable

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvm import relax
 
 from pconvgen.frontend.torch.calls import arguments, expression
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 _CONV = {3: relax.op.nn.conv1d, 4: relax.op.nn.conv2d, 5: relax.op.nn.conv3d}
 _CONV_TRANSPOSE = {3: relax.op.nn.conv1d_transpose, 4: relax.op.nn.conv2d_transpose, 5: relax.op.nn.conv3d_transpose}
@@ -15,7 +20,9 @@ LAYER_META = "pconvgen.layer"
 """Key of node.meta that holds the identifier to give to the variable of a convolution or linear layer."""
 
 
-def emit_layer(node: Any, importer: Any, call: Any, bias: Any, bias_shape: Sequence[int]) -> Any:
+def emit_layer(
+    node: Node, importer: ExportedProgramImporter, call: Expr, bias: Expr, bias_shape: Sequence[int]
+) -> Expr:
     """Bind `call` to a variable with the layer's name and add the bias."""
     emit = importer.block_builder.emit
     result = emit(call, node.meta[LAYER_META])
@@ -27,13 +34,13 @@ def emit_layer(node: Any, importer: Any, call: Any, bias: Any, bias_shape: Seque
     return result if len(result.ty.shape) == len(shape) else emit(relax.op.reshape(result, shape))
 
 
-def _batched(node: Any, importer: Any, rank: int) -> Any:
+def _batched(node: Node, importer: ExportedProgramImporter, rank: int) -> Expr:
     """The input of a convolution; an image that comes alone becomes a batch of one."""
     data = importer.env[node]
     return data if node.meta["val"].dim() == rank else importer.block_builder.emit(relax.op.expand_dims(data, 0))
 
 
-def convolution(node: Any, importer: Any) -> Any:
+def convolution(node: Node, importer: ExportedProgramImporter) -> Expr:
     args = arguments(node)
     weight = expression(importer, args["weight"])
     rank = len(weight.ty.shape)
@@ -57,7 +64,7 @@ def convolution(node: Any, importer: Any) -> Any:
     return emit_layer(node, importer, call, expression(importer, args["bias"]), [1, -1] + [1] * (rank - 2))
 
 
-def conv_transpose(node: Any, importer: Any) -> Any:
+def conv_transpose(node: Node, importer: ExportedProgramImporter) -> Expr:
     args = arguments(node)
     weight = expression(importer, args["weight"])
     rank = len(weight.ty.shape)
@@ -73,7 +80,7 @@ def conv_transpose(node: Any, importer: Any) -> Any:
     return emit_layer(node, importer, call, expression(importer, args["bias"]), [1, -1] + [1] * (rank - 2))
 
 
-def linear(node: Any, importer: Any) -> Any:
+def linear(node: Node, importer: ExportedProgramImporter) -> Expr:
     args = arguments(node)
     weight = importer.block_builder.emit(relax.op.permute_dims(expression(importer, args["weight"])))
     call = relax.op.matmul(expression(importer, args["input"]), weight)

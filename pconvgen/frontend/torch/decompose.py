@@ -14,7 +14,9 @@ from pconvgen.frontend.torch.functional import functional, retraced
 from pconvgen.frontend.torch.outputs import check_state
 
 
-def decompose(program: Any, known: Collection[str], source: str) -> Any:
+def decompose(
+    program: torch.export.ExportedProgram, known: Collection[str], source: str
+) -> torch.export.ExportedProgram:
     """The same program without in-place operators and what depends on constants only; operators that are not `known`
     or misread are decomposed if possible.
 
@@ -31,7 +33,7 @@ def decompose(program: Any, known: Collection[str], source: str) -> Any:
     return fold_constants(program)
 
 
-def _without(program: Any, target: Any, known: Collection[str]) -> Any:
+def _without(program: torch.export.ExportedProgram, target: Any, known: Collection[str]) -> Any:
     """`program` with `target` and what it is decomposed into decomposed, as far as PyTorch has rules for it."""
     rules = {**decomposition_table, **torch.export.default_decompositions()}
     others = set(_wanted(program, known)) - {target}
@@ -44,12 +46,12 @@ def _without(program: Any, target: Any, known: Collection[str]) -> Any:
         done |= table.keys()
 
 
-def _unknown(program: Any, known: Collection[str]) -> set[Any]:
+def _unknown(program: torch.export.ExportedProgram, known: Collection[str]) -> set[Any]:
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
     return {target for target in calls if target.__name__ not in known}
 
 
-def _wanted(program: Any, known: Collection[str]) -> list[Any]:
+def _wanted(program: torch.export.ExportedProgram, known: Collection[str]) -> list[Any]:
     """The operators to decompose, in the program's order."""
     found: dict[Any, None] = {}
     for node in program.graph.nodes:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvm import relax
 
 from pconvgen.frontend.torch.calls import arguments, expression
-from pconvgen.tvm_compat.relax import shape_of
+from pconvgen.tvm_compat.relax import Expr, shape_of
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 
-def bilinear(node: Any, importer: Any) -> Any:
+def bilinear(node: Node, importer: ExportedProgramImporter) -> Expr:
     """y[r, o] = sum over i and j of left[r, i] weight[o, i, j] right[r, j], plus bias."""
     args, emit = arguments(node), importer.block_builder.emit
     left, right, weight = (importer.env[args[name]] for name in ("input1", "input2", "weight"))
@@ -24,7 +28,7 @@ def bilinear(node: Any, importer: Any) -> Any:
     return result if bias is None else emit(relax.op.add(result, bias))
 
 
-def distances(node: Any, importer: Any) -> Any:
+def distances(node: Node, importer: ExportedProgramImporter) -> Expr:
     """cdist: the p-norm of the difference of each row of one matrix and each of the other."""
     args, emit = arguments(node), importer.block_builder.emit
     left, right = (importer.env[args[name]] for name in ("x1", "x2"))

@@ -25,7 +25,7 @@ from pconvgen.frontend.spec import (
     FLOATS,
     Imported,
     Judge,
-    Tensors,
+    NamedArrays,
     at_the_ends,
     check_batch_statistics,
     check_dtype,
@@ -45,7 +45,7 @@ from pconvgen.frontend.torch.outputs import Output, outputs_of, returning
 from pconvgen.frontend.torch.promotion import promote
 from pconvgen.frontend.torch.quantised import quantised_layers, register
 from pconvgen.frontend.torch.sparse import is_sparse
-from pconvgen.tvm_compat.relax import shapes_of
+from pconvgen.tvm_compat.relax import Expr, shapes_of
 
 EXPORT_HINT = "export the model: torch.export.save(torch.export.export(model.eval(), (example,)), 'model.pt2')"
 LARGE = 1 << 26
@@ -61,7 +61,7 @@ _MODAL = (
 )
 
 
-def load_file(path: Path) -> Any:
+def load_file(path: Path) -> torch.export.ExportedProgram:
     """The ExportedProgram in a .pt2 file. Raises PconvgenError when it is something else or damaged."""
     _check_archive(path)
     register()
@@ -116,16 +116,18 @@ def import_file(path: Path, inputs: Mapping[str, Sequence[int]] | None) -> Impor
     return imported
 
 
-def import_program(program: Any, inputs: Mapping[str, Sequence[int]] | None, source: str) -> Imported:
+def import_program(
+    program: torch.export.ExportedProgram, inputs: Mapping[str, Sequence[int]] | None, source: str
+) -> Imported:
     """Import an ExportedProgram; dynamic dimensions of its inputs get the sizes in `inputs`."""
     return finish(*_convert(program, inputs, source))
 
 
 def _convert(
-    program: Any,
+    program: torch.export.ExportedProgram,
     inputs: Mapping[str, Sequence[int]] | None,
     source: str,
-    again: Callable[[], Any] | None = None,
+    again: Callable[[], torch.export.ExportedProgram] | None = None,
 ) -> tuple[Any, ...]:
     """The arguments of `finish`. With `again`, which reads a file, they do not keep the program's weights in memory."""
     declared = _declared_inputs(program, source)
@@ -173,7 +175,9 @@ def _convert(
     return module, list(shapes), names, layers, judge, source, ends, origins
 
 
-def _check_results(program: Any, expressions: Mapping[Any, Any], source: str) -> None:
+def _check_results(
+    program: torch.export.ExportedProgram, expressions: Mapping[torch.fx.Node, Expr], source: str
+) -> None:
     """Raise when an operator has another shape than PyTorch gives its result."""
     for node in _calls(program):
         value = node.meta.get("val")
@@ -183,7 +187,7 @@ def _check_results(program: Any, expressions: Mapping[Any, Any], source: str) ->
         check_shapes(shapes_of(expressions[node]), [list(value.shape)], module, op, source)
 
 
-def _declared_inputs(program: Any, source: str) -> dict[str, list[int | None]]:
+def _declared_inputs(program: torch.export.ExportedProgram, source: str) -> dict[str, list[int | None]]:
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     declared: dict[str, list[int | None]] = {}
     for spec in program.graph_signature.input_specs:
@@ -203,12 +207,12 @@ def _declared_inputs(program: Any, source: str) -> dict[str, list[int | None]]:
     return declared
 
 
-def _input_types(program: Any) -> dict[str, torch.dtype]:
+def _input_types(program: torch.export.ExportedProgram) -> dict[str, torch.dtype]:
     values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     return {name: values[name].dtype for name in program.graph_signature.user_inputs}
 
 
-def _check_weights(program: Any, source: str) -> None:
+def _check_weights(program: torch.export.ExportedProgram, source: str) -> None:
     for name, tensor in program.state_dict.items():
         if tensor.is_meta:
             raise PconvgenError(
@@ -221,7 +225,7 @@ def _check_weights(program: Any, source: str) -> None:
             check_dtype("weight", name, name_of(tensor.dtype), source)
 
 
-def _targets(program: Any) -> dict[str, str]:
+def _targets(program: torch.export.ExportedProgram) -> dict[str, str]:
     """Name of the input of the graph -> name of the weight or constant."""
     return {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is not None}
 
@@ -233,11 +237,11 @@ def _split(target: str) -> tuple[str, str, str]:
     return (layer, mark, rest) if mark else target.rpartition(".")
 
 
-def _calls(program: Any) -> list[Any]:
+def _calls(program: torch.export.ExportedProgram) -> list[torch.fx.Node]:
     return [node for node in program.graph.nodes if node.op == "call_function"]
 
 
-def _check_mode(program: Any, targets: Mapping[str, str], source: str) -> None:
+def _check_mode(program: torch.export.ExportedProgram, targets: Mapping[str, str], source: str) -> None:
     for node in _calls(program):
         if node.target.__name__ in _MODAL:
             args = arguments(node)
@@ -247,7 +251,7 @@ def _check_mode(program: Any, targets: Mapping[str, str], source: str) -> None:
             check_batch_statistics(bool(training and kept), _layer_of(node, targets), source)
 
 
-def _layer_of(node: Any, targets: Mapping[str, str]) -> str:
+def _layer_of(node: torch.fx.Node, targets: Mapping[str, str]) -> str:
     """The module that owns the weight of `node`; the one that calls it where there is none, or it is an activation."""
     sources = dict.fromkeys([arg for arg in node.args[1:3] if isinstance(arg, torch.fx.Node)][:1])
     pending = list(sources)
@@ -261,13 +265,13 @@ def _layer_of(node: Any, targets: Mapping[str, str]) -> str:
     return _module_of(node)
 
 
-def _module_of(node: Any) -> str:
+def _module_of(node: torch.fx.Node) -> str:
     """The module that calls `node`, else the node's own name."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return (stack[-1][0] if stack else "") or node.name
 
 
-def _name_layers(program: Any, targets: Mapping[str, str]) -> dict[str, str]:
+def _name_layers(program: torch.export.ExportedProgram, targets: Mapping[str, str]) -> dict[str, str]:
     """Mark every convolution and linear node with a unique identifier; identifier -> layer name."""
     layers: dict[str, str] = {}
     for node in _calls(program):
@@ -280,7 +284,7 @@ def _name_layers(program: Any, targets: Mapping[str, str]) -> dict[str, str]:
     return layers
 
 
-def _check_operators(program: Any, known: Collection[str], source: str) -> None:
+def _check_operators(program: torch.export.ExportedProgram, known: Collection[str], source: str) -> None:
     for node in _calls(program):
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             raise control_flow(source)
@@ -295,7 +299,7 @@ def _check_operators(program: Any, known: Collection[str], source: str) -> None:
         raise PconvgenError(message, file=source, layer=layer, found=f"node {node.name}", remedy=remedy)
 
 
-def _is_index_of_maximum(node: Any) -> bool:
+def _is_index_of_maximum(node: torch.fx.Node) -> bool:
     """Whether `node` takes the indices that a max pooling returns; TVM gives zeros for them."""
     pooling = node.target is operator.getitem and node.args[1] == 1 and getattr(node.args[0].target, "__name__", "")
     return isinstance(pooling, str) and "max_pool" in pooling
@@ -306,7 +310,7 @@ def _judge(
 ) -> Judge:
     module: list[Any] = []
 
-    def run(values: Tensors) -> Tensors:
+    def run(values: NamedArrays) -> NamedArrays:
         if not module:
             module.append(read().module())
         flat = [torch.from_numpy(values[name].copy()).to(dtype) for name, dtype in inputs.items()]

@@ -19,7 +19,7 @@ from pconvgen.frontend.torch.sparse import densified
 
 def export_module(
     model: torch.nn.Module, inputs: Mapping[str, Sequence[int]] | None, example: Sequence[torch.Tensor] | None
-) -> Any:
+) -> torch.export.ExportedProgram:
     """Export `model` in evaluation mode; its training flags are put back and its weights copied.
 
     The example inputs are `example`, or random tensors of the shapes in `inputs` (argument name of forward() -> shape).
@@ -67,7 +67,9 @@ def _evaluating(model: torch.nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], source: str) -> Any:
+def export(
+    model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], source: str
+) -> torch.export.ExportedProgram:
     """torch.export of a model for example inputs. Raises PconvgenError with the cause and its line in the model."""
     try:
         with torch.no_grad(), warnings.catch_warnings(), densified(model):

@@ -20,7 +20,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def other_floats(program: Any, inputs: Mapping[str, torch.dtype]) -> frozenset[torch.dtype]:
+def other_floats(program: torch.export.ExportedProgram, inputs: Mapping[str, torch.dtype]) -> frozenset[torch.dtype]:
     """The floats of a program that are to become float32: halves anywhere, float64 in inputs and weights.
 
     What computes positions in float64 between them stays as it is.
@@ -31,7 +31,7 @@ def other_floats(program: Any, inputs: Mapping[str, torch.dtype]) -> frozenset[t
     return (frozenset(anywhere) & HALVES) | (frozenset(outside) & {torch.float64})
 
 
-def in_float32(program: Any, others: frozenset[torch.dtype]) -> Any:
+def in_float32(program: torch.export.ExportedProgram, others: frozenset[torch.dtype]) -> torch.export.ExportedProgram:
     """The same network as a module whose weights, inputs and casts are float32 where they were `others`."""
     module = copy.deepcopy(program.module())
     for node in list(module.graph.nodes):

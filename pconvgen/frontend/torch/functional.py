@@ -25,7 +25,7 @@ aten = torch.ops.aten
 Table = Mapping[Any, Callable[..., Any]]
 
 
-def functional(program: Any) -> Any:
+def functional(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     """The same program without in-place operators; `program` stays as it is."""
     graph = _copy(program.graph)
     _leave_out_dropout(graph)
@@ -36,20 +36,20 @@ def functional(program: Any) -> Any:
     return _with(program, plain)
 
 
-def _copy(graph: Any) -> Any:
+def _copy(graph: torch.fx.Graph) -> Any:
     copied = copy.deepcopy(graph)
     for given, node in zip(graph.nodes, copied.nodes, strict=True):
         node.name = given.name  # of what is called as one of Python's functions, the copy has another
     return copied
 
 
-def _with(program: Any, graph: Any) -> Any:
+def _with(program: torch.export.ExportedProgram, graph: torch.fx.Graph) -> Any:
     graph.lint()
     module = torch.fx.GraphModule(program.graph_module, graph)
     return program._update(module, copy.deepcopy(program.graph_signature))
 
 
-def _leave_out_dropout(graph: Any) -> None:
+def _leave_out_dropout(graph: torch.fx.Graph) -> None:
     """Has readers of what dropout returns, which is its argument, read that: PyTorch would take it for a copy.
 
     Where it is a result of the model it is taken at the end, when nothing writes to it any more.
@@ -65,14 +65,14 @@ def _leave_out_dropout(graph: Any) -> None:
                 graph.erase_node(node)
 
 
-def retraced(program: Any, table: Table) -> Any:
+def retraced(program: torch.export.ExportedProgram, table: Table) -> torch.export.ExportedProgram:
     """A functional program in which the operators of `table` are decomposed as it says."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return program.run_decompositions(dict(table))
 
 
-def _rewrite(graph: Any) -> bool:
+def _rewrite(graph: torch.fx.Graph) -> bool:
     """Replaces what is not functional; False where that takes more than a look at one operator."""
     given = {node: (number, node.target) for number, node in enumerate(graph.nodes) if node.op == "call_function"}
     for node in [node for node in graph.nodes if node.op == "call_function"]:
@@ -118,7 +118,7 @@ def _is_fresh(target: Any) -> bool:
     return _LIES not in target.tags and not _aliases(target)
 
 
-def _out_of_place(node: Any, given: Mapping[Any, tuple[int, Any]]) -> bool:
+def _out_of_place(node: torch.fx.Node, given: Mapping[torch.fx.Node, tuple[int, torch.fx.Node]]) -> bool:
     """Makes of an in-place operator one that is not, where nobody else can see what it writes to.
 
     given: place and operator of each call in the model.
@@ -140,7 +140,7 @@ def _out_of_place(node: Any, given: Mapping[Any, tuple[int, Any]]) -> bool:
     return True
 
 
-def _batch_norm(node: Any) -> bool:
+def _batch_norm(node: torch.fx.Node) -> bool:
     given = arguments(node)
     if given["training"] or given["running_mean"] is None or given["running_var"] is None:
         return False
@@ -153,14 +153,14 @@ def _batch_norm(node: Any) -> bool:
     return True
 
 
-def _dropout(node: Any) -> bool:
+def _dropout(node: torch.fx.Node) -> bool:
     """Of those that are left, which are results of the model."""
     found = arguments(node)
     node.target, node.args, node.kwargs = aten.clone.default, (found["input"],), {}
     return not found["train"]
 
 
-def _view(node: Any) -> bool:
+def _view(node: torch.fx.Node) -> bool:
     data, shape = node.args[0], list(node.meta["val"].shape)
     if not all(isinstance(size, int) for size in shape):
         return False
@@ -176,19 +176,19 @@ def _view(node: Any) -> bool:
     return True
 
 
-def _lift(node: Any) -> bool:
+def _lift(node: torch.fx.Node) -> bool:
     node.target = aten.clone.default
     return True
 
 
-def _contiguous(node: Any) -> bool:
+def _contiguous(node: torch.fx.Node) -> bool:
     given = arguments(node)
     memory = {"memory_format": given["memory_format"] or torch.contiguous_format}
     node.target, node.args, node.kwargs = aten.clone.default, (given["self"],), memory
     return True
 
 
-def _chunk(node: Any) -> bool:
+def _chunk(node: torch.fx.Node) -> bool:
     given = arguments(node)
     size = given["self"].meta["val"].shape[given["dim"]]
     if not isinstance(size, int) or size == 0:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.torch.calls import arguments
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 
-def _from_begin(index: Any, size: int, emit: Callable[[Any], Any]) -> Any:
+def _from_begin(index: Expr, size: int, emit: Callable[[Expr], Expr]) -> Expr:
     """A tensor of indices without negative ones; what a constant becomes is folded later."""
     below = emit(relax.op.less(index, relax.const(0, str(index.ty.dtype))))
     return emit(relax.op.where(below, emit(relax.op.add(index, relax.const(size, str(index.ty.dtype)))), index))
 
 
-def index(node: Any, importer: Any) -> Any:
+def index(node: Node, importer: ExportedProgramImporter) -> Expr:
     """data[indices] as NumPy has it: the indices are broadcast and read together, at the place of the first axis if
     their axes are neighbours, else in front."""
     args, emit = arguments(node), importer.block_builder.emit
@@ -41,7 +46,7 @@ def index(node: Any, importer: Any) -> Any:
     return emit(relax.op.permute_dims(result, order))
 
 
-def index_put(node: Any, importer: Any) -> Any:
+def index_put(node: Node, importer: ExportedProgramImporter) -> Expr:
     args = arguments(node)
     data = importer.env[args["self"]]
     indices = [
@@ -54,7 +59,7 @@ def index_put(node: Any, importer: Any) -> Any:
     return importer._index_put(given)
 
 
-def select(node: Any, importer: Any) -> Any:
+def select(node: Node, importer: ExportedProgramImporter) -> Expr:
     args, emit = arguments(node), importer.block_builder.emit
     data, axis = importer.env[args["self"]], args["dim"] % len(args["self"].meta["val"].shape)
     index = args["index"] % int(data.ty.shape[axis])
@@ -62,7 +67,7 @@ def select(node: Any, importer: Any) -> Any:
     return emit(relax.op.squeeze(part, [axis]))
 
 
-def part(node: Any, importer: Any) -> Any:
+def part(node: Node, importer: ExportedProgramImporter) -> Expr:
     """slice: bounds count from the end where they are negative, and end at the ends; an end before the beginning is
     no element."""
     args, emit = arguments(node), importer.block_builder.emit
@@ -73,7 +78,7 @@ def part(node: Any, importer: Any) -> Any:
     return emit(relax.op.strided_slice(data, axes=[axis], begin=[begin], end=[end], strides=[step]))
 
 
-def replace_part(node: Any, importer: Any) -> Any:
+def replace_part(node: Node, importer: ExportedProgramImporter) -> Expr:
     """slice_scatter: the data where the slice has no elements."""
     args = arguments(node)
     data = importer.env[args["self"]]
@@ -84,7 +89,7 @@ def replace_part(node: Any, importer: Any) -> Any:
     return importer.block_builder.emit(relax.op.slice_scatter(data, source, begin, end, step, axis=axis))
 
 
-def _bounds(args: dict[str, Any], data: Any) -> tuple[int, tuple[int, int, int]]:
+def _bounds(args: dict[str, Any], data: Expr) -> tuple[int, tuple[int, int, int]]:
     """The axis, the first element, the one behind the last, and the step."""
     axis = args["dim"] % len(data.ty.shape)
     begin, end, step = slice(args["start"], args["end"], args["step"]).indices(int(data.ty.shape[axis]))

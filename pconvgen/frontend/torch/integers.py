@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvm import relax
 
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.floats import name_of
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 
-def _operand(value: Any, dtype: str, importer: Any) -> Any:
+def _operand(value: Expr, dtype: str, importer: ExportedProgramImporter) -> Expr:
     """A tensor, whose type is right already (see `promote`), or a number as one."""
     return importer.env[value] if hasattr(value, "meta") else relax.const(value, dtype)
 
 
-def clamp(node: Any, importer: Any) -> Any:
+def clamp(node: Node, importer: ExportedProgramImporter) -> Expr:
     args, value = arguments(node), node.meta["val"]
     if value.dtype.is_floating_point:
         return importer._clamp(node)
@@ -27,7 +32,7 @@ def clamp(node: Any, importer: Any) -> Any:
     return result
 
 
-def divide(node: Any, importer: Any) -> Any:
+def divide(node: Node, importer: ExportedProgramImporter) -> Expr:
     """Division whose quotient is rounded down, or towards zero, or not at all."""
     args, emit = arguments(node), importer.block_builder.emit
     dtype = name_of(node.meta["val"].dtype)
@@ -39,7 +44,7 @@ def divide(node: Any, importer: Any) -> Any:
     return emit(relax.op.trunc(quotient)) if args["rounding_mode"] == "trunc" and floats else quotient
 
 
-def multiply(node: Any, importer: Any) -> Any:
+def multiply(node: Node, importer: ExportedProgramImporter) -> Expr:
     """The product of booleans is a conjunction."""
     if name_of(node.meta["val"].dtype) != "bool":
         return importer._binary_op(relax.op.multiply, operator.mul)(node)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tvm import relax
 from tvm.relax import op
 
 from pconvgen.frontend.torch.calls import arguments, expression
-from pconvgen.tvm_compat.relax import constant, dtype_of, shape_of
+from pconvgen.tvm_compat.relax import Expr, constant, dtype_of, shape_of
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 
-def group_norm(node: Any, importer: Any) -> Any:
+def group_norm(node: Node, importer: ExportedProgramImporter) -> Expr:
     """Also without scale or shift, and with the groups' means and inverse deviations as further results."""
     args = arguments(node)
     data = importer.env[args["input"]]
@@ -36,7 +40,7 @@ def group_norm(node: Any, importer: Any) -> Any:
     return (result, *_statistics(importer, grouped, [2], args["eps"], keepdims=False))
 
 
-def layer_norm(node: Any, importer: Any) -> Any:
+def layer_norm(node: Node, importer: ExportedProgramImporter) -> Expr:
     """Also without scale or shift, and with means and inverse deviations as further results."""
     args = arguments(node)
     data, sizes = importer.env[args["input"]], list(args["normalized_shape"])
@@ -49,7 +53,7 @@ def layer_norm(node: Any, importer: Any) -> Any:
     return (result, *_statistics(importer, data, axes, args["eps"], keepdims=True))
 
 
-def instance_norm(node: Any, importer: Any) -> Any:
+def instance_norm(node: Node, importer: ExportedProgramImporter) -> Expr:
     """By the statistics of each plane, or by running ones where the layer has them."""
     args = arguments(node)
     data = importer.env[args["input"]]
@@ -64,7 +68,7 @@ def instance_norm(node: Any, importer: Any) -> Any:
     return importer.block_builder.emit(norm[0])
 
 
-def batch_norm_without_statistics(node: Any, importer: Any) -> Any:
+def batch_norm_without_statistics(node: Node, importer: ExportedProgramImporter) -> Expr:
     """By the statistics of the whole batch: what BatchNorm2d(track_running_stats=False) computes."""
     args = arguments(node)
     data = importer.env[args["input"]]
@@ -75,7 +79,7 @@ def batch_norm_without_statistics(node: Any, importer: Any) -> Any:
     return (result, *_statistics(importer, data, axes, args["eps"], keepdims=False))
 
 
-def deviation(node: Any, importer: Any) -> Any:
+def deviation(node: Node, importer: ExportedProgramImporter) -> Expr:
     """var and std in all their forms, and with the mean as a second result."""
     args, emit = arguments(node), importer.block_builder.emit
     data = importer.env[args["self"]]
@@ -96,11 +100,11 @@ def deviation(node: Any, importer: Any) -> Any:
     return (value, emit(op.mean(data, axes, keepdims))) if "_mean" in name else value
 
 
-def _instance_norm(data: Any, affine: Sequence[Any], axes: Sequence[int], epsilon: float) -> Any:
+def _instance_norm(data: Expr, affine: Sequence[Expr], axes: Sequence[int], epsilon: float) -> Expr:
     return op.nn.instance_norm(data, *affine, channel_axis=1, axes=list(axes), epsilon=epsilon)
 
 
-def _affine(importer: Any, args: dict[str, Any], data: Any, shape: list[int]) -> list[Any]:
+def _affine(importer: ExportedProgramImporter, args: dict[str, Any], data: Expr, shape: list[int]) -> list[Expr]:
     """Scale and shift in the data's type, ones and zeros where the layer has none."""
     given = [expression(importer, args[name]) for name in ("weight", "bias")]
     plain = (constant(np.full(shape, value, np.float32)) for value in (1, 0))
@@ -110,7 +114,9 @@ def _affine(importer: Any, args: dict[str, Any], data: Any, shape: list[int]) ->
     return [value if fits else emit(op.astype(value, dtype_of(data))) for value, fits in zip(values, same, strict=True)]
 
 
-def _statistics(importer: Any, data: Any, axes: list[int], epsilon: float, *, keepdims: bool) -> tuple[Any, Any]:
+def _statistics(
+    importer: ExportedProgramImporter, data: Expr, axes: list[int], epsilon: float, *, keepdims: bool
+) -> tuple[Expr, Expr]:
     """Means and inverse standard deviations; nothing is left of them where nobody reads them."""
     emit = importer.block_builder.emit
     variance = emit(op.variance(data, axes, keepdims))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.export.graph_signature import OutputKind, TensorArgument
@@ -29,7 +28,7 @@ class Output:
     dtype: torch.dtype
 
 
-def outputs_of(program: Any, source: str) -> list[Output]:
+def outputs_of(program: torch.export.ExportedProgram, source: str) -> list[Output]:
     """The tensors that a program returns, in order; what else it returns is left out with a warning.
 
     Raises PconvgenError when it returns none.
@@ -54,7 +53,7 @@ def outputs_of(program: Any, source: str) -> list[Output]:
     return found
 
 
-def check_state(program: Any, source: str) -> None:
+def check_state(program: torch.export.ExportedProgram, source: str) -> None:
     """Raises PconvgenError when an output of a functional program depends on a buffer that it changes.
 
     Such an output is another one with every call. A counter that nothing reads is no state: a library does without it.
@@ -62,7 +61,7 @@ def check_state(program: Any, source: str) -> None:
     signature = program.graph_signature
     changed = {spec.target for spec in signature.output_specs if spec.kind is OutputKind.BUFFER_MUTATION}
     buffers = {name: target for name, target in signature.inputs_to_buffers.items() if target in changed}
-    dependent: dict[Any, str] = {}
+    dependent: dict[torch.fx.Node, str] = {}
     for node in program.graph.nodes:
         if node.name in buffers:
             dependent[node] = buffers[node.name]
@@ -80,7 +79,7 @@ def check_state(program: Any, source: str) -> None:
             )
 
 
-def returning(program: Any, outputs: list[Output]) -> Any:
+def returning(program: torch.export.ExportedProgram, outputs: list[Output]) -> torch.export.ExportedProgram:
     """`program`, changed to return nothing but `outputs`."""
     signature = program.graph_signature
     user = [index for index, spec in enumerate(signature.output_specs) if spec.kind is OutputKind.USER_OUTPUT]
@@ -91,7 +90,7 @@ def returning(program: Any, outputs: list[Output]) -> Any:
     return program
 
 
-def _names(program: Any, count: int) -> list[str]:
+def _names(program: torch.export.ExportedProgram, count: int) -> list[str]:
     structure = pytree.tree_unflatten(list(range(count)), program.call_spec.out_spec)
     names = []
     for path, _ in pytree.tree_flatten_with_path(structure)[0]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvm import relax
 
 from pconvgen.errors import UnsupportedError
 from pconvgen.frontend.torch.calls import arguments
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 
-def avg_pool(node: Any, importer: Any, operator: Callable[..., Any]) -> Any:
+def avg_pool(node: Node, importer: ExportedProgramImporter, operator: Callable[..., Expr]) -> Expr:
     args = arguments(node)
     if args["divisor_override"] is not None:
         raise UnsupportedError("average pooling with divisor_override")
@@ -26,14 +31,16 @@ def avg_pool(node: Any, importer: Any, operator: Callable[..., Any]) -> Any:
     return importer.block_builder.emit(call)
 
 
-def extreme(node: Any, importer: Any, operator: Callable[..., Any]) -> Any:
+def extreme(node: Node, importer: ExportedProgramImporter, operator: Callable[..., Expr]) -> Expr:
     """amax and amin."""
     args = arguments(node)
     call = operator(importer.env[args["self"]], args["dim"] or None, keepdims=args["keepdim"])
     return importer.block_builder.emit(call)
 
 
-def extreme_of(node: Any, importer: Any, operators: tuple[Callable[..., Any], Callable[..., Any]]) -> Any:
+def extreme_of(
+    node: Node, importer: ExportedProgramImporter, operators: tuple[Callable[..., Expr], Callable[..., Expr]]
+) -> Expr:
     """max and min along one axis, as (values, indices)."""
     args, emit = arguments(node), importer.block_builder.emit
     data, (value, index) = importer.env[args["self"]], operators
@@ -41,7 +48,7 @@ def extreme_of(node: Any, importer: Any, operators: tuple[Callable[..., Any], Ca
     return emit(relax.Tuple([values, emit(index(data, args["dim"], keepdims=args["keepdim"]))]))
 
 
-def adaptive_max_pool(node: Any, importer: Any) -> Any:
+def adaptive_max_pool(node: Node, importer: ExportedProgramImporter) -> Expr:
     """The largest element of each window, as the first of (values, indices)."""
     data, emit = importer.env[node.args[0]], importer.block_builder.emit
     after = [int(size) for size in node.meta["val"][0].shape]

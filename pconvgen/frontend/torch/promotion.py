@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.floats import name_of
-from pconvgen.tvm_compat.relax import dtype_of, op
+from pconvgen.tvm_compat.relax import Expr, dtype_of, op
+
+Converter = Callable[[torch.fx.Node, ExportedProgramImporter], Expr]
+"""From a node of a program, whose importer knows the expressions of its operands, to its own expression."""
+
 
 # Operators whose operands have the type of the result: sums of an integer and a float, roots of an integer.
 _LIKE_RESULT = frozenset(
@@ -27,7 +31,7 @@ _LIKE_EACH_OTHER = frozenset(("eq", "ne", "lt", "le", "gt", "ge"))
 _CONDITIONS = ("condition", "mask")
 
 
-def promote(program: Any) -> None:
+def promote(program: torch.export.ExportedProgram) -> None:
     """Casts operands, in place.
 
     before: cat([boxes, index])
@@ -46,7 +50,7 @@ def promote(program: Any) -> None:
     program.graph_module.recompile()
 
 
-def _wanted(node: Any) -> torch.dtype | None:
+def _wanted(node: torch.fx.Node) -> torch.dtype | None:
     """The type for the operands of a node; None where they stay as they are."""
     name = node.target.__name__.partition(".")[0]
     if name in _LIKE_RESULT:
@@ -58,8 +62,10 @@ def _wanted(node: Any) -> torch.dtype | None:
     return None
 
 
-def _caster(graph: Any, node: Any, wanted: torch.dtype, conditions: list[Any]) -> Callable[[Any], Any]:
-    def cast(operand: Any) -> Any:
+def _caster(
+    graph: torch.fx.Graph, node: torch.fx.Node, wanted: torch.dtype, conditions: list[torch.fx.Node]
+) -> Callable[[torch.fx.Node], torch.fx.Node]:
+    def cast(operand: torch.fx.Node) -> torch.fx.Node:
         value = operand.meta.get("val")
         if not isinstance(value, torch.Tensor) or value.dtype == wanted or operand in conditions:
             return operand
@@ -71,10 +77,10 @@ def _caster(graph: Any, node: Any, wanted: torch.dtype, conditions: list[Any]) -
     return cast
 
 
-def typed(convert: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def typed(convert: Converter) -> Converter:
     """A converter whose result has the type that PyTorch has found for it."""
 
-    def converted(node: Any, importer: Any) -> Any:
+    def converted(node: torch.fx.Node, importer: ExportedProgramImporter) -> Expr:
         result = convert(node, importer)
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor) or not hasattr(getattr(result, "ty", None), "dtype"):

@@ -5,13 +5,19 @@ from __future__ import annotations
 import importlib
 import warnings
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvm import relax
 
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.frontend.torch.convolutions import LAYER_META
 from pconvgen.frontend.torch.floats import name_of
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 _DEQUANTISE = ("dequantize_per_tensor.default", "dequantize_per_channel.default")
 _MOVES = ("permute.default", "t.default", "transpose.int", "view.default", "reshape.default")
@@ -24,7 +30,7 @@ def register() -> None:
         importlib.import_module("torch.ao.quantization.fx._decomposed")
 
 
-def quantised_layers(program: Any) -> list[str] | None:
+def quantised_layers(program: ExportedProgram) -> list[str] | None:
     """The variables of layers whose weights are quantised; None when the program quantises nothing."""
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     if not any("quantized_decomposed" in str(node.target) for node in calls):
@@ -40,7 +46,7 @@ def quantised_layers(program: Any) -> list[str] | None:
     return found
 
 
-def quantize(node: Any, importer: Any) -> Any:
+def quantize(node: Node, importer: ExportedProgramImporter) -> Expr:
     """round(x / scale) + zero point between the limits; the division is a product with the inverse, as in PyTorch."""
     args, emit = arguments(node), importer.block_builder.emit
     scale, zero = _parameters(node, importer)
@@ -51,7 +57,7 @@ def quantize(node: Any, importer: Any) -> Any:
     return emit(relax.op.astype(limited, name_of(args["dtype"])))
 
 
-def dequantize(node: Any, importer: Any) -> Any:
+def dequantize(node: Node, importer: ExportedProgramImporter) -> Expr:
     """(x - zero point) * scale."""
     args, emit = arguments(node), importer.block_builder.emit
     scale, zero = _parameters(node, importer)
@@ -61,7 +67,7 @@ def dequantize(node: Any, importer: Any) -> Any:
     return emit(relax.op.multiply(result, scale))
 
 
-def _parameters(node: Any, importer: Any) -> tuple[Any, Any]:
+def _parameters(node: Node, importer: ExportedProgramImporter) -> tuple[Expr, Expr]:
     """Scale and zero point, in shapes that broadcast; None for no zero point."""
     args = arguments(node)
     if "axis" not in args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +10,11 @@ from pconvgen.errors import UnsupportedError
 from pconvgen.frontend import taps
 from pconvgen.frontend.torch.calls import arguments
 from pconvgen.passes.resizes import Taps, resample
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 _HALF = np.float32(0.5)
 
@@ -31,7 +36,7 @@ _KEEPING = ("nearest of images", "linear", "smooth linear", "smooth cubic")
 """Methods that leave an axis alone whose size stays the same, whatever its factor."""
 
 
-def upsample(node: Any, importer: Any, method: str) -> Any:
+def upsample(node: Node, importer: ExportedProgramImporter, method: str) -> Expr:
     """interpolate() by one of the methods in UPSAMPLING."""
     args = arguments(node)
     data = importer.env[node.args[0]]

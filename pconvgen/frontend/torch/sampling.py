@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvm import relax
 
 from pconvgen.frontend import sampling
 from pconvgen.frontend.torch.calls import arguments
+from pconvgen.tvm_compat.relax import Expr
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+    from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 _METHODS = ("bilinear", "nearest", "bicubic")
 _PADDINGS = ("zeros", "border", "reflection")
 
 
-def grid_sample(node: Any, importer: Any) -> Any:
+def grid_sample(node: Node, importer: ExportedProgramImporter) -> Expr:
     args = arguments(node)
     data, grid = importer.env[args["input"]], importer.env[args["grid"]]
     method, padding = _METHODS[args["interpolation_mode"]], _PADDINGS[args["padding_mode"]]
@@ -21,13 +26,13 @@ def grid_sample(node: Any, importer: Any) -> Any:
     return importer.block_builder.emit(call)
 
 
-def affine_grid(node: Any, importer: Any) -> Any:
+def affine_grid(node: Node, importer: ExportedProgramImporter) -> Expr:
     args = arguments(node)
     sizes = [int(size) for size in args["size"]][2:]
     return sampling.affine_grid(importer.env[args["theta"]], sizes, args["align_corners"], importer.block_builder.emit)
 
 
-def roi_align(node: Any, importer: Any) -> Any:
+def roi_align(node: Node, importer: ExportedProgramImporter) -> Expr:
     """torchvision::roi_align, whose rows are (image, left, top, right, bottom)."""
     args, emit = arguments(node), importer.block_builder.emit
     rows = importer.env[args["rois"]]

@@ -86,7 +86,7 @@ class Use:
     pixels: int
 
 
-def layers(program: Any, source: str) -> list[WeightedLayer]:
+def layers(program: torch.export.ExportedProgram, source: str) -> list[WeightedLayer]:
     """The two-dimensional convolutions, also transposed ones, and linear layers of an ExportedProgram, in its order.
 
     Raises PconvgenError when a weight is not float32.
@@ -101,7 +101,7 @@ def layers(program: Any, source: str) -> list[WeightedLayer]:
     return found
 
 
-def others(program: Any) -> list[OtherWeight]:
+def others(program: torch.export.ExportedProgram) -> list[OtherWeight]:
     """The parameters of matrices and kernels that are of no layer in `layers`, in the program's order."""
     known = {use.target for use in uses(program)}
     parameters = program.graph_signature.inputs_to_parameters
@@ -117,7 +117,7 @@ def others(program: Any) -> list[OtherWeight]:
     return found
 
 
-def uses(program: Any) -> list[Use]:
+def uses(program: torch.export.ExportedProgram) -> list[Use]:
     """Every application of a two-dimensional convolution, also a transposed one, or linear layer, in program order."""
     signature = program.graph_signature
     targets = {
@@ -151,7 +151,7 @@ def uses(program: Any) -> list[Use]:
     return found
 
 
-def save(program: Any, path: Path) -> None:
+def save(program: torch.export.ExportedProgram, path: Path) -> None:
     """Writes an ExportedProgram, whole or not at all. Raises PconvgenError when the path cannot be written."""
     # torch names the folder inside the archive after the file, and this file's name is temporary.
     buffer = io.BytesIO()
@@ -160,7 +160,7 @@ def save(program: Any, path: Path) -> None:
         temporary.write_bytes(buffer.getbuffer())
 
 
-def _through_transposes(node: Any) -> tuple[Any, bool]:
+def _through_transposes(node: torch.fx.Node) -> tuple[Any, bool]:
     """The node behind transpositions of a matrix, and whether there is an odd number of them."""
     flipped = False
     while node.op == "call_function" and node.target.__name__ in _TRANSPOSES and node.meta["val"].dim() == 2:

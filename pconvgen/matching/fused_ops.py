@@ -1,6 +1,6 @@
 """Finding layers: a convolution or matrix product by a constant, with the epilogue that can be fused behind it.
 
-lv0 = conv2d(x, weight)                 Site(var=lv0, data=x, weight, bias, residual=y,
+lv0 = conv2d(x, weight)                 FusedOp(var=lv0, data=x, weight, bias, residual=y,
 lv1 = add(lv0, bias)             ->          result=lv3, absorbed={lv0, lv1, lv2},
 lv2 = add(lv1, y)                            epilogue=Epilogue(True, True, RELU))
 lv3 = relu(lv2)
@@ -21,7 +21,7 @@ from pconvgen.values.workload import ConvWorkload, Epilogue, X
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class FusedOp:
     """One layer in the module.
 
     Attributes
@@ -50,19 +50,19 @@ class Site:
     out_shape: tuple[int, ...]
 
 
-def find_sites(module: Module) -> list[Site]:
+def find_fused_ops(module: Module) -> list[FusedOp]:
     """The layers of "main", in program order."""
     users = Users(module)
     claimed: set[Var] = set()
-    sites = []
+    fused_ops = []
     # Backwards: of two convolutions whose sum is the residual add, the later one takes it, as it has the other operand.
     for binding in reversed(users.bindings):
         base = _conv2d(binding.value) or _linear(binding.value)
         if base is not None:
-            site = _with_epilogue(users, binding.var, claimed, *base)
-            claimed |= {site.result, *site.absorbed}
-            sites.append(site)
-    return sites[::-1]
+            fused_op = _with_epilogue(users, binding.var, claimed, *base)
+            claimed |= {fused_op.result, *fused_op.absorbed}
+            fused_ops.append(fused_op)
+    return fused_ops[::-1]
 
 
 def _conv2d(value: Expr) -> tuple[str, Expr, NDArray[np.float32], ConvWorkload] | None:
@@ -107,7 +107,7 @@ def _linear(value: Expr) -> tuple[str, Expr, NDArray[np.float32], ConvWorkload] 
 
 def _with_epilogue(
     users: Users, var: Var, claimed: set[Var], op: str, data: Expr, weight: NDArray[np.float32], workload: ConvWorkload
-) -> Site:
+) -> FusedOp:
     """Follows the only user of each result while it can be added, then what is a function of the sum."""
     result, bias, residual = var, None, None
     absorbed: frozenset[Var] = frozenset()
@@ -131,7 +131,7 @@ def _with_epilogue(
     epilogue = Epilogue(bias is not None, residual is not None, activation)
     workload = replace(workload, epilogue=epilogue)
     shape = shape_of(result) or ()
-    return Site(var, op, data, weight, bias, residual, result, absorbed, workload, shape)
+    return FusedOp(var, op, data, weight, bias, residual, result, absorbed, workload, shape)
 
 
 def _is_bias(constant: NDArray[Any], op: str, filters: int) -> bool:

@@ -22,7 +22,7 @@ _CONVOLUTIONS = {
 }
 
 
-def foreign_layers(module: Module, decided: Container[Var], names: Mapping[str, str]) -> dict[Var, Decision]:
+def fallback_layers(module: Module, decided: Container[Var], names: Mapping[str, str]) -> dict[Var, Decision]:
     """Decisions for convolutions and products with a constant that no template computes, by their variable."""
     found = {}
     for binding in main_bindings(module) or []:

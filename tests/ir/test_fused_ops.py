@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from tvm import relax
 
-from pconvgen.matching.sites import Site, find_sites
+from pconvgen.matching.fused_ops import FusedOp, find_fused_ops
 from pconvgen.values.workload import RELU, Epilogue, X
 from tests.activations import clip
 from tests.relax_modules import BIAS, NN, calls, conv, lower, module_of, weight
 
 
-def only_site(body: Callable[..., Any], *shape: int) -> Site:
-    (site,) = find_sites(module_of(body, *shape))
-    return site
+def only_site(body: Callable[..., Any], *shape: int) -> FusedOp:
+    (fused_op,) = find_fused_ops(module_of(body, *shape))
+    return fused_op
 
 
 def plain(emit: Any, x: Any) -> Any:
@@ -112,7 +112,7 @@ def test_the_later_of_two_convolutions_adds_the_earlier(flipped: bool) -> None:
         first, second = emit(conv(x)), emit(conv(x, kernel=1, padding=0))
         return NN.relu(emit(relax.op.add(*((second, first) if flipped else (first, second)))))
 
-    first, second = find_sites(module_of(body))
+    first, second = find_fused_ops(module_of(body))
     assert (first.workload.epilogue, first.result) == (Epilogue(), first.var)
     assert second.workload.epilogue == Epilogue(residual=True, activation=RELU)
     assert second.residual.same_as(first.var)
@@ -125,7 +125,7 @@ def test_the_shortcut_takes_the_sum_of_a_branch_with_more_behind_it() -> None:
         branch = emit(NN.relu(emit(conv(x))))
         return relax.op.add(branch, shortcut)
 
-    first, second = find_sites(module_of(body))
+    first, second = find_fused_ops(module_of(body))
     assert first.workload.epilogue == Epilogue(bias=True, residual=True)
     assert first.residual.same_as(second.result)
     lowered = lower(body)
@@ -144,9 +144,9 @@ def returned(emit: Any, x: Any) -> Any:
 
 @pytest.mark.parametrize("body", [used_twice, returned])
 def test_results_with_several_users_stay(body: Callable[..., Any]) -> None:
-    site = only_site(body)
-    assert site.workload.epilogue == Epilogue()
-    assert not site.absorbed
+    fused_op = only_site(body)
+    assert fused_op.workload.epilogue == Epilogue()
+    assert not fused_op.absorbed
     module = lower(body)
     assert calls(module)["pixel"] == 1
     assert sum(count for name, count in calls(module).items() if name.startswith("relax.")) >= 1

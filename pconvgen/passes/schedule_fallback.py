@@ -50,7 +50,7 @@ PARTIALS = 2
 
 
 @module_pass
-class ScheduleForeign:
+class ScheduleFallback:
     """Relax pass that schedules every TIR function that is not scheduled yet.
 
     Parameters

@@ -136,7 +136,7 @@ CASES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_foreign_operators(name: str) -> None:
+def test_fallback_operators(name: str) -> None:
     function, *shapes = CASES[name]
     check(function, *shapes)
 
