@@ -1,9 +1,13 @@
 """What TVM computes otherwise than PyTorch where numbers are NaN or infinite, in operators that it gets right.
 
+And two that LLVM has for vectors of some widths only, so that it depends on the processor whether they are there.
+
 argmax(x)           the first x that is equal to max(x), or that is NaN; TVM: -1 where all are -inf
 x == x              not isnan(x); TVM: true
 x * 0               x * [0], which TVM does not know; TVM: 0
 leakyrelu(x, 0)     relu(x) + min(x, 0) * [0]; likewise
+cosh(x)             e^|x| / 2 + e^-|x| / 2, from e^(|x| / 2), which is finite wherever the result is
+sinh(x)             tanh(x) * cosh(x), as exact as tanh
 max_pool1d, 3d      of two axes each; TVM: the smallest float of windows of -inf
 """
 
@@ -51,6 +55,17 @@ def _index_of(call: Expr, emit: Emit, extreme: Callable[..., Expr]) -> Expr:
     nowhere = constant(np.int32(shape[axis]))
     first = emit(op.min(emit(op.where(found, constant(places), nowhere)), [axis], keepdims=keep))
     return op.astype(first, dtype_of(call))
+
+
+def _cosh(call: Expr, emit: Emit) -> Expr:
+    half = constant(np.array(0.5, str(dtype_of(call))))
+    root = emit(op.exp(emit(op.multiply(emit(op.abs(call.args[0])), half))))
+    rising = emit(op.multiply(emit(op.multiply(root, half)), root))
+    return op.add(rising, emit(op.divide(half, emit(op.multiply(root, root)))))
+
+
+def _sinh(call: Expr, emit: Emit) -> Expr:
+    return op.multiply(emit(op.tanh(call.args[0])), emit(_cosh(call, emit)))
 
 
 def _equal(call: Expr, emit: Emit) -> Expr:
@@ -123,6 +138,8 @@ def _pool(data: Expr, attrs: Any, axes: tuple[int | None, int | None]) -> Expr:
 
 _REWRITES: dict[str, Callable[[Expr, Emit], Expr]] = {
     "relax.argmax": lambda call, emit: _index_of(call, emit, op.max),
+    "relax.cosh": _cosh,
+    "relax.sinh": _sinh,
     "relax.argmin": lambda call, emit: _index_of(call, emit, op.min),
     "relax.equal": _equal,
     "relax.not_equal": _not_equal,

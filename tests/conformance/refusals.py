@@ -63,7 +63,6 @@ REFUSALS = (
         "rms_normalization_*axis0* rms_normalization_4d_*_4 rms_*_2d_*_2 rms_*_3d_*_3_*", "TVM cannot lower", _RARE
     ),
     Refusal("scatternd*", "TVM cannot lower", _RARE),
-    Refusal("cosh* sinh*", "TVM cannot", _RARE),
     Refusal("tan tan_example", "no library on the device has", _RARE),
 )
 

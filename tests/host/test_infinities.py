@@ -53,6 +53,7 @@ FUNCTIONS: dict[str, Callable[..., torch.Tensor]] = {
     "bounds": lambda x, mask, large, y: torch.cat([y.clamp(0, INF), y.clamp(-INF, INF), y.clamp(-INF, 0.1)], 1),
     "arithmetic": lambda x, mask, large, y: torch.cat([y * large, y / large, torch.minimum(y, large), y - large], 1),
     "functions": lambda x, mask, large, y: torch.cat([(y + mask[:9]).exp(), (y + mask[:9]).sigmoid()], 1),
+    "hyperbolic functions": lambda x, mask, large, y: torch.cat([(40 * y + mask[:9]).cosh(), (x + mask[:9]).sinh()], 1),
     "causal attention": lambda x, mask, large, y: F.scaled_dot_product_attention(x, y, x, is_causal=True),
     "masked attention": lambda x, mask, large, y: F.scaled_dot_product_attention(x.mT, y.mT, x.mT, attn_mask=mask),
     "chosen attention": lambda x, mask, large, y: F.scaled_dot_product_attention(x.mT, y.mT, x.mT, mask == 0),

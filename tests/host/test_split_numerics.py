@@ -21,7 +21,7 @@ pytestmark = pytest.mark.host
 def _always_split(monkeypatch: pytest.MonkeyPatch) -> None:
     """Splits every layer that can be, whatever is predicted: small layers would not be."""
     monkeypatch.setattr("pconvgen.planning.choose.SPLIT_GAIN", 0)
-    monkeypatch.setattr("pconvgen.planning.operations.CONTENDER", math.inf)
+    monkeypatch.setattr("pconvgen.planning.convolution.CONTENDER", math.inf)
 
 
 def mixed(model: nn.Module) -> nn.Module:

@@ -22,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from pconvgen.whatif.curve import LatencyCurve
 from pconvgen.pruning import ADMMPruner, Density, Latency, costs
 from pconvgen.pruning import pruner as pruner_module
-from pconvgen.pruning.allocation import Costs
+from pconvgen.pruning.allocation import NetworkCosts
 from tests.pruning.models import inputs, mixed, train
 
 rank, folder = int(sys.argv[1]), sys.argv[2]
@@ -36,7 +36,7 @@ pruner_module.measure_ms = lambda program, budget, device: next(noise) + 3 * ran
 def curves(budget, constraints, program, report):
     assert rank == 0, "one rank measures for all"
     found = {c.name: LatencyCurve((0.05, c.units().share), (0.01, 1.0)) for c in constraints}
-    return Costs(budget.ms, "ms", 0.0, found)
+    return NetworkCosts(budget.ms, "ms", 0.0, found)
 
 
 costs._latency_costs = curves
