@@ -94,7 +94,7 @@ def block_tiles(workload: ConvWorkload, schedule: PixelSchedule, isa: Isa, sourc
         1 if across else schedule.rows,
         schedule.rows * workload.out_width if across else workload.out_width,
         lanes=schedule.lanes,
-        narrow=min(isa.lanes(workload.precision.arithmetic)),
+        narrow=min(isa.widths) // workload.precision.arithmetic.bits,
         vectors=schedule.vectors,
         height=max(1, schedule.height),
         # Without slack behind the input, vectors must not run past its end.
