@@ -7,5 +7,3 @@ from pconvgen.schedules.neon import NEON
 from pconvgen.values.isa import Isa
 
 ISAS: dict[str, Isa] = {isa.name: isa for isa in (NEON, ARMV7A, AVX2, AVX512)}
-
-__all__ = ["ISAS", "Isa"]

@@ -107,7 +107,7 @@ class Core:
     rates: what it does with vectors of each of the ISA's widths.
     issue: instructions started per cycle.
     in_order: whether some of them issue in order, so that nothing hides entirely.
-    l1_kib, l2_kib: data caches of one core in KiB, for cache blocking.
+    l1_kib, l2_kib: data caches of one core in KiB. Blocks follow the second; of the first, costs know `near_kib` only.
     costs: of everything else.
     cpus: LLVM's names of the processors that are such cores; one that no row names is as the row with its ISA's name.
     """
