@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import re
-import select
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 from pconvgen.devices.rpc import RpcDevice
 
 START_S = 60
+
+
+class Printed:
+    """What a process prints, line by line. A thread reads it: whether a pipe is readable tells nothing of the lines
+    that Python has read ahead."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._lines: SimpleQueue[str] = SimpleQueue()
+        Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def until(self, text: str, seconds: float) -> str:
+        """All lines since the last that was waited for, up to the one with that text, an end of file or a time."""
+        found, end = "", time.monotonic() + seconds
+        with suppress(Empty):
+            while text not in found:
+                line = self._lines.get(timeout=max(0, end - time.monotonic()))
+                found += line
+                if not line:
+                    break
+        return found
 
 
 @dataclass
@@ -21,6 +49,7 @@ class Server:
     """A running one."""
 
     process: subprocess.Popen[str]
+    printed: Printed
     port: int
     folder: Path | None
 
@@ -28,16 +57,9 @@ class Server:
         """It, as a device."""
         return RpcDevice("127.0.0.1", self.port, key, timeout_s=timeout_s)
 
-    def said(self, text: str, seconds: float = 10) -> str:
+    def said(self, text: str, seconds: float = 30) -> str:
         """Waits until it prints that; all that it printed since the last time."""
-        assert self.process.stdout is not None
-        found, end = "", time.monotonic() + seconds
-        while time.monotonic() < end:
-            if select.select([self.process.stdout], [], [], 0.1)[0]:
-                line = self.process.stdout.readline()
-                found += line
-                if text in line or not line:
-                    break
+        found = self.printed.until(text, seconds)
         assert text in found, found
         return found
 
@@ -58,17 +80,16 @@ def serving(command: Sequence[str | Path], folder: Path | None, *options: str, k
     where = [] if folder is None else ["--folder", str(folder)]
     arguments = [*map(str, command), "--key", key, *where, *options]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1)
+    printed = Printed(process)
     try:
-        assert process.stdout is not None
-        assert select.select([process.stdout], [], [], START_S)[0]
-        line = process.stdout.readline()
+        line = printed.until("listening on", START_S)
         found = re.search(r"listening on [\d.]+:(\d+)", line)
         assert found, line
-        yield Server(process, int(found[1]), folder)
+        yield Server(process, printed, int(found[1]), folder)
     finally:
         process.terminate()
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
             process.kill()
-        process.communicate()
+            process.wait()
