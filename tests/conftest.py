@@ -1,11 +1,14 @@
-"""Lets tests import `zoo` (this folder) and `benchmarks` (the repository root)."""
+"""Lets tests import `zoo` (this folder) and `benchmarks` (the repository root), and keeps calibrations out of them."""
 
+import os
 import sys
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+_NUMBERS = count()
 ROOT = Path(__file__).resolve().parent.parent
 for folder in (ROOT, ROOT / "tests"):
     if str(folder) not in sys.path:
@@ -14,8 +17,19 @@ for folder in (ROOT, ROOT / "tests"):
 from tests.tally import tally  # noqa: E402
 from tests.turn import first_workload  # noqa: E402
 
+# Commands, those in processes of their own included, do not stop to calibrate this machine.
+os.environ["CI"] = "1"
+
 settings.register_profile("pconvgen", deadline=None)  # speed is asserted in benchmarks
 settings.load_profile("pconvgen")
+
+
+@pytest.fixture(autouse=True)
+def calibrations(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where calibrations are kept, and found, in place of this user's; whether or not it exists."""
+    folder = tmp_path_factory.getbasetemp() / f"calibrations-{next(_NUMBERS)}"
+    monkeypatch.setattr("pconvgen.records.kept.folder", lambda: folder)
+    return folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -110,8 +110,10 @@ def _attempt(family: Family, rng: np.random.Generator, core: Core, w: ConvWorklo
     if at is not None:
         return _checked(w, weight, instance, *at, seed, text, spreads=not family.direct)
 
+    drawn = cache(lambda: random_layer(np.random.default_rng(seed), w, weight))
+
     def check(functions: Functions, at: At) -> str | None:
-        return _run_product(random_layer(np.random.default_rng(seed), w, weight), instance, functions, at)
+        return _run_product(drawn(), instance, functions, at)
 
     return Case(text, (instance.kernel,), check)
 
@@ -143,8 +145,10 @@ def _checked(
 ) -> Case:
     """A convolution between layouts; `slots` and `first` as in `convolution`, `spreads` as in `random_layer`."""
 
+    drawn = cache(lambda: random_layer(np.random.default_rng(seed), w, weight, spreads=spreads))
+
     def check(functions: Functions, at: At) -> str | None:
-        layer = random_layer(np.random.default_rng(seed), w, weight, spreads=spreads)
+        layer = drawn()
         target, residual = places.target, places.residual
         buffers = [in_planes(places.source, layer.data.astype(w.precision.arithmetic), slots)]
         buffers += instance.constants

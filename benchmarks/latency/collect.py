@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pconvgen.schedules.measured
 from benchmarks.latency.records import comparable, path_of, read, target_of, whole_networks
@@ -13,31 +12,14 @@ from benchmarks.measuring import CORE
 from pconvgen.devices import get_device
 from pconvgen.files import write_text
 from pconvgen.latency.model import fit
-from pconvgen.planning.search import Choice
 from pconvgen.records.store import best
 from pconvgen.report.console import output
 from pconvgen.tuning.network import measure_network
+from pconvgen.tuning.sampler import Sampler
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.tuner import Progress, Tuner, TuningBudget
+from pconvgen.tuning.tuner import Tuner, TuningBudget
 
 MEASURED = Path(pconvgen.schedules.measured.__file__).parent
-DRAWN = 6
-"""Schedules of each layer that are drawn by chance."""
-NEAREST = 60
-"""Half of them among so many that are predicted best."""
-
-
-class Sampler(Tuner):
-    """Tries the default schedule of each layer and some that are drawn by chance."""
-
-    def _propose(self, count: int, building: Sequence[Progress]) -> list[tuple[Progress, Choice, dict[str, Any]]]:
-        for progress in self.progress.values():
-            tried = len(progress.task.choices) - len(progress.untried)
-            if progress.untried and tried <= DRAWN:
-                among = len(progress.untried) if tried % 2 else min(NEAREST, len(progress.untried))
-                index = 0 if not tried else int(self._rng.integers(among))
-                return [(progress, *progress.untried.pop(index))]
-        return []
 
 
 def collect(names: Sequence[str] | None, on: str) -> bool:

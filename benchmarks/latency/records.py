@@ -10,6 +10,7 @@ from benchmarks.latency.subjects import NETWORKS, Drawn, Pruned
 from pconvgen.latency.model import most
 from pconvgen.records.record import NetworkRecord, Record
 from pconvgen.records.store import read_all, read_records
+from pconvgen.schedules.cores import CORES
 from pconvgen.targets.presets import get_target
 from pconvgen.values.target import Target
 
@@ -19,7 +20,11 @@ FOLDER = Path("out") / "latency"
 
 def target_of(name: str) -> Target:
     """The target of that name; "avx2" for this machine's as it is where a hypervisor masks AVX-512."""
-    return replace(get_target("host"), isa="avx2", features=("-avx512f",)) if name == "avx2" else get_target(name)
+    if name != "avx2":
+        return get_target(name)
+    host = get_target("host")
+    core = replace(CORES["avx2"], l1_kib=host.core.l1_kib, l2_kib=host.core.l2_kib)
+    return replace(host, core=core, features=("-avx512f",))
 
 
 def path_of(target: Target, name: str) -> Path:

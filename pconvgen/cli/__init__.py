@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from pconvgen.cli import (
     bench,
+    calibrate,
     compile,
     doctor,
     explain,
@@ -40,6 +41,7 @@ for name, module in {
     "run": run,
     "bench": bench,
     "tune": tune,
+    "calibrate": calibrate,
     "whatif": whatif,
     "sparsify": sparsify,
     "targets": targets,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Latency, Model, Records, check_output, parse_shapes
+from pconvgen.cli.first_use import calibrate_first
+from pconvgen.cli.options import InputShapes, Latency, Model, NoCalibrate, Records, check_output, parse_shapes
 from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def command(
     timings: Annotated[
         bool, typer.Option("--timings", help="Print the seconds of each phase, and the memory.")
     ] = False,
+    no_calibrate: NoCalibrate = False,
     check: Annotated[
         bool,
         typer.Option(
@@ -103,6 +105,7 @@ def command(
     if explain:
         check_output(explain, model)
 
+    calibrate_first(preset, wanted=not no_calibrate and not dense, latency=latency)
     verified = ""
     with (
         tempfile.TemporaryDirectory(prefix="pconvgen-") as folder,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Latency, Records, check_output, parse_shapes
+from pconvgen.cli.first_use import calibrate_first
+from pconvgen.cli.options import InputShapes, Latency, NoCalibrate, Records, check_output, parse_shapes
 from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def command(
     inputs: InputShapes = None,
     records: Records = None,
     latency: Latency = None,
+    no_calibrate: NoCalibrate = False,
 ) -> None:
     """Show the kernel of each layer, the reason and the numbers that decided.
 
@@ -56,7 +58,7 @@ def command(
         size = path.stat().st_size
     else:
         target = target or "host"
-        decisions, memory, timing = _decide(path, target, shapes, records, latency)
+        decisions, memory, timing = _decide(path, target, shapes, records, latency, calibrate=not no_calibrate)
     if json:
         from pconvgen.files import write_json
         from pconvgen.manifest import explained
@@ -81,7 +83,13 @@ def _is_library(path: Path) -> bool:
 
 
 def _decide(
-    path: Path, target: str, shapes: Mapping[str, Sequence[int]] | None, records: Path | None, latency: Path | None
+    path: Path,
+    target: str,
+    shapes: Mapping[str, Sequence[int]] | None,
+    records: Path | None,
+    latency: Path | None,
+    *,
+    calibrate: bool,
 ) -> tuple[tuple[Decision, ...], ActivationMemory | None, str]:
     """The decisions for a model, the memory of its activations and what is known of times, without building it."""
     from pconvgen.frontend import load_model
@@ -91,6 +99,7 @@ def _decide(
     preset = get_target(target)
     with progress(f"reading {path}"):
         imported = load_model(path, shapes)
+    calibrate_first(preset, wanted=calibrate, latency=latency)
     with progress(f"choosing kernels for {target}"):
         from pconvgen.compiler import lower
         from pconvgen.passes.memory import memory_of

@@ -57,6 +57,12 @@ Latency = Annotated[
         help="Predict times of layers that were not measured by what `latency fit` learned.",
     ),
 ]
+NoCalibrate = Annotated[
+    bool,
+    typer.Option(
+        "--no-calibrate", help="Do not measure this machine first where nobody has: its milliseconds stay unknown."
+    ),
+]
 Threads = Annotated[int, typer.Option(metavar="N", help="How many threads the library may use.")]
 Cores = Annotated[
     str | None,

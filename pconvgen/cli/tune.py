@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from pconvgen.cli.first_use import calibrate_first
 from pconvgen.cli.guard import INTERRUPTED
-from pconvgen.cli.options import Cores, InputShapes, Model, Threads, device_for, parse_shapes
+from pconvgen.cli.options import Cores, InputShapes, Model, NoCalibrate, Threads, device_for, parse_shapes
 from pconvgen.errors import UsageError
 
 
@@ -35,6 +36,7 @@ def command(
         float, typer.Option(metavar="SECONDS", help="Wait before each trial, for devices that get hot.")
     ] = 0.0,
     inputs: InputShapes = None,
+    no_calibrate: NoCalibrate = False,
 ) -> None:
     """Measure schedules of a model's layers and keep what was measured.
 
@@ -70,6 +72,7 @@ def command(
         from pconvgen.tuning.tuner import Tuner, TuningBudget
 
         imported = load_model(model, shapes)
+    calibrate_first(preset, wanted=not no_calibrate and where.name == "local")
     budget = TuningBudget(trials, None if minutes is None and trials is not None else 60 * (minutes or 10))
     out = output()
     bar = Progress(console=out)

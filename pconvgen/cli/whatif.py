@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.options import InputShapes, Latency, Model, Structure, check_output, device_for, parse_shapes
+from pconvgen.cli.first_use import calibrate_first
+from pconvgen.cli.options import (
+    InputShapes,
+    Latency,
+    Model,
+    NoCalibrate,
+    Structure,
+    check_output,
+    device_for,
+    parse_shapes,
+)
 from pconvgen.errors import UsageError
 
 
@@ -21,6 +31,7 @@ def command(
         typer.Option(metavar="D", help="Measure whole networks there, see `bench`. Without it, times are predicted."),
     ] = None,
     latency: Latency = None,
+    no_calibrate: NoCalibrate = False,
     layers: Annotated[
         list[str] | None, typer.Option(metavar="GLOB", help="Layers to prune, as those of `sparsify`.")
     ] = None,
@@ -53,6 +64,8 @@ def command(
             found=device,
             remedy="leave --device out for an estimate, or measure on a device that has one",
         )
+
+    calibrate_first(preset, wanted=not no_calibrate and where is None, latency=latency)
 
     from pconvgen.files import replacing, write_json
     from pconvgen.report.console import output as console

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from pconvgen.devices.process import run_child
 from pconvgen.errors import PconvgenError
+from pconvgen.files import user_cache
 
 PACKAGES = ("apache-tvm", "apache-tvm-ffi")
 LIBRARIES = ("libtvm_ffi.so", "libtvm_runtime.so", "libtvm_runtime_extra.so")
@@ -102,8 +103,7 @@ def cache_folder() -> Path:
     PconvgenError: it cannot be made.
     """
     versions = "-".join(f"{name.removeprefix('apache-')}-{metadata.version(name)}" for name in PACKAGES)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "pconvgen" / versions
+    folder = user_cache() / versions
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

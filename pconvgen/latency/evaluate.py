@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pconvgen.latency.model import LEAST, folds, learn, train
+from pconvgen.latency.model import LEAST
+from pconvgen.latency.quantiles import folds, learn, train
 from pconvgen.latency.ranker import examples
 from pconvgen.records.record import Record
 
@@ -68,7 +69,7 @@ def evaluate(records: Sequence[Record], network: Callable[[Record], str] = lambd
     quantiles = np.zeros((len(records), 3))
     for held in folds(tasks):
         rest = [task for task, out in zip(tasks, held, strict=True) if not out]
-        quantiles[held] = learn(rows[~held], logarithms[~held], rest).predict(rows[held])
+        quantiles[held] = learn(rows[~held], logarithms[~held], rest).factors.predict(rows[held])
     times = cycles[:, None] * np.exp(quantiles)
     measured = cycles * np.exp(logarithms)
     inside = (times[:, 0] <= measured) & (measured <= times[:, 2])

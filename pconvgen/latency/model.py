@@ -9,19 +9,19 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pconvgen.devices.units import SECONDS
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.files import write_text
 from pconvgen.latency.features import features, matrix
+from pconvgen.latency.quantiles import Quantiles, learn
 from pconvgen.latency.ranker import examples, features_of
 from pconvgen.records.describe import (
     Described,
@@ -36,14 +36,8 @@ from pconvgen.values.target import Target
 from pconvgen.values.workload import ConvWorkload
 
 FORMAT, VERSION = "pconvgen latency model", 2
-OUTER = (0.1, 0.9)
-"""Quantiles between which 80 % of the times lie."""
-LEAST = 60
-"""Records to learn from at least: as many as there are features."""
-FOLDS = 5
-"""Parts of the records that are left out, one after the other, to see how well they are predicted."""
-ROUNDS = 250
-"""Trees for each number."""
+LEAST, LEAST_MORE = 60, 10
+"""Records to learn from at least: as many as there are features; where there is a model of another device, fewer."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +64,7 @@ class LatencyModel:
     formats: those of the records, as dicts of a Precision's.
     together: how many times longer networks take than their layers alone, added up: between layers there are other
         operators, and what a layer reads is not in the nearest cache.
+    error: median error for layers that were left out, as a share; None where it was not kept.
     """
 
     target: Mapping[str, Any]
@@ -81,6 +76,7 @@ class LatencyModel:
     batch: int
     formats: Sequence[Mapping[str, str]]
     together: float
+    error: float | None = None
 
     def is_of(self, target: Target) -> bool:
         """Whether it was learned for that target."""
@@ -151,7 +147,9 @@ class LatencyModel:
             "batch": self.batch,
             "formats": list(self.formats),
             "together": self.together,
+            "error": self.error,
             "widening": self.factors.widening,
+            "shift": self.factors.shift,
             "middle": _packed(self.factors.middle),
             "outer": _packed(self.factors.outer),
         }
@@ -171,7 +169,9 @@ class LatencyModel:
             data = json.loads(path.read_text())
             if data["format"] != FORMAT or data["version"] != VERSION:
                 raise ValueError(f"{data['format']}, version {data['version']}")
-            factors = Quantiles(_unpacked(data["middle"]), _unpacked(data["outer"]), float(data["widening"]))
+            # Models that were learned before others were gone on from have no shift.
+            widening, shift = float(data["widening"]), float(data.get("shift", 0.0))
+            factors = Quantiles(_unpacked(data["middle"]), _unpacked(data["outer"]), widening, shift)
             return LatencyModel(
                 target=data["target"],
                 device_class=data["device_class"],
@@ -182,6 +182,7 @@ class LatencyModel:
                 batch=int(data["batch"]),
                 formats=data["formats"],
                 together=float(data["together"]),
+                error=data.get("error"),
             )
         except OSError as error:
             raise PconvgenError("the latency model cannot be read", file=path, found=error.strerror) from error
@@ -208,111 +209,53 @@ def _unpacked(text: str) -> Any:
     return booster
 
 
-def fit(records: Sequence[Record], networks: Sequence[NetworkRecord] = ()) -> LatencyModel:
-    """A model of the target and device class that has most of the records. Raises what `most` raises."""
-    mine = most(records)
+def fit(
+    records: Sequence[Record], networks: Sequence[NetworkRecord] = (), bases: Sequence[LatencyModel] = ()
+) -> LatencyModel:
+    """A model of the target and device class that has most of the records.
+
+    It goes on from one of `bases`, models of other devices, where that predicts layers that are left out better than
+    what these records teach alone. Raises what `most` raises.
+    """
+    mine = most(records, LEAST_MORE if bases else LEAST)
     ratios = [network.cost / network.layers for network in networks if network.where == mine[0].where]
+    usual = [base.together for base in bases]
     tasks = [record.task for record in mine]
+    rows, logarithms = [features_of(record) for record in mine], examples(mine)[1]
+    ways = [(tuple(rows[0]), None), *((base.columns, base.factors) for base in bases)]
+    found = [(learn(matrix(rows, columns), logarithms, tasks, base), columns) for columns, base in ways]
+    learned, columns = min(found, key=lambda pair: pair[0].error)
     return LatencyModel(
         target=mine[0].target,
         device_class=mine[0].device_class,
         records=len(mine),
         tasks=len(set(tasks)),
-        columns=tuple(features_of(mine[0])),
-        factors=learn(*examples(mine), tasks),
+        columns=columns,
+        factors=learned.factors,
         batch=max(record.workload["batch"] for record in mine),
         formats=[dict(kinds) for kinds in sorted({tuple(r.workload["precision"].items()) for r in mine})],
-        together=median(ratios) if ratios else 1.0,
+        together=median(ratios or usual or [1.0]),
+        error=learned.error,
     )
 
 
-def most(records: Sequence[Record]) -> list[Record]:
+def most(records: Sequence[Record], least: int = LEAST) -> list[Record]:
     """Those of the target and device class that has most of them; failures and counts teach nothing about time.
 
     Raises
     ------
-    PconvgenError: there are too few to learn from.
+    PconvgenError: there are fewer than `least`, too few to learn from.
     """
     timed = [record for record in records if record.cost is not None and record.unit == SECONDS]
     by_where: dict[tuple[str, str], list[Record]] = {}
     for record in timed:
         by_where.setdefault(record.where, []).append(record)
     mine = max(by_where.values(), key=len, default=[])
-    if len(mine) < LEAST:
+    if len(mine) < least:
         raise PconvgenError(
             "too few records to learn from",
             found=f"{len(mine)} timed ones of one target and device",
-            expected=f"{LEAST} at least",
-            remedy="run pconvgen tune longer, or on more models",
+            expected=f"{least} at least",
+            remedy="measure longer: pconvgen calibrate, or pconvgen tune on more models",
         )
     return mine
-
-
-@dataclass(frozen=True, eq=False)
-class Quantiles:
-    """Boosted trees that predict numbers, and between which others they lie.
-
-    Attributes
-    ----------
-    middle, outer: xgboost's, of the expected number and of the quantiles around it. With few records a mean is learned
-        better than a median.
-    widening: by how much the outer ones are moved outwards.
-    """
-
-    middle: Any
-    outer: Any
-    widening: float
-
-    def predict(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Low, middle and high for each row."""
-        import xgboost
-
-        data = xgboost.DMatrix(rows, nthread=1)
-        middle = np.asarray(self.middle.predict(data), np.float64)
-        outer = np.asarray(self.outer.predict(data), np.float64).reshape(len(rows), len(OUTER))
-        low, high = outer.min(axis=1) - self.widening, outer.max(axis=1) + self.widening
-        return np.stack([np.minimum(low, middle), middle, np.maximum(high, middle)], axis=1)
-
-
-def learn(rows: NDArray[np.float64], numbers: NDArray[np.float64], groups: Sequence[str]) -> Quantiles:
-    """Trees for the quantiles of some numbers; the same for equal data.
-
-    What trees say of rows that they have seen is too good. Each group is therefore predicted from the others, and the
-    outer quantiles are moved until they hold as many of these as they should: conformalized quantile regression
-    (Romano, Patterson, Candes, NeurIPS 2019), with whole groups left out.
-    """
-    found = np.zeros((len(rows), 3))
-    for held in folds(groups):
-        found[held] = train(rows[~held], numbers[~held]).predict(rows[held])
-    beyond = np.maximum(found[:, 0] - numbers, numbers - found[:, -1])
-    widening = float(np.quantile(beyond, OUTER[1] - OUTER[0]))
-    return replace(train(rows, numbers), widening=max(0.0, widening))
-
-
-def folds(groups: Sequence[str]) -> Iterator[NDArray[np.bool_]]:
-    """Masks of rows that are left out together: each row once, groups as a whole."""
-    names = sorted(set(groups))
-    np.random.default_rng(0).shuffle(names)
-    number = {name: index % FOLDS for index, name in enumerate(names)}
-    mine = np.array([number[name] for name in groups])
-    for fold in range(min(FOLDS, len(names))):
-        yield mine == fold
-
-
-def train(rows: NDArray[np.float64], numbers: NDArray[np.float64]) -> Quantiles:
-    """As `learn`, with outer quantiles as the trees give them: too close."""
-    import xgboost
-
-    shared = {
-        "max_depth": 6,
-        "eta": 0.08,
-        "subsample": 0.8,
-        "colsample_bytree": 0.6,
-        "min_child_weight": 2,
-        "nthread": 1,
-        "seed": 0,
-    }
-    quantiles = {"objective": "reg:quantileerror", "quantile_alpha": np.array(OUTER), **shared}
-    data = xgboost.QuantileDMatrix(rows, numbers, nthread=1)
-    middle = xgboost.train({"objective": "reg:squarederror", **shared}, data, num_boost_round=ROUNDS)
-    return Quantiles(middle, xgboost.train(quantiles, data, num_boost_round=ROUNDS), 0.0)

@@ -16,6 +16,8 @@ ENOUGH = 12
 """Trials from which on there is something to learn."""
 PRIOR_WEIGHT = 0.25
 """What a trial of another target or device counts, against one of this."""
+MEMBERS = 5
+"""Models that are learned from different parts of the trials: where they disagree, there is something to find out."""
 
 
 class Ranker:
@@ -34,10 +36,15 @@ class Ranker:
     """
 
     def __init__(self, prior: Sequence[Record] = ()) -> None:
-        self._model: Any = None
+        self._models: list[Any] = []
         self._scale = 0.0
         self._prior = [part for part in _by_place(prior) if len(part[1]) >= ENOUGH]
         self.prior = sum(len(y) for _, y in self._prior)
+
+    @property
+    def learned(self) -> bool:
+        """Whether there were enough trials to learn from."""
+        return bool(self._models)
 
     def fit(self, records: Sequence[Record]) -> None:
         """Learns from the trials that have figures. All are of one target and device."""
@@ -50,13 +57,20 @@ class Ranker:
             return
         from xgboost import XGBRegressor
 
-        self._model = XGBRegressor(
-            n_estimators=120, max_depth=5, learning_rate=0.15, subsample=0.9, reg_lambda=1.0, n_jobs=1, random_state=0
-        )
         weights = [np.ones(len(y)), *(np.full(len(other), PRIOR_WEIGHT) for _, other in self._prior)]
         factors = [y - self._scale, *(other - np.median(other) for _, other in self._prior)]
         rows = np.concatenate([x, *(other for other, _ in self._prior)])
-        self._model.fit(rows, np.concatenate(factors), sample_weight=np.concatenate(weights))
+        numbers, weight = np.concatenate(factors), np.concatenate(weights)
+        rng = np.random.default_rng(0)
+        self._models = []
+        for seed in range(MEMBERS):
+            model = XGBRegressor(
+                n_estimators=80, max_depth=5, learning_rate=0.15, subsample=0.9, reg_lambda=1.0, n_jobs=1,
+                random_state=seed,
+            )  # fmt: skip
+            # A bootstrap by weights: each sees some rows more than once, and some not at all.
+            model.fit(rows, numbers, sample_weight=weight * rng.exponential(size=len(rows)))
+            self._models.append(model)
 
     def predict(
         self,
@@ -64,14 +78,16 @@ class Ranker:
         places: Mapping[str, Any] | None,
         weight: Mapping[str, Any],
         trials: Sequence[tuple[Mapping[str, Any], float]],
-    ) -> NDArray[np.float64]:
-        """Costs of some (trial, analytic cycles) of one layer, in the unit of the records."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Costs of some (trial, analytic cycles) of one layer, in the unit of the records; and how far what was learned
+        from different parts of the trials differs there: standard deviations of the logarithm."""
         cycles = np.array([cycles for _, cycles in trials])
-        if self._model is None:
-            return np.asarray(cycles * math.exp(self._scale))
+        if not self._models:
+            return np.asarray(cycles * math.exp(self._scale)), np.zeros(len(cycles))
         rows = [features(workload, places, weight, trial, cycles) for trial, cycles in trials]
         x = matrix(rows, tuple(rows[0]))
-        return np.asarray(cycles * np.exp(self._scale + self._model.predict(x)))
+        found = np.stack([model.predict(x) for model in self._models]).astype(np.float64)
+        return np.asarray(cycles * np.exp(self._scale + found.mean(axis=0))), found.std(axis=0)
 
 
 def _by_place(records: Sequence[Record]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import nsmallest
@@ -27,6 +28,7 @@ from pconvgen.records.describe import (
     describe_target,
 )
 from pconvgen.records.facts import device_name
+from pconvgen.records.kept import kept_model, kept_models
 from pconvgen.records.record import Record, device_class, target_key, task_key
 from pconvgen.records.store import NEAR, ranked, read_records
 from pconvgen.schedules.measured import latency_of, records_of
@@ -105,7 +107,8 @@ class Experience:
         best = min(range(len(times)), key=lambda number: times[number].middle)
         usual = model.time(described, analytic.choice)
         gain = usual.middle / times[best].middle
-        if gain < GAIN:
+        # Of what was learned from few records, differences that are smaller than its errors say nothing.
+        if gain < max(GAIN, 1 + (model.error or 0.0)):
             return analytic, usual
         return ReasonedChoice(promising[best], f"learned: {gain:.2f}x faster than {analytic.choice}"), times[best]
 
@@ -128,7 +131,8 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     """What is known of a target, from a file of records, a learned model, and for the rest what pconvgen brings.
 
     For the host only what was measured on this machine's processor counts; for another target, what was measured on
-    the class of devices that the model is of, else of which there are most records.
+    the class of devices that the model is of, else of which `records` has most, else that was calibrated last, else of
+    which pconvgen brings most. A calibration goes before a model that pconvgen brings.
 
     Parameters
     ----------
@@ -152,9 +156,11 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
         if model is not None:
             model.check_device(where)
     else:
-        where = model.device_class if model is not None else _most_common(own or came)
-    if model is None and known is not None:
-        model = _brought(known, target, where)
+        known_class = model.device_class if model is not None else _most_common(own) or _calibrated(target)
+        where = known_class or _most_common(came) or "any device"
+    for path in () if model is not None else (kept_model(target, where), known):
+        if model is None and path is not None and path.is_file():
+            model = _found(path, target, where)
     own = [record for record in own if record.device_class == where]
     if records is not None and not own:
         warnings.warn(
@@ -167,23 +173,31 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     return Experience(target, where, (*own, *rest), model)
 
 
-def _brought(path: Path, target: Target, where: str) -> LatencyModel | None:
-    """The model that comes with pconvgen, if it is of that target and class and this xgboost can read it."""
+def _found(path: Path, target: Target, where: str) -> LatencyModel | None:
+    """The model of a file that nobody named, if it is of that target and class and this xgboost can read it."""
     try:
         model = LatencyModel.load(path)
     except PconvgenError as error:
-        warnings.warn(f"{error.message}: {error.file}, which comes with pconvgen", PconvgenWarning, stacklevel=4)
+        warnings.warn(f"{error.message}: {error.file}; it changes nothing", PconvgenWarning, stacklevel=4)
         return None
     return model if model.is_of(target) and model.device_class == where else None
+
+
+def _calibrated(target: Target) -> str | None:
+    """The class of the devices of a target that were calibrated last."""
+    for path in kept_models(target):
+        with suppress(PconvgenError):
+            return LatencyModel.load(path).device_class
+    return None
 
 
 def _is_of(record: Record, target: Target) -> bool:
     return record.cost is not None and target_key(record.target) == target_key(describe_target(target))
 
 
-def _most_common(records: Iterable[Record]) -> str:
+def _most_common(records: Iterable[Record]) -> str | None:
     classes = [record.device_class for record in records]
-    return max(classes, key=classes.count, default="any device")
+    return max(classes, key=classes.count, default=None)
 
 
 def find_choice(record: Record, layer: Layer, target: Target, places: Places | None) -> Choice | None:

@@ -47,7 +47,7 @@ def summary(tuner: Tuner) -> str:
         return "nothing was measured"
     return (
         f"{layers} layers: {cost_text(default, tuner.unit)} with default schedules, {cost_text(best, tuner.unit)} with"
-        f" the best found ({default / best:.3f}x); {tuner.trials} trials"
+        f" the best found ({default / best:.3f}x); {tuner.trials} trials; {tuner.doubt}"
     )
 
 

@@ -17,6 +17,9 @@ from pconvgen.errors import PconvgenError
 from pconvgen.frontend import Imported
 from pconvgen.matching.fused_ops import FusedOp
 from pconvgen.planning.choose import layer_of
+from pconvgen.records.facts import device_name
+from pconvgen.records.kept import kept_model
+from pconvgen.records.record import device_class
 from pconvgen.records.store import RecordFile, read_records
 from pconvgen.schedules.measured import records_of
 from pconvgen.templates.layout.proposals import layouts
@@ -58,24 +61,54 @@ def tune(
     cores: Sequence[int] | None = None,
     cool_down_s: float = 0.0,
     report: Report = lambda _tuner, _spent: None,
-    strategy: type[Tuner] = Tuner,
+    strategy: Callable[..., Tuner] = Tuner,
 ) -> Tuned:
     """Measures schedules of a model's layers on a device and appends what it finds to `records`.
 
-    What the file has of this target and device counts as measured, so that tuning goes on where it ended. What it has
-    of others, and what pconvgen brings, helps to rank untried schedules and is not used for more. `strategy` decides
-    what is tried next.
+    What the file has of this target and device counts as measured, so that tuning goes on where it ended; so does what
+    its calibration has measured. What there is of others, and what pconvgen brings, helps to rank untried schedules and
+    is not used for more. `strategy` decides what is tried next.
 
     Raises
     ------
     PconvgenError: the model cannot be lowered, the device cannot be used, the file cannot be written, or nothing that
         was measured worked; what was measured is in the file.
     """
+    tasks, split = tasks_of(imported, target)
+    tuner, interrupted = measure(
+        tasks, Path(imported.source).name, target, device, records, budget, threads=threads, cores=cores,
+        cool_down_s=cool_down_s, report=report, strategy=strategy,
+    )  # fmt: skip
+    return Tuned(tuner, tuple(split), interrupted)
+
+
+def measure(
+    tasks: Sequence[Task],
+    model: str,
+    target: Target,
+    device: Device,
+    records: Path,
+    budget: TuningBudget,
+    *,
+    threads: int = 1,
+    cores: Sequence[int] | None = None,
+    cool_down_s: float = 0.0,
+    report: Report = lambda _tuner, _spent: None,
+    strategy: Callable[..., Tuner] = Tuner,
+) -> tuple[Tuner, bool]:
+    """As `tune`, of tasks that records name `model`; what it has found, and whether Ctrl-C ended it.
+
+    Raises
+    ------
+    PconvgenError: the device cannot be used, the file cannot be written, or nothing that was measured worked; what was
+        measured is in the file.
+    """
     reason = device.available()
     if reason:
         raise PconvgenError("the device cannot be used", file=device.name, found=reason)
-    tasks, split = tasks_of(imported, target)
-    known = list(read_records(records)) if records.exists() and records.stat().st_size else []
+    calibration = kept_model(target, device_class(device_name(device), threads)).with_suffix(".jsonl")
+    files = {records.resolve(), calibration.resolve()}
+    known = [r for path in sorted(files) if path.exists() and path.stat().st_size for r in read_records(path)]
     others = [record for path in records_of(target.core.name) for record in read_records(path)]
     with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
         folder = Path(name)
@@ -85,7 +118,7 @@ def tune(
             with ExitStack() as sessions:
                 devices = [sessions.enter_context(device.session()) for _ in range(device.slots)]
                 runners = [Runner(ready, kept, threads, cores, cool_down_s) for ready in devices]
-                tuner = strategy(tasks, Path(imported.source).name, target, runners, file.append, known, others)
+                tuner = strategy(tasks, model, target, runners, file.append, known=known, others=others)
                 try:
                     tuner.run(budget, folder, report)
                 except KeyboardInterrupt:
@@ -99,7 +132,7 @@ def tune(
             found=", ".join(f"{count} x {kind}" for kind, count in sorted(tuner.failures.items())),
             remedy="the records have the text of each failure; pconvgen doctor checks the device",
         )
-    return Tuned(tuner, tuple(split), interrupted)
+    return tuner, interrupted
 
 
 def reference_library(target: Target, folder: Path) -> tuple[Model, Mapping[str, NDArray[Any]]]:

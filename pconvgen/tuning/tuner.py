@@ -6,6 +6,9 @@
         take the layer in which the network is predicted to gain most
         build and measure its most promising trials, and one that is there to be learned from
 
+How promising a trial is follows from its predicted cost, and from how far predictions of this device were off so far:
+a ranker that was taught by other devices is not believed before it has been right.
+
 Trials are built while the ones before them are measured. Everything measured is recorded at once.
 """
 
@@ -20,9 +23,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pconvgen.devices import Model
 from pconvgen.latency.ranker import Ranker
@@ -30,7 +34,8 @@ from pconvgen.records.describe import Described, describe_choice, describe_targe
 from pconvgen.records.facts import device_facts, versions
 from pconvgen.records.record import Failure, Record, target_key
 from pconvgen.templates.choice import Choice
-from pconvgen.tuning.builder import Builder
+from pconvgen.tuning.builder import Build, Builder
+from pconvgen.tuning.doubt import Doubt
 from pconvgen.tuning.runner import EVICTED, Runner, Sample
 from pconvgen.tuning.task import Task
 from pconvgen.values.target import Target
@@ -41,8 +46,8 @@ REFIT = 16
 """New trials after which the ranker is fitted again; of the first ones, after as many as there were."""
 SETTLED = 0.002
 """A network that is predicted to gain less than this share by a layer's next trials leaves that layer alone."""
-UNCERTAIN = 0.06
-"""What a layer without trials may be faster than predicted; less as there are more."""
+DEVIATIONS = 2.0
+"""How far off predictions are taken to be: a trial may cost as much less as that."""
 PATIENCE = 24
 """Trials of a layer without a better one, after which it is left alone."""
 
@@ -59,6 +64,7 @@ class Progress:
     costs: of trials that have figures, in the order of measurement, the default first where it has them.
     default: cost of the default schedule, None before it is measured and where it failed.
     failures: trials without figures, by kind.
+    kinds: of schedules that were tried, see `_kind`.
     """
 
     task: Task
@@ -67,6 +73,7 @@ class Progress:
     costs: list[float] = field(default_factory=list)
     default: float | None = None
     failures: dict[str, int] = field(default_factory=dict)
+    kinds: set[tuple[Any, ...]] = field(default_factory=set)
 
     @property
     def best(self) -> float | None:
@@ -87,19 +94,33 @@ class TuningBudget:
     seconds: float | None = None
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """A choice that is being built or measured."""
+class Proposal(NamedTuple):
+    """What to measure next.
+
+    Attributes
+    ----------
+    progress: of the task.
+    choice, described: the schedule, and as records have it.
+    predicted: its cost by the ranker; None where that knows nothing of the device yet.
+    """
 
     progress: Progress
     choice: Choice
     described: dict[str, Any]
-    build: Any
+    predicted: float | None = None
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A proposal that is being built or measured."""
+
+    proposal: Proposal
+    build: Build
 
 
 def _measured(trial: _Trial, library: Model, runner: Runner) -> Sample | Failure:
     try:
-        return runner.measure(trial.progress.task, library)
+        return runner.measure(trial.proposal.progress.task, library)
     finally:
         library.path.unlink(missing_ok=True)
 
@@ -133,6 +154,7 @@ class Tuner:
         from them, too.
     trials: measured by `run`.
     failures: those of them without figures, by kind.
+    doubt: how far predictions were off.
     """
 
     def __init__(
@@ -145,6 +167,7 @@ class Tuner:
         self.progress = {task.key: self._start(task) for task in tasks}
         self.trials = 0
         self.failures: Counter[str] = Counter()
+        self.doubt = Doubt()
         self._records: list[Record] = []
         self._fitted = 0
         self._rng = np.random.default_rng(0)
@@ -185,18 +208,18 @@ class Tuner:
             while True:
                 while len(waiting) < BATCH and spent() < 1:
                     open_trials = [*waiting, *(trial for trial, _ in running.values())]
-                    batch = self._propose(BATCH, [trial.progress for trial in open_trials])
+                    batch = self._propose(BATCH, [trial.proposal.progress for trial in open_trials])
                     if not batch:
                         break
-                    for progress, choice, described in batch:
+                    for proposal in batch:
                         number += 1
-                        build = builder.start(progress.task.key, choice, number)
-                        waiting.append(_Trial(progress, choice, described, build))
+                        build = builder.start(proposal.progress.task.key, proposal.choice, number)
+                        waiting.append(_Trial(proposal, build))
                 while waiting and idle and spent(len(running)) < 1:
                     trial = waiting.pop(0)
                     built = builder.finish(trial.build)
                     if isinstance(built, Failure):
-                        self._finish(trial, built)
+                        self._finish(trial.proposal, built)
                         report(self, spent())
                     else:
                         runner = idle.pop()
@@ -208,23 +231,24 @@ class Tuner:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     trial, runner = running.pop(future)
                     idle.append(runner)
-                    self._finish(trial, future.result())
+                    self._finish(trial.proposal, future.result())
                     report(self, spent())
 
-    def _finish(self, trial: _Trial, measured: Sample | Failure) -> None:
+    def _finish(self, proposal: Proposal, measured: Sample | Failure) -> None:
         """Keeps what was found."""
-        record = self._record(trial.progress, trial.choice, trial.described, measured)
+        record = self._record(proposal, measured)
         self._append(record)
         self._take(record)
         self.trials += 1
         if record.failure is not None:
             self.failures[record.failure.kind] += 1
+        elif proposal.predicted is not None:
+            assert record.cost is not None
+            self.doubt.compare(proposal.predicted, record.cost)
 
-    def _propose(self, count: int, building: Sequence[Progress]) -> list[tuple[Progress, Choice, dict[str, Any]]]:
-        """The next trials, of one task: its default, or the best predicted and one that is drawn by chance.
-
-        The last is there to be learned from: of bad schedules the ranker would know nothing otherwise.
-        """
+    def _propose(self, count: int, building: Sequence[Progress]) -> list[Proposal]:
+        """The next trials, of one task: its default; or the most promising ones, and some that are there to be learned
+        from, of kinds that were not tried, or by chance: of them the ranker would know nothing otherwise."""
         # The first trials tell how fast the device is: until then, predictions are not of its unit.
         if len(self._records) - self._fitted >= min(REFIT, max(1, self._fitted)):
             self._ranker.fit(self._records)
@@ -233,36 +257,59 @@ class Tuner:
         fresh = [p for p in open_tasks if not p.costs and not p.failures and p not in building]
         if fresh:
             chosen = max(fresh, key=lambda p: p.task.count * p.untried[0][0].cycles)
-            order = list(range(len(chosen.untried)))
-            count = 1
-        else:
-            ranked = [(p, self._costs(p)) for p in open_tasks]
-            total = sum(p.task.count * (p.best or 0.0) for p in self.progress.values())
-            gains = [(self._gain(p, costs), p, costs) for p, costs in ranked]
-            gains = [found for found in gains if found[0] > SETTLED * total or not found[1].costs]
-            if not gains:
-                return []
-            _, chosen, costs = max(gains, key=lambda found: found[0])
-            order = list(np.argsort(costs, kind="stable"))
-            if len(order) > count:
-                order.insert(count - 1, order.pop(int(self._rng.integers(count - 1, len(order)))))
-        picked = [chosen.untried[int(index)] for index in order[:count]]
-        chosen.untried = [pair for pair in chosen.untried if pair not in picked]
-        return [(chosen, choice, trial) for choice, trial in picked]
+            return self._take_out(chosen, [0], None)
+        total = sum(p.task.count * (p.best or 0.0) for p in self.progress.values())
+        ranked = [(p, *self._costs(p)) for p in open_tasks]
+        gains = [(self._gain(p, hoped), p, costs, hoped) for p, costs, hoped in ranked]
+        # Before the ranker has learned of this device, it cannot tell that there is nothing to gain.
+        settled = SETTLED if self._ranker.learned else -math.inf
+        gains = [found for found in gains if found[0] > settled * total or not found[1].costs]
+        if not gains:
+            return []
+        _, chosen, costs, hoped = max(gains, key=lambda found: found[0])
+        order = np.argsort(hoped, kind="stable").tolist()
+        news = self._news(chosen, costs)[: count // 2]
+        if not news and len(order) > count:
+            news = [int(self._rng.choice(order[count - 1 :]))]
+        best = [number for number in order if number not in news]
+        return self._take_out(chosen, [*best[: count - len(news)], *news], costs if self._fitted else None)
 
-    def _costs(self, progress: Progress) -> np.ndarray:
-        """Predicted costs of what is untried, less what the predictions may be wrong by."""
+    def _take_out(
+        self, progress: Progress, numbers: Sequence[int], costs: NDArray[np.float64] | None
+    ) -> list[Proposal]:
+        """Proposals for some of the untried choices of a task, which are untried no more."""
+        found = [
+            Proposal(progress, *progress.untried[number], None if costs is None else float(costs[number]))
+            for number in numbers
+        ]
+        progress.untried = [pair for number, pair in enumerate(progress.untried) if number not in numbers]
+        progress.kinds |= {_kind(proposal.described) for proposal in found}
+        return found
+
+    def _news(self, progress: Progress, costs: NDArray[np.float64]) -> list[int]:
+        """The best untried choice of each kind that was not tried and may hold the best one, the most likely first."""
+        limit = float(costs.min()) * math.exp(DEVIATIONS * self.doubt.deviation)
+        found: dict[tuple[Any, ...], int] = {}
+        for number in np.argsort(costs, kind="stable").tolist():
+            kind = _kind(progress.untried[number][1])
+            if costs[number] <= limit and kind not in progress.kinds:
+                found.setdefault(kind, number)
+        return list(found.values())
+
+    def _costs(self, progress: Progress) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predicted costs of what is untried, and what they may be, as wrong as predictions were so far."""
         pairs = [(trial, choice.cycles) for choice, trial in progress.untried]
-        predicted = self._ranker.predict(*progress.descriptions, pairs)
-        return np.asarray(predicted * (1 - UNCERTAIN / math.sqrt(1 + len(progress.costs) / BATCH)))
+        costs, spread = self._ranker.predict(*progress.descriptions, pairs)
+        return costs, costs * np.exp(-DEVIATIONS * np.hypot(spread, self.doubt.deviation))
 
-    def _gain(self, progress: Progress, costs: np.ndarray) -> float:
+    def _gain(self, progress: Progress, costs: NDArray[np.float64]) -> float:
         """How much of its cost the network is predicted to lose by the best untried trial."""
         if progress.best is None:
             return float(progress.task.count * costs.min())
         return float(progress.task.count * (progress.best - costs.min()))
 
-    def _record(self, progress: Progress, choice: Choice, trial: dict[str, Any], measured: Sample | Failure) -> Record:
+    def _record(self, proposal: Proposal, measured: Sample | Failure) -> Record:
+        progress, choice, trial, _ = proposal
         workload, places, weight = progress.descriptions
         target, device, versions_ = self._about
         sample = Sample(self.unit, (), {}) if isinstance(measured, Failure) else measured
@@ -308,3 +355,9 @@ class Tuner:
         progress.costs.append(record.cost)
         if record.trial == describe_choice(progress.task.choices[0]):
             progress.default = record.cost
+
+
+def _kind(trial: dict[str, Any]) -> tuple[Any, ...]:
+    """What schedules have in common that differ in blocks and loop orders only: encoding, tile, channels in parts."""
+    tile = (trial.get("lanes"), trial.get("vectors"), trial["max_group"])
+    return (trial["template"], trial["structure"], *tile, bool(trial.get("channels")))

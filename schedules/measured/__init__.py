@@ -17,3 +17,8 @@ def latency_of(core: str, cpu: str) -> Path | None:
     """The file of the learned model, None where there is none."""
     path = Path(__file__).parent / f"{core}-{cpu}.json"
     return path if path.is_file() else None
+
+
+def models_of(isa: str) -> list[Path]:
+    """The files of the learned models of all cores with an instruction set (the name of an Isa)."""
+    return sorted(Path(__file__).parent.glob(f"{isa}-*.json"))

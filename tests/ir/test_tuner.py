@@ -7,14 +7,18 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pconvgen.devices.units import SECONDS
 from pconvgen.frontend import load_model
-from pconvgen.latency.ranker import Ranker
+from pconvgen.latency.ranker import ENOUGH, Ranker
+from pconvgen.records.describe import describe_choice
+from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
+from pconvgen.tuning import doubt
 from pconvgen.tuning import tuner as tuning
 from pconvgen.tuning.collect import tasks_of
 from pconvgen.tuning.runner import Sample
@@ -61,10 +65,9 @@ def tuned(tasks: list[Task], clock: Clock, most: int = 2000) -> tuple[Tuner, lis
     """Measures, by a clock of the test's, until nothing promises a gain: what was tried, in order."""
     tuner, tried = tuner_of(tasks), []
     while len(tried) < most and (batch := tuner._propose(tuning.BATCH, [])):
-        for progress, choice, described in batch:
-            tried.append((progress.task.key, described))
-            sample = Sample(SECONDS, (clock(progress, choice),) * 3, {})
-            tuner._take(tuner._record(progress, choice, described, sample))
+        for proposal in batch:
+            tried.append((proposal.progress.task.key, proposal.described))
+            tuner._finish(proposal, Sample(SECONDS, (clock(proposal.progress, proposal.choice),) * 3, {}))
     return tuner, tried
 
 
@@ -87,9 +90,9 @@ def test_a_layer_without_better_trials_is_left_alone(tasks: list[Task], monkeypa
 
 
 def test_a_network_that_gains_too_little_is_settled(tasks: list[Task], monkeypatch: pytest.MonkeyPatch) -> None:
-    # Defaults are what is predicted to be best: without doubts there is nothing to gain.
-    monkeypatch.setattr(tuning, "UNCERTAIN", 0.0)
-    assert len(tuned(tasks, as_predicted)[1]) == len(tasks)
+    # Defaults are what is predicted to be best: without doubts there is nothing to gain, once that was learned.
+    monkeypatch.setattr(doubt, "FIRST", 0.0)
+    assert ENOUGH <= len(tuned(tasks, as_predicted)[1]) <= ENOUGH + tuning.BATCH
     monkeypatch.undo()
     counts = []
     for settled in (0.2, 0.002):
@@ -130,3 +133,38 @@ def test_a_network_of_few_layers_is_tuned_beyond_its_defaults(tasks: list[Task])
     for progress in tuner.progress.values():
         second = progress.task.choices[1]
         assert progress.best == pytest.approx(clock(progress, second))
+
+
+@pytest.fixture(scope="module")
+def pruned() -> Task:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1)).eval()
+    sparsify(model, "simd_block", 0.125, ("0",))
+    ((task,), _) = tasks_of(load_model(model, example=(torch.zeros(1, 64, 56, 56),)), TARGET)
+    return task
+
+
+def kind_of(choice: Any) -> tuple[Any, ...]:
+    return tuning._kind(describe_choice(choice))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_device_that_nobody_knows_is_explored(pruned: Task, seed: int) -> None:
+    """Kinds of schedules are up to twice as fast or slow as predicted: the best one is found nevertheless."""
+    kinds = sorted({kind_of(choice) for choice in pruned.choices})
+    assert len(kinds) > tuning.BATCH
+    factors = dict(zip(kinds, np.exp(np.random.default_rng(seed).normal(0, 0.35, len(kinds))), strict=True))
+
+    def clock(_: Progress | None, choice: Any) -> float:
+        return float(1e-9 * choice.cycles * factors[kind_of(choice)])
+
+    tuner, tried = tuned([pruned], clock, most=60)
+    assert tuner.progress[pruned.key].best == pytest.approx(min(clock(None, c) for c in pruned.choices), rel=0.03)
+    assert len(tried) < len(pruned.choices) / 2
+    assert len({(key, str(described)) for key, described in tried}) == len(tried)
+
+
+def test_a_device_that_is_as_predicted_is_left_alone_soon(pruned: Task) -> None:
+    tuner, tried = tuned([pruned], as_predicted)
+    assert len(tried) <= tuning.PATIENCE + tuning.BATCH
+    assert tuner.doubt.deviation < 0.2

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +20,13 @@ from test_tracker import free_port, tracking, wait_for
 from torch import nn
 
 import pconvgen
-from benchmarks.tuning.sweep import Exhaustive
 from pconvgen.devices import get_device
 from pconvgen.devices.rpc import RpcDevice
 from pconvgen.records.store import read_records
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning.session import tune
-from pconvgen.tuning.tuner import TuningBudget
+from pconvgen.tuning.tuner import Progress, Proposal, Tuner, TuningBudget
 from tests.networks import TOLERANCE, imported
 
 pytestmark = pytest.mark.cross
@@ -49,6 +48,13 @@ class Farm:
         found = get_device(f"rpc+tracker://{self.address}/farm")
         assert isinstance(found, RpcDevice)
         return found
+
+
+class Exhaustive(Tuner):
+    """Tries everything, in order."""
+
+    def _propose(self, count: int, building: Sequence[Progress]) -> list[Proposal]:
+        return [Proposal(progress, *progress.untried.pop(0)) for progress in self.progress.values() if progress.untried]
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""What was learned of devices, in the user's cache: for each target and class of devices its records and a model.
+
+The folder is `pconvgen/devices` in $XDG_CACHE_HOME, else in ~/.cache. Its files can be copied to other machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from pconvgen.files import user_cache
+from pconvgen.records.describe import describe_target
+from pconvgen.records.record import target_key
+from pconvgen.values.target import Target
+
+
+def folder() -> Path:
+    """Where calibrations are kept, whether or not it exists."""
+    return user_cache() / "devices"
+
+
+def kept_model(target: Target, device_class: str) -> Path:
+    """The file of the model of a target on a class of devices, whether or not it exists; its records are beside it,
+    with the suffix .jsonl."""
+    digest = hashlib.sha1(device_class.encode()).hexdigest()[:8]
+    return folder() / f"{_stem(target)}-{digest}.json"
+
+
+def kept_models(target: Target) -> list[Path]:
+    """The models of a target on any devices, the latest first."""
+    found = folder().glob(f"{_stem(target)}-*.json")
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _stem(target: Target) -> str:
+    digest = hashlib.sha1(target_key(describe_target(target)).encode()).hexdigest()[:8]
+    return f"{target.core.name}-{target.cpu}-{digest}"
