@@ -135,23 +135,27 @@ def _mode(target: tvm.target.Target) -> tuple[list[Stmt], Stmt]:
     triple = str(target.attrs.get("mtriple", ""))
     if triple.startswith("aarch64"):
         half = codegen.llvm_cpu_has_features("fullfp16", target)
-        return _by_register("int64", "llvm.aarch64.{}.fpcr", _FZ | _FZ16 if half else _FZ)
+        return _of_register("int64", "llvm.aarch64.{}.fpcr", _FZ | _FZ16 if half else _FZ)
     if triple.startswith("arm"):
-        return _by_register("int32", "llvm.arm.{}.fpscr", _FZ)
-    return _by_memory("llvm.x86.sse.{}mxcsr", _FTZ_DAZ)
+        return _of_register("int32", "llvm.arm.{}.fpscr", _FZ)
+    return _of_memory("llvm.x86.sse.{}mxcsr", _FTZ_DAZ)
 
 
-def _by_register(dtype: str, name: str, flush: int) -> tuple[list[Stmt], Stmt]:
-    before = tirx.Var("mode", dtype)
+def _of_register(dtype: str, name: str, flush: int) -> tuple[list[Stmt], Stmt]:
+    """Of instructions between the mode and a register."""
+    # Volatile: a register that loops in between have no use for would be held all the time.
+    before = tirx.decl_buffer((1,), dtype, "mode")
+    memory = tirx.AllocBuffer(before, {"tirx.volatile": True})
 
     def write(mode: Expr) -> Stmt:
         return tirx.Evaluate(T.call_llvm_intrin("void", name.format("set"), mode))
 
-    read = tirx.Bind(before, T.call_llvm_intrin(dtype, name.format("get")))
-    return [read, write(before | tirx.const(flush, dtype))], write(before)
+    read = tirx.BufferStore(before, T.call_llvm_intrin(dtype, name.format("get")), [0])
+    return [memory, read, write(before[0] | tirx.const(flush, dtype))], write(before[0])
 
 
-def _by_memory(name: str, flush: int) -> tuple[list[Stmt], Stmt]:
+def _of_memory(name: str, flush: int) -> tuple[list[Stmt], Stmt]:
+    """Of instructions between the mode and memory."""
     modes = tirx.decl_buffer((2,), "int32", "modes")
 
     def call(what: str, index: int) -> Stmt:
