@@ -143,8 +143,9 @@ def _mode(target: tvm.target.Target) -> tuple[list[Stmt], Stmt]:
 
 def _of_register(dtype: str, name: str, flush: int) -> tuple[list[Stmt], Stmt]:
     """Of instructions between the mode and a register."""
-    # Volatile: a register that loops in between have no use for would be held all the time.
-    before = tirx.decl_buffer((1,), dtype, "mode")
+    # Volatile: a register that loops in between have no use for would be held all the time. Aligned as the stack of
+    # 32-bit ARM is: by TVM's own alignment the function would hold a register for its frame.
+    before = tirx.decl_buffer((1,), dtype, "mode", data_alignment=8)
     memory = tirx.AllocBuffer(before, {"tirx.volatile": True})
 
     def write(mode: Expr) -> Stmt:
