@@ -21,7 +21,7 @@ from tvm import tirx
 from tvm.target import codegen
 from tvm.tirx import PrimFunc
 from tvm.tirx.script import builder as T
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import VisitInterrupt, structural_map, structural_walk
 
 from pconvgen.tvm_compat.passes import module_pass
 from pconvgen.tvm_compat.relax import Module
@@ -44,6 +44,9 @@ _FZ16 = 1 << 19
 _THROW = frozenset({"tirx.tvm_throw_last_error"})
 _CALLS = frozenset({f"tirx.tvm_call_{kind}_lowered" for kind in ("packed", "cpacked", "trace_packed")})
 """Calls behind which control leaves the caller if they failed."""
+
+_STOP = VisitInterrupt(True)
+"""What ends a walk."""
 
 
 @module_pass
@@ -93,14 +96,16 @@ def _inside(stmt: Stmt, target: tvm.target.Target) -> Stmt:
 
 def _may_leave(stmt: Stmt) -> bool:
     """Whether control may leave a function in `stmt` by what `_inside` does not see: a launch, a call, an assertion."""
-    found: list[bool] = []
     kinds = (
-        (tirx.AssertStmt, lambda _: found.append(True)),
-        (tirx.For, lambda loop: found.append(_is_parallel(loop))),
-        (tvm.ir.Call, lambda call: found.append(_is_call(call, _CALLS))),
+        (tirx.AssertStmt, lambda _: _STOP),
+        (tirx.For, lambda loop: _STOP if _is_parallel(loop) else None),
+        (tvm.ir.Call, lambda call: _STOP if _is_call(call, _CALLS) else None),
     )
-    structural_walk(stmt, kinds)
-    return any(found)
+    return structural_walk(stmt, kinds, order="pre") is not None
+
+
+def _stores(stmt: Stmt) -> bool:
+    return structural_walk(stmt, (tirx.BufferStore, lambda _: _STOP)) is not None
 
 
 def _is_parallel(stmt: Stmt) -> bool:
@@ -109,12 +114,6 @@ def _is_parallel(stmt: Stmt) -> bool:
 
 def _is_call(value: Expr, names: frozenset[str]) -> bool:
     return isinstance(value, tvm.ir.Call) and isinstance(value.op, tvm.ir.Op) and value.op.name in names
-
-
-def _stores(stmt: Stmt) -> bool:
-    found: list[Stmt] = []
-    structural_walk(stmt, (tirx.BufferStore, found.append))
-    return bool(found)
 
 
 def _with_body(stmt: Stmt, body: Stmt) -> Stmt:
