@@ -37,6 +37,7 @@ BENCHMARKS = (
     Benchmark("kernels.winograd", "dense 3x3 layers, direct and by Winograd", "minutes"),
     Benchmark("networks", "whole networks beside other engines", "hours", True),
     Benchmark("networks.operators", "where the time of networks goes outside of layers", "minutes"),
+    Benchmark("networks.denormals", "what denormal numbers add to times", "minutes", True),
     Benchmark("networks.rpc_overhead", "what measuring over RPC adds to times", "a minute", True),
     Benchmark("arm.kernels", "instructions of 3x3 layers on ARM, and other engines'", "half an hour", True),
     Benchmark("arm.networks", "instructions of whole networks on ARM, and other engines'", "an hour", True),

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 Numbers = Any
 """A number, or a float64 array of them."""
 
-ARITHMETIC = {"sigmoid": 21, "silu": 21, "divide": 5}
+ARITHMETIC = {"sigmoid": 15, "silu": 15, "divide": 5}
 """Instructions of the operations of an activation that take the time of an FMA; of others one."""
 
 S = TypeVar("S", bound=Schedule)

@@ -24,13 +24,10 @@ _EXP = (
 """exp(f) for |f| <= ln(2) / 2, lowest power first; minimax of the relative error, 2e-9, with the first one fixed."""
 _ROUND = 1.5 * 2.0**23
 """A float of this size has no bits behind the point: adding it rounds, and leaves the integer in the lowest bits."""
-_ROUND_BITS = 0x4B400000
-_ONE_BITS = 0x3F800000
-_SMALLEST_EXPONENT, _LARGEST_EXPONENT = -125, 127
-_NOTHING = -110.0
-"""exp of this is zero, even times itself."""
-_EVERYTHING = 89.0
-"""exp of this is infinite."""
+_BIAS = 127
+"""Of the exponent in a float's bits: those of 2^n are n + 127 above the 23 of the fraction, which are zero."""
+_NOTHING, _EVERYTHING = -110.0, 89.0
+"""exp of these is zero and infinite."""
 
 
 _CHOOSING = {"x", "minimum", "maximum"}
@@ -73,55 +70,69 @@ def named(lanes: int, value: Expr) -> Expr:
     return T.Bind(memory[place])
 
 
-def _sigmoid(lanes: int, x: Expr) -> Expr:
-    return _times_sigmoid(lanes, broadcast(T.float32(1), lanes), x)
+Bind = Callable[[Expr], Expr]
+
+
+def _sigmoid(lanes: int, x: Expr, bind: Bind | None = None) -> Expr:
+    """1 / (1 + exp(-x)), within 3 units in the last place: where exp is infinite, the result is denormal."""
+    bind = bind or partial(named, lanes)
+    # exp of -88 is zero here, and of 89 infinite.
+    p, shifted = _powers(lanes, -_clamped(lanes, x, -89.0, 88.0, bind), _BIAS, bind)
+    return _number(1.0, lanes) / (p * _power(shifted, lanes) + _number(1.0, lanes))
 
 
 def _silu(lanes: int, x: Expr) -> Expr:
-    # Of minus infinity it is the limit, -0; whatever is below -110 gives that.
-    return _times_sigmoid(lanes, named(lanes, T.max(broadcast(T.float32(_NOTHING), lanes), x)), x)
+    """x / (1 + exp(-x)), within 3 units in the last place also where exp(-x) is larger than any float.
 
-
-def _times_sigmoid(lanes: int, u: Expr, x: Expr) -> Expr:
-    """u / (1 + exp(-x)), as u / (1 + z) or u * z / (1 + z) with z = exp(-|x|), which does not overflow.
-
-    The error is at most 3 units in the last place also where u * z is tiny, for which u is multiplied first.
+    So numerator and denominator are 2^7 times smaller, of numbers up to 83, from where on it is x.
     """
+    bind, small = partial(named, lanes), 7
+    # exp of -83 / 2^7 is zero here, and of 93.5 infinite, with the limit of minus infinity, -0.
+    low = bind(T.max(_number(-93.5, lanes), x))
+    e = bind(T.min(_number(83.0, lanes), low))
+    p, shifted = _powers(lanes, -e, _BIAS - small, bind)
+    quotient = bind(e / (p * _power(shifted, lanes) + _number(2.0**-small, lanes)))
+    # The difference is +0 up to 83, so that -0 stays.
+    return bind(quotient * _number(2.0**-small, lanes)) - bind(e - low)
 
-    # -|x| by its sign bit.
-    negative = from_float_bits(T.bitwise_or(float_bits(x, lanes), _integer(-(2**31), lanes)), lanes)
-    e = named(lanes, T.max(_number(_NOTHING, lanes), negative))
-    p, rest, scale = _powers(lanes, e, partial(named, lanes))
-    small = T.Bind(T.Bind(T.Bind(u * p) * rest) * scale)
-    return T.Select(x >= _number(0.0, lanes), u, small) / (p * scale + _number(1.0, lanes))
 
-
-def exponential(lanes: int, x: Expr, bind: Callable[[Expr], Expr] | None = None) -> Expr:
+def exponential(lanes: int, x: Expr, bind: Bind | None = None) -> Expr:
     """exp(x) of float32 vectors of `lanes`, for all floats; `bind` gives a value a name, by default as `named`."""
     bind = bind or partial(named, lanes)
-    e = bind(T.min(_number(_EVERYTHING, lanes), bind(T.max(_number(_NOTHING, lanes), x))))
-    p, rest, scale = _powers(lanes, e, bind)
-    return bind(bind(p * rest) * scale)
+    p, shifted = _powers(lanes, _clamped(lanes, x, _NOTHING, _EVERYTHING, bind), 2 * _BIAS, bind)
+    # 2^n in two halves, as it may be a power more than the largest float.
+    half = bind(T.shift_right(shifted, _integer(1, lanes)))
+    return bind(bind(p * _power(half, lanes)) * _power(bind(shifted - half), lanes))
 
 
-def _powers(lanes: int, e: Expr, bind: Callable[[Expr], Expr]) -> tuple[Expr, Expr, Expr]:
-    """Three factors of exp(e): a number near 1, and two powers of 2, the first one 1 if the second can do alone."""
+def exponential_to_1(lanes: int, x: Expr) -> Expr:
+    """exp(x) of float32 vectors of `lanes` that are not positive, or NaN."""
+    bind = partial(named, lanes)
+    # exp of -88 is zero here.
+    p, shifted = _powers(lanes, bind(T.max(_number(-88.0, lanes), x)), _BIAS, bind)
+    return bind(p * _power(shifted, lanes))
 
-    def power(n: Expr) -> Expr:
-        """2^n for integers from -126 to 127."""
-        return bind(from_float_bits(T.shift_left(n, _integer(23, lanes)) + _integer(_ONE_BITS, lanes), lanes))
 
-    # exp(e) = 2^n * exp(f): n from the bits of the sum, as TVM would simplify (sum + round) - round.
-    rounded = bind(float_bits(e * _number(_LOG2_E, lanes) + _number(_ROUND, lanes), lanes))
-    n = bind(from_float_bits(rounded, lanes) - _number(_ROUND, lanes))
+def _powers(lanes: int, e: Expr, bias: int, bind: Bind) -> tuple[Expr, Expr]:
+    """exp(e) = p * 2^n: p, a number near 1, and n + bias in the lowest nine bits of an integer."""
+    # n from the bits of the sum, as TVM would simplify (sum + round) - round.
+    round_ = _number(_ROUND + bias, lanes)
+    shifted = bind(float_bits(e * _number(_LOG2_E, lanes) + round_, lanes))
+    n = bind(from_float_bits(shifted, lanes) - round_)
     f = bind(bind(e - n * _number(_LN2[0], lanes)) - n * _number(_LN2[1], lanes))
     p = _number(_EXP[-1], lanes)
     for coefficient in _EXP[-2::-1]:
         p = bind(p * f + _number(coefficient, lanes))
-    # 2^n in two parts, as it may be smaller than the smallest normal number, or a power more than the largest.
-    whole = bind(rounded - _integer(_ROUND_BITS, lanes))
-    first = bind(T.min(_integer(_LARGEST_EXPONENT, lanes), T.max(whole, _integer(_SMALLEST_EXPONENT, lanes))))
-    return p, power(whole - first), power(first)
+    return p, shifted
+
+
+def _power(shifted: Expr, lanes: int) -> Expr:
+    """2^n of n + 127 in the lowest nine bits of an integer: zero for n of -127, infinite for 128."""
+    return from_float_bits(T.shift_left(shifted, _integer(23, lanes)), lanes)
+
+
+def _clamped(lanes: int, x: Expr, low: float, high: float, bind: Bind) -> Expr:
+    return bind(T.min(_number(high, lanes), bind(T.max(_number(low, lanes), x))))
 
 
 def _number(value: float, lanes: int) -> Expr:
@@ -150,6 +161,6 @@ A row here is all it takes for the passes to fuse one more operator of Relax.
 
 ELEMENTARY: dict[str, Callable[..., Expr]] = {
     "exp": exponential,
-    "sigmoid": lambda lanes, x, bind: _number(1, lanes) / (exponential(lanes, -x, bind) + _number(1, lanes)),
+    "sigmoid": _sigmoid,
 }
 """Functions of TIR that are arithmetic here; called with the lanes, an operand, and what gives a value a name."""

@@ -11,6 +11,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir.pipeline import finalize_device_passes, finalize_host_passes
 
+from pconvgen.tvm_compat.denormals import FlushDenormals
 from pconvgen.tvm_compat.extrema import HandOnNan
 from pconvgen.tvm_compat.passes import module_pass
 from pconvgen.tvm_compat.relax import Module
@@ -76,7 +77,11 @@ def _cpu_pipeline() -> Any:
             lowered.update(tvm.transform.Sequential(passes)(tvm.IRModule(functions)))
         return tvm.transform.Sequential(finish)(lowered)
 
-    return lower, finalize_host_passes, finalize_device_passes
+    # Behind the passes that lower calls and allocations, each of which may fail.
+    def finish_host() -> Any:
+        return tvm.transform.Sequential([finalize_host_passes(), FlushDenormals()])
+
+    return lower, finish_host, finalize_device_passes
 
 
 tirx.register_tir_pipeline(CPU_PIPELINE, _cpu_pipeline)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pconvgen.templates.activations import exponential
+from pconvgen.templates.activations import exponential_to_1
 from pconvgen.templates.layout.tiles import pieces
 from pconvgen.tvm_compat.tir import Buffer, Expr, PrimFunc, T, broadcast, prim_func, ramp, shuffle
 
@@ -101,7 +101,7 @@ class SoftmaxKernel:
                     T.buffer_store(largest[vector], T.max(largest[vector][at], value), [at])
 
                 def raise_(vector: int, _place: Expr, inside: Expr) -> None:
-                    value = exponential(lanes, T.Bind(run[inside] - largest[vector][at]))
+                    value = exponential_to_1(lanes, T.Bind(run[inside] - largest[vector][at]))
                     T.buffer_store(run, value, [inside])
                     T.buffer_store(totals[vector], totals[vector][at] + value, [at])
 
@@ -143,7 +143,7 @@ class _Row:
 
         def raise_(number: int, place: Expr, lanes: int) -> None:
             at = ramp(0, lanes)
-            value = exponential(lanes, T.Bind(self.source[place] - broadcast(high, lanes)))
+            value = exponential_to_1(lanes, T.Bind(self.source[place] - broadcast(high, lanes)))
             T.buffer_store(self.target, value, [place])
             T.buffer_store(totals[number], totals[number][at] + value, [at])
 

@@ -138,6 +138,8 @@ int main(int argc, char** argv) {
       values[i].v_ptr = &arguments[i].tensor;
     }
     if (kernel(NULL, values, count, &result)) Fail("the kernel failed");
+    volatile float denormal = 0x1p-140f;
+    if (!(denormal * 0.5f > 0)) Fail("the kernel left its mode to its caller, in which denormal numbers are zero");
     CheckIntact(&guarded[count - 1], arguments[count - 1].bytes);
     fwrite(guarded[count - 1].data, 1, arguments[count - 1].bytes, output);
   }

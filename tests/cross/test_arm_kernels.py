@@ -18,6 +18,7 @@ from pconvgen.targets.linker import link
 from pconvgen.targets.presets import get_target
 from pconvgen.tvm_compat.llvm import llvm_target
 from pconvgen.values.precision import FLOAT32, Precision, precision
+from tests.denormals import LOOPS, build, flushed, operands
 from tests.random_kernels import HALF, TEMPLATES, compiled, draw, kernel_name
 
 pytestmark = pytest.mark.cross
@@ -110,3 +111,19 @@ def check(template: str, isa: str, program: Path, tmp_path: Path, formats: Preci
         kernels = [kernel_name(number, index) for index in range(len(case.kernels))]
         functions = [emulated(isa, program, tmp_path / "kernels.so", kernel) for kernel in kernels]
         assert case.check(functions, "start") is None, f"{template} {isa} {number}: {case.text}"
+
+
+@pytest.mark.parametrize("element", ["float32", "float16"])
+@pytest.mark.parametrize("loops", LOOPS)
+def test_no_operation_takes_or_gives_a_denormal_number(
+    loops: str, element: str, isa: str, program: Path, tmp_path: Path
+) -> None:
+    """The program itself checks that its own arithmetic still does, behind each kernel that it calls."""
+    if isa == "armv7a" and element == "float16":
+        pytest.skip("32-bit ARM has float16 weights only")
+    target: Any = get_target(MACHINES[isa].target)
+    build(loops, llvm_target(target), element).mod.write_to_file(str(tmp_path / "kernels.o"))
+    link([tmp_path / "kernels.o"], tmp_path / "kernels.so", target)
+    found = np.full_like(operands(element), np.nan)
+    emulated(isa, program, tmp_path / "kernels.so", "kernel")(operands(element), found)
+    np.testing.assert_array_equal(found, flushed(element))

@@ -35,7 +35,7 @@ def test_other_targets(target: str) -> None:
 
 @pytest.mark.parametrize("activation", [nn.SiLU(), nn.Sigmoid(), nn.Hardswish(), nn.LeakyReLU()], ids=str)
 def test_activations_over_all_floats(activation: nn.Module) -> None:
-    """NEON has its own rounding of what is fused, and flushes nothing."""
+    """NEON has its own rounding of what is fused. Denormal numbers are zero in kernels, as operands and results."""
     layer = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.ones_(layer.weight)
     values = np.arange(0, 2**32, 65521, dtype=np.uint64).astype(np.uint32).view(np.float32)
@@ -46,7 +46,7 @@ def test_activations_over_all_floats(activation: nn.Module) -> None:
     with torch.no_grad():
         expected = activation(torch.from_numpy(values).double()).numpy()
     error = np.abs(found - expected)
-    assert (error <= np.maximum(2.4e-7 * np.abs(expected), 2 * 2.0**-149)).all()
+    assert (error <= np.maximum(2.4e-7 * np.abs(expected), 2.0**-126)).all()
 
 
 @pytest.mark.parametrize("target", ["cortex-a53", "cortex-a76"])

@@ -1,0 +1,1 @@
+"""What denormal numbers add to times."""
