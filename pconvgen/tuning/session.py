@@ -76,7 +76,7 @@ def tune(
         raise PconvgenError("the device cannot be used", file=device.name, found=reason)
     tasks, split = tasks_of(imported, target)
     known = list(read_records(records)) if records.exists() and records.stat().st_size else []
-    others = [record for path in records_of(target.core.name) for record in read_records(path)]
+    others = [record for path in records_of(target.core.isa.name) for record in read_records(path)]
     with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
         folder = Path(name)
         kept = reference_library(target, folder)
