@@ -193,7 +193,7 @@ def find_choice(record: Record, layer: Layer, target: Target, places: Places | N
     trial, core = record.trial, target.core
     candidates = [candidate for candidate in layer.candidates if candidate.structure == trial["structure"]]
     # Which legal schedules are looked at follows the caches: a record of before the core had a row of its own may be of
-    # one that the generic row's caches ask for.
+    # one that the generic row's caches ask for, and has its cycles.
     for known in dict.fromkeys((core, replace(CORES[core.isa.name], l2_kib=core.l2_kib))):
         found = all_choices(layer.fused_op.workload, candidates, known, places, families=layer.families)
         choice = next((choice for choice in found if describe_choice(choice) == trial), None)

@@ -51,6 +51,8 @@ def conv(channels: int, size: int, filters: int, width: int, stride: int = 1, /,
 
 
 LAYERS = (
+    conv(32, 28, 32, 3, 2),
+    conv(32, 112, 32, 3),
     conv(64, 56, 64, 3),
     conv(128, 28, 128, 3),
     conv(64, 112, 128, 3, 2),
@@ -76,7 +78,7 @@ LAYERS = (
     ConvWorkload(16, 512, 1, 1, 256, (1, 1)),
     conv(128, 14, 128, 3, batch=4),
 )
-PRUNED = {"dense": 1.0, "simd_block": 0.25, "pattern": 0.25, "unstructured": 0.2}
+PRUNED = {"pattern": 0.25, "simd_block": 0.25, "unstructured": 0.2, "dense": 1.0}
 
 
 @lru_cache
@@ -257,21 +259,24 @@ def test_no_record_that_comes_with_pconvgen_is_lost() -> None:
     assert experience(replace(a76, core=CORES["neon"])).records == experience(a76).records, "whatever the core's row"
 
 
-@pytest.mark.parametrize(("name", "floor"), [("avx512-znver4", 0.97), ("avx2-znver4", 0.96), ("neon-cortex-a76", 0.95)])
+@pytest.mark.parametrize(("name", "floor"), [("avx512-znver4", 0.97), ("avx2-znver4", 0.96), ("neon-cortex-a76", 0.99)])
 def test_predictions_are_in_the_order_of_what_was_measured(name: str, floor: float) -> None:
-    """Over layers, of which there are records of the fastest schedules only. Those of the A76 are llvm-mca's cycles,
-    which know neither caches nor lines."""
+    """Over layers, of which there are records of the fastest schedules only. Those of the A76 are cycles of llvm-mca,
+    in which memory takes no time, as it then does for the core."""
     target, costs, cycles, lost = MEASURED[name], [], [], 0
+    if not target.is_host:
+        free = {"l2_bytes": np.inf, "l3_bytes": np.inf, "memory_bytes": np.inf, "cold": 0.0, "tlb_miss": 1.0}
+        target = replace(target, core=replace(target.core, costs=replace(target.core.costs, **free)))
     (path,) = (path for path in SHIPPED if path.stem == name)
     for record in list(read_records(path))[:: 2 if target.is_host else 1]:
-        layer, places = layer_from(record), places_from(record)
-        choice = find_choice(record, layer, target, places)
+        choice = find_choice(record, layer_from(record), target, places_from(record))
         if choice is None:
             lost += 1
         else:
             costs.append(record.cost)
             cycles.append(choice.cycles)
-    assert lost <= len(costs) // 100, "of weights that are drawn anew"
+    # Weights are drawn anew, and one has another structure by chance; schedules are all found.
+    assert lost <= len(costs) // 100
     assert spearmanr(costs, cycles).statistic >= floor
 
 
