@@ -25,7 +25,9 @@ CPUS = {
     for name, core in CORES.items()
     if core.isa.name in _PROCESSORS
 }
-"""The processor that each core is checked as."""
+"""The processor that each core can be checked as."""
+CHECKED = tuple(_PROCESSORS)
+"""Cores that tests check: one for each instruction set, as code depends on nothing else, and processor of a kind."""
 
 
 def command(template: str, isa: str, numbers: range, *formats: str) -> list[str]:

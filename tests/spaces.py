@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pconvgen.schedules import ISAS
+from pconvgen.schedules.cores import CORES
 from pconvgen.sparsity import Candidate
 from pconvgen.sparsity.structure import TapShape
 from pconvgen.templates.family import DIRECT, Family
@@ -11,6 +13,10 @@ from pconvgen.values.core import Core
 from pconvgen.values.planes import Places
 from pconvgen.values.schedule import Schedule
 from pconvgen.values.workload import ConvWorkload
+
+SPACES: dict[str, Core] = {name: core for name, core in CORES.items() if name in (*ISAS, "avx512-zen4")}
+"""One core for each instruction set, and one whose shorter vectors are as good as its longer ones: what is legal does
+not depend on the other numbers."""
 
 
 def schedules(

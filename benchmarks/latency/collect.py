@@ -59,7 +59,7 @@ def measure_networks(on: str) -> None:
 def ship(on: str) -> None:
     """Writes what comes with pconvgen: the fastest record of each layer of some networks, and the learned model."""
     target = target_of(on)
-    path = MEASURED / f"{target.core.name}-{target.cpu}.jsonl"
+    path = MEASURED / f"{target.core.isa.name}-{target.cpu}.jsonl"
     fastest = best(read(target, [network for network in NETWORKS if network.shipped]))
     write_text(path, "".join(record.to_line() for record in fastest.values()))
     output().print(f"{path}: {len(fastest)} records")

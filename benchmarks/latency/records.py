@@ -10,7 +10,8 @@ from benchmarks.latency.subjects import NETWORKS, Drawn, Pruned
 from pconvgen.latency.model import most
 from pconvgen.records.record import NetworkRecord, Record
 from pconvgen.records.store import read_all, read_records
-from pconvgen.schedules.cores import CORES
+from pconvgen.schedules.avx2 import AVX2
+from pconvgen.schedules.cores import core_of_cpu
 from pconvgen.targets.presets import get_target
 from pconvgen.values.target import Target
 
@@ -20,16 +21,16 @@ FOLDER = Path("out") / "latency"
 
 def target_of(name: str) -> Target:
     """The target of that name; "avx2" for this machine's as it is where a hypervisor masks AVX-512."""
-    if name != "avx2":
+    if name != AVX2.name:
         return get_target(name)
     host = get_target("host")
-    core = replace(CORES["avx2"], l1_kib=host.core.l1_kib, l2_kib=host.core.l2_kib)
+    core = replace(core_of_cpu(AVX2, host.cpu), l1_kib=host.core.l1_kib, l2_kib=host.core.l2_kib)
     return replace(host, core=core, features=("-avx512f",))
 
 
 def path_of(target: Target, name: str) -> Path:
     """The file of a network or a sweep."""
-    return FOLDER / target.core.name / f"{name}.jsonl"
+    return FOLDER / target.core.isa.name / f"{name}.jsonl"
 
 
 def read(target: Target, networks: Iterable[Pruned | Drawn]) -> list[Record]:
@@ -45,7 +46,7 @@ def comparable(target: Target) -> list[Record]:
 
 def whole_networks(target: Target, name: str = "*") -> list[NetworkRecord]:
     """Records of networks that were measured as a whole."""
-    paths = sorted((FOLDER / target.core.name).glob(f"{name}.jsonl"))
+    paths = sorted((FOLDER / target.core.isa.name).glob(f"{name}.jsonl"))
     return [record for path in paths for record in read_all(path) if isinstance(record, NetworkRecord)]
 
 
@@ -53,5 +54,5 @@ def sweeps(target: Target) -> dict[str, list[Record]]:
     """What `benchmarks.tuning` has measured of every schedule of some layers, failures left out."""
     return {
         path.stem.removeprefix("sweep-"): [record for record in read_records(path) if record.cost is not None]
-        for path in sorted((FOLDER / target.core.name).glob("sweep-*.jsonl"))
+        for path in sorted((FOLDER / target.core.isa.name).glob("sweep-*.jsonl"))
     }

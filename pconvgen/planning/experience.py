@@ -31,6 +31,7 @@ from pconvgen.records.facts import device_name
 from pconvgen.records.kept import kept_model, kept_models
 from pconvgen.records.record import Record, device_class, target_key, task_key
 from pconvgen.records.store import NEAR, ranked, read_records
+from pconvgen.schedules.cores import CORES
 from pconvgen.schedules.measured import latency_of, records_of
 from pconvgen.templates.choice import Choice
 from pconvgen.values.planes import Places
@@ -146,8 +147,9 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     UsageError: the model is of another target, or another device than this machine.
     """
     own = [] if records is None else [record for record in read_records(records) if _is_of(record, target)]
-    known = latency_of(target.core.name, target.cpu)
-    came = [record for path in records_of(target.core.name) for record in read_records(path) if _is_of(record, target)]
+    known = latency_of(target.core.isa.name, target.cpu)
+    brought = (record for path in records_of(target.core.isa.name) for record in read_records(path))
+    came = [record for record in brought if _is_of(record, target)]
     model = None if latency is None else LatencyModel.load(latency)
     if model is not None:
         model.check(target)
@@ -202,10 +204,16 @@ def _most_common(records: Iterable[Record]) -> str | None:
 
 def find_choice(record: Record, layer: Layer, target: Target, places: Places | None) -> Choice | None:
     """The choice that a record is about; None where the layer has no such encoding or the schedule is not legal."""
-    trial = record.trial
+    trial, core = record.trial, target.core
     candidates = [candidate for candidate in layer.candidates if candidate.structure == trial["structure"]]
-    found = all_choices(layer.fused_op.workload, candidates, target.core, places, families=layer.families)
-    return next((choice for choice in found if describe_choice(choice) == trial), None)
+    # Which legal schedules are looked at follows the caches: a record of before the core had a row of its own may be of
+    # one that the generic row's caches ask for, and has its cycles.
+    for known in dict.fromkeys((core, replace(CORES[core.isa.name], l2_kib=core.l2_kib))):
+        found = all_choices(layer.fused_op.workload, candidates, known, places, families=layer.families)
+        choice = next((choice for choice in found if describe_choice(choice) == trial), None)
+        if choice is not None:
+            return choice
+    return None
 
 
 def _reason(record: Record, count: int) -> str:

@@ -62,7 +62,7 @@ def describe_target(target: Target) -> dict[str, Any]:
     """What decides which code is generated."""
     return {
         "name": target.name,
-        "isa": target.core.name,
+        "isa": target.core.isa.name,
         "triple": target.triple,
         "cpu": target.cpu,
         "features": list(target.features),

@@ -34,4 +34,4 @@ def kept_models(target: Target) -> list[Path]:
 
 def _stem(target: Target) -> str:
     digest = hashlib.sha1(target_key(describe_target(target)).encode()).hexdigest()[:8]
-    return f"{target.core.name}-{target.cpu}-{digest}"
+    return f"{target.core.isa.name}-{target.cpu}-{digest}"

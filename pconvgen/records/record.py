@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from pconvgen.devices.units import UNITS
 from pconvgen.errors import PconvgenError
+from pconvgen.schedules.cores import CORES
 
 VERSION = 1
 
@@ -39,7 +40,7 @@ class Measurement:
     Attributes
     ----------
     model: the file of the model that was tuned.
-    target: what code was generated for: "name", "isa", "triple", "cpu", "features".
+    target: what code was generated for: "name", "isa" (see `isa_of`), "triple", "cpu", "features".
     device: what is known of where it ran; "class" says which devices it speaks for.
     threads: how many it could use.
     versions: of pconvgen and TVM.
@@ -195,4 +196,10 @@ def device_class(name: str, threads: int) -> str:
 
 def target_key(target: Mapping[str, Any]) -> str:
     """What must be equal for a library to be the same."""
-    return " ".join([target["triple"], target["cpu"], target["isa"], *target["features"]])
+    return " ".join([target["triple"], target["cpu"], isa_of(target), *target["features"]])
+
+
+def isa_of(target: Mapping[str, Any]) -> str:
+    """The instruction set of a record's target, in whose place older records name a core."""
+    name: str = target["isa"]
+    return CORES[name].isa.name if name in CORES else name

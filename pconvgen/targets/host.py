@@ -12,7 +12,7 @@ from pathlib import Path
 from pconvgen.errors import UsageError
 from pconvgen.schedules.avx2 import AVX2
 from pconvgen.schedules.avx512 import AVX512
-from pconvgen.schedules.cores import CORES
+from pconvgen.schedules.cores import core_of_cpu
 from pconvgen.schedules.neon import NEON
 from pconvgen.values.core import Core
 from pconvgen.values.target import Target
@@ -49,9 +49,7 @@ def host_target() -> Target:
 
 
 def core_of(machine: str, cpu: str, flags: frozenset[str]) -> Core:
-    """The row of CORES for a machine (`uname -m`), an LLVM processor name and the kernel's flags.
-
-    That of the processor where one names it, else that of its ISA's name.
+    """The row of CORES for a machine (`uname -m`), an LLVM processor name and the kernel's flags: see `core_of_cpu`.
 
     Raises
     ------
@@ -70,8 +68,7 @@ def core_of(machine: str, cpu: str, flags: frozenset[str]) -> Core:
             expected="x86-64 with AVX2 and FMA, or aarch64",
             remedy="choose an ARM target such as cortex-a76 and run it emulated",
         )
-    named = (core for core in CORES.values() if core.isa is isa and cpu in core.cpus)
-    return next(named, CORES[isa.name])
+    return core_of_cpu(isa, cpu)
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:

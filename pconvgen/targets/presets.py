@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from pconvgen.errors import UsageError
-from pconvgen.schedules.cores import CORES
+from pconvgen.schedules.cores import CORES, core_of_cpu
+from pconvgen.schedules.neon import NEON
 from pconvgen.targets.host import host_target
+from pconvgen.values.core import Core
 from pconvgen.values.target import Platform, Target
 
 TRIPLES: dict[Platform, str] = {
@@ -27,40 +29,39 @@ _ARMV7A_FEATURES = ("-slowfpvfmx", "-vmlx-hazards", "+use-misched")
 def _arm(
     name: str,
     cpu: str,
-    l1_kib: int,
-    l2_kib: int,
     platform: Platform = "linux-arm64",
     features: tuple[str, ...] = (),
+    core: Core | None = None,
 ) -> Target:
-    core = replace(CORES["neon"], l1_kib=l1_kib, l2_kib=l2_kib)
-    return Target(name, core, TRIPLES[platform], cpu, features, platform)
+    return Target(name, core or core_of_cpu(NEON, cpu), TRIPLES[platform], cpu, features, platform)
 
 
-def _armv7a(name: str, l2_kib: int, platform: Platform = "linux-arm32") -> Target:
+def _armv7a(name: str, core: Core, platform: Platform = "linux-arm32") -> Target:
     # Cortex-A15 has the same instructions, but LLVM's model of it loads further ahead than registers last.
-    core = replace(CORES["armv7a"], l1_kib=32, l2_kib=l2_kib)
     return Target(name, core, TRIPLES[platform], "cortex-a7", _ARMV7A_FEATURES, platform)
 
 
-# Cache sizes are those of common chips: where cores share the L2 (A53, A72) its whole size.
+# The small cores' caches, so that blocks fit wherever a thread lands.
+_PHONE = replace(CORES["neon"], l1_kib=32, l2_kib=128)
+
 _PRESETS = (
-    _arm("cortex-a53", "cortex-a53", l1_kib=32, l2_kib=512),
-    _arm("cortex-a55", "cortex-a55", l1_kib=32, l2_kib=128),
-    _arm("cortex-a72", "cortex-a72", l1_kib=32, l2_kib=1024),
-    _arm("cortex-a76", "cortex-a76", l1_kib=64, l2_kib=512),
-    _arm("cortex-a78", "cortex-a78", l1_kib=64, l2_kib=512),
-    _arm("cortex-x1", "cortex-x1", l1_kib=64, l2_kib=1024),
-    _arm("neoverse-n1", "neoverse-n1", l1_kib=64, l2_kib=1024),
-    _arm("raspberry-pi-4", "cortex-a72", l1_kib=32, l2_kib=1024),
-    _arm("raspberry-pi-5", "cortex-a76", l1_kib=64, l2_kib=512),
-    # The baseline of every 64-bit phone; the small cores' caches, so that blocks fit wherever a thread lands.
-    _arm("android-arm64", "generic", l1_kib=32, l2_kib=128, platform="android-arm64"),
+    _arm("cortex-a53", "cortex-a53"),
+    _arm("cortex-a55", "cortex-a55"),
+    _arm("cortex-a72", "cortex-a72"),
+    _arm("cortex-a76", "cortex-a76"),
+    _arm("cortex-a78", "cortex-a78"),
+    _arm("cortex-x1", "cortex-x1"),
+    _arm("neoverse-n1", "neoverse-n1"),
+    _arm("raspberry-pi-4", "cortex-a72"),
+    _arm("raspberry-pi-5", "cortex-a76"),
+    # The baseline of every 64-bit phone.
+    _arm("android-arm64", "generic", "android-arm64", core=_PHONE),
     # Phones since 2018 (Cortex-A55 and A75), which compute in half precision; older ones stop at such an instruction.
-    _arm("android-arm64-fp16", "generic", 32, 128, "android-arm64", ("+v8.2a", "+fullfp16")),
-    _armv7a("cortex-a7", l2_kib=512),
-    _armv7a("cortex-a15", l2_kib=1024),
+    _arm("android-arm64-fp16", "generic", "android-arm64", ("+v8.2a", "+fullfp16"), _PHONE),
+    _armv7a("cortex-a7", CORES["cortex-a7"]),
+    _armv7a("cortex-a15", CORES["cortex-a15"]),
     # 32-bit phones and 32-bit apps on newer ones. Cortex-A8 and A9, of 2012 and before, lack fused multiply-add.
-    _armv7a("android-armv7a", l2_kib=256, platform="android-arm32"),
+    _armv7a("android-armv7a", replace(CORES["armv7a"], l2_kib=256), "android-arm32"),
 )
 
 

@@ -109,7 +109,7 @@ def measure(
     calibration = kept_model(target, device_class(device_name(device), threads)).with_suffix(".jsonl")
     files = {records.resolve(), calibration.resolve()}
     known = [r for path in sorted(files) if path.exists() and path.stat().st_size for r in read_records(path)]
-    others = [record for path in records_of(target.core.name) for record in read_records(path)]
+    others = [record for path in records_of(target.core.isa.name) for record in read_records(path)]
     with tempfile.TemporaryDirectory(prefix="pconvgen-tune-") as name:
         folder = Path(name)
         kept = reference_library(target, folder)

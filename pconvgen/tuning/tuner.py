@@ -32,7 +32,7 @@ from pconvgen.devices import Model
 from pconvgen.latency.ranker import Ranker
 from pconvgen.records.describe import Described, describe_choice, describe_target
 from pconvgen.records.facts import device_facts, versions
-from pconvgen.records.record import Failure, Record, target_key
+from pconvgen.records.record import Failure, Record, isa_of, target_key
 from pconvgen.templates.choice import Choice
 from pconvgen.tuning.builder import Build, Builder
 from pconvgen.tuning.doubt import Doubt
@@ -178,7 +178,7 @@ class Tuner:
                 self._take(record)
             else:
                 prior.append(record)
-        self._ranker = Ranker([r for r in prior if r.target["isa"] == target.core.name and r.unit == self.unit])
+        self._ranker = Ranker([r for r in prior if isa_of(r.target) == target.core.isa.name and r.unit == self.unit])
         self.prior = self._ranker.prior
 
     def _start(self, task: Task) -> Progress:

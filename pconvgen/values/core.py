@@ -44,7 +44,7 @@ class VectorWidth:
 @dataclass(frozen=True)
 class Costs:
     """Cycles, and bytes per cycle, of what kernels do beside their FMAs. The defaults were fitted to some hundred
-    schedules that were measured on Zen 4.
+    schedules that were measured on Zen 4; on other cores what nobody measured is as there.
 
     Attributes
     ----------
@@ -56,15 +56,15 @@ class Costs:
     call: cycles to call a kernel.
     plane: cycles to store a vector in a further plane, or split by the stride.
     zeros: cycles for the zeros beside a row of a plane.
-    near_kib: what a tile's input may take of the first-level cache to stay there while filters go by.
-    part_kib: what it may take in one part of the input channels; measured, a little more than the first cache.
+    part: what a tile's input may take in one part of the input channels, as a share of the first-level cache; measured,
+        a little more than all of it.
     l2_bytes: bytes per cycle that come from the second-level cache, where the input of a block lies.
     l3_bytes: bytes per cycle that come from behind it.
     tlb_kib: what the pages of the first-level TLB cover.
     tlb_miss: how much longer lines take when the input of a block is larger than that.
     overlap: share of the shorter of arithmetic and fetching that hides behind the longer.
-    load: cycles of a load instruction that do not hide where instructions issue out of order.
-    in_order: share of the time to start instructions that does not hide where they issue in order.
+    load: cycles of a load instruction that do not hide behind anything.
+    in_order: share of the time to start instructions that does not hide; none where they issue out of order.
     line: bytes of a cache line.
     memory_bytes: bytes per cycle that one core reads from memory.
     streamed: share of reading the weights from memory, where they are after the rest of a network, that does not hide.
@@ -80,15 +80,14 @@ class Costs:
     call: float = 1500.0
     plane: float = 2.0
     zeros: float = 1.5
-    near_kib: int = 32
-    part_kib: int = 36
+    part: float = 1.125
     l2_bytes: float = 30.0
     l3_bytes: float = 20.0
     tlb_kib: int = 256
     tlb_miss: float = 1.15
     overlap: float = 0.95
     load: float = 0.15
-    in_order: float = 0.2
+    in_order: float = 0.0
     line: int = 64
     memory_bytes: float = 6.0
     streamed: float = 0.4
@@ -106,17 +105,16 @@ class Core:
     isa: its instruction set.
     rates: what it does with vectors of each of the ISA's widths.
     issue: instructions started per cycle.
-    in_order: whether some of them issue in order, so that nothing hides entirely.
-    l1_kib, l2_kib: data caches of one core in KiB. Blocks follow the second; of the first, costs know `near_kib` only.
+    l1_kib, l2_kib: data caches of one core in KiB. What a tile reads stays in the first while filters go by; blocks
+        follow the second.
     costs: of everything else.
-    cpus: LLVM's names of the processors that are such cores; one that no row names is as the row with its ISA's name.
+    cpus: LLVM's names of the processors that are such cores.
     """
 
     name: str
     isa: Isa
     rates: tuple[VectorRate, ...]
     issue: float
-    in_order: bool
     l1_kib: int = 32
     l2_kib: int = 512
     costs: Costs = Costs()

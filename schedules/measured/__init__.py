@@ -1,6 +1,6 @@
 """What was measured before: for a target, records of tuning (.jsonl) and a learned model of latency (.json).
 
-The files are named by core and processor. `python -m benchmarks.latency` makes them.
+The files are named by instruction set and processor. `python -m benchmarks.latency` makes them.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def records_of(core: str) -> list[Path]:
-    """The files of records, of all processors that are such cores (a name of CORES)."""
-    return sorted(Path(__file__).parent.glob(f"{core}-*.jsonl"))
+def records_of(isa: str) -> list[Path]:
+    """The files of records, of all processors that code with such instructions was measured on (a name of ISAS)."""
+    return sorted(Path(__file__).parent.glob(f"{isa}-*.jsonl"))
 
 
-def latency_of(core: str, cpu: str) -> Path | None:
+def latency_of(isa: str, cpu: str) -> Path | None:
     """The file of the learned model, None where there is none."""
-    path = Path(__file__).parent / f"{core}-{cpu}.json"
+    path = Path(__file__).parent / f"{isa}-{cpu}.json"
     return path if path.is_file() else None
 
 

@@ -169,7 +169,7 @@ def _entry(
             issue,
         ]
     )
-    return cycles + (costs.in_order * issue if core.in_order else costs.load * (loads + weights))
+    return cycles + costs.in_order * issue + costs.load * (loads + weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +211,7 @@ class _Fetch:
         costs = self.core.costs
         far = self.weights + self.block > self.core.l2_kib * 1024
         one = self.weights / np.where(far, costs.l3_bytes, costs.l2_bytes)
-        near = self.weights / self.shape.groups <= costs.near_kib * 1024 / 2
+        near = self.weights / self.shape.groups <= self.core.l1_kib * 1024 / 2
         again = 0.0 if near else (tiles - 1) * self.weights / costs.l2_bytes
         return np.where(self.plans.filters_inside, tiles * one, one + again)
 
@@ -224,7 +224,7 @@ class _Fetch:
         entry = np.minimum(runs.channel, np.where(plans.tall[of], tall, shape.taps * runs.row))
         read = np.minimum(shape.entries * entry, _channels_read(w, shape) * runs.channel)
         # What stays from one group of filters to the next is not fetched again.
-        again = read * (1 - costs.near_kib * 1024 / (w.in_channels / w.groups * runs.channel))
+        again = read * (1 - self.core.l1_kib * 1024 / (w.in_channels / w.groups * runs.channel))
         stays = np.maximum(np.minimum(read, w.in_channels * runs.channel), again)
         read = np.where(plans.filters_inside[of], stays, read)
         in_parts = plans.channels[of]

@@ -60,7 +60,7 @@ def _channels(
     # Tiles narrower than a row touch few sets of the cache: pitches are often powers of two.
     row = schedule.lanes * (schedule.vectors // schedule.height) if schedule.height else source.pitch
     share = min(1, row / source.pitch)
-    channels = int(share * core.costs.part_kib * 1024 / tile_channel_bytes(workload, schedule, core, source))
+    channels = int(share * core.costs.part * core.l1_kib * 1024 / tile_channel_bytes(workload, schedule, core, source))
     if 0 < channels < workload.in_channels:
         yield channels
 

@@ -64,11 +64,11 @@ def _products(grid: TileGrid, core: Core) -> float:
         issue = (fmas + (vectors + separate) / isa.paired + STEP) / core.issue
         loads = vectors / width.loads + weights / scalars
         step = max(fmas / width.fma, loads, costs.fma_latency, issue)
-        step += costs.in_order * issue if core.in_order else 0.0
+        step += costs.in_order * issue
         compute += channels * step + costs.body + fmas * costs.store
     # The tiles of a point are read again for every group of filters.
     tiles = grid.workload.precision.arithmetic.bytes * channels * grid.vectors * s.lanes
-    move = tiles / costs.l2_bytes if tiles > costs.near_kib * 1024 / 2 else 0.0
+    move = tiles / costs.l2_bytes if tiles > core.l1_kib * 1024 / 2 else 0.0
     return compute + move - costs.overlap * min(compute, move)
 
 

@@ -26,7 +26,7 @@ NEW = {"structure": 1, "core": 0, "family": 2}
 """Files that an example adds: one, none, a folder."""
 CHANGED = {
     "structure": {"pconvgen/sparsity/__init__.py"},
-    "core": {"schedules/cores.py"},
+    "core": {"schedules/cores/intel.py"},
     "family": {"templates/family.py", "pyproject.toml"},
 }
 """The tables that it adds a row to."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from check_kernels import CPUS, command
+from check_kernels import CHECKED, CPUS, command
 from torch import nn
 
 import pconvgen
@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COUNT = 6
 """Workloads of each template and instruction set."""
 FLAGS = cpu_flags(CPUINFO.read_text())
-USABLE = [isa for isa in CPUS if CPUS[isa][1] <= FLAGS]
+USABLE = [isa for isa in CHECKED if CPUS[isa][1] <= FLAGS]
 WIDTHS = [isa for isa in ("neon", "avx2", "avx512") if isa in USABLE]
 """Instruction sets that convert vectors of different lengths."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from check_kernels import CPUS, command
+from check_kernels import CHECKED, CPUS, command
 
 from pconvgen.targets.host import CPUINFO, cpu_flags
 from tests.random_kernels import RARE, TEMPLATES, draw
@@ -35,7 +35,7 @@ def missing(isa: str) -> str | None:
 
 def ranges(workloads: int, first: int = 0) -> dict[str, range]:
     """The numbers to check with each instruction set: equally many, and some more, as a few are drawn twice."""
-    usable = [isa for isa in CPUS if not missing(isa)]
+    usable = [isa for isa in CHECKED if not missing(isa)]
     share = -(-workloads * 101 // (100 * len(usable)))
     return {isa: range(first, first + share) for isa in usable}
 
@@ -47,7 +47,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     option = metafunc.config.option
     for template in TEMPLATES:
         shares = ranges(max(1, option.workloads // RARE.get(template, 1)), option.first_workload)
-        for isa in CPUS:
+        for isa in CHECKED:
             if isa not in shares:
                 found.append(pytest.param(template, isa, None, marks=pytest.mark.skip(reason=str(missing(isa)))))
                 continue

@@ -24,7 +24,7 @@ from pconvgen.values.planes import Places, plain_layout
 from pconvgen.values.schedule import ChannelSchedule, PixelSchedule, Schedule
 from pconvgen.values.workload import ConvWorkload
 from tests.layers import random_weight, random_workload
-from tests.spaces import schedules
+from tests.spaces import SPACES, schedules
 
 L2_KIB = (16, 1024)
 
@@ -126,7 +126,7 @@ def _last_read(run: TileRun, line: int, across: int) -> int:
     return max((row + v.row) * line + (column + v.column + v.lanes - 1) * across for v in run.vectors)
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("layer", LAYERS)
 def test_every_encoding_of_every_layer_has_legal_schedules(layer: str, core: Core) -> None:
     w = LAYERS[layer]
@@ -141,7 +141,7 @@ def test_every_encoding_of_every_layer_has_legal_schedules(layer: str, core: Cor
                 assert_legal(w, shape, schedule, core, places)
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 def test_random_layers_have_legal_schedules_for_what_is_encoded(core: Core) -> None:
     """The sizes that schedules are legal for are those of the encoding that is made afterwards."""
     rng = np.random.default_rng(0)
@@ -173,7 +173,7 @@ def test_schedules_are_frozen_and_survive_json(layer: str) -> None:
             setattr(schedule, fields(schedule)[0].name, 1)
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 def test_rank_is_deterministic_and_sorted(core: Core) -> None:
     for w in list(LAYERS.values())[::3]:
         found = list(encodings(w))
@@ -187,7 +187,7 @@ def test_rank_is_deterministic_and_sorted(core: Core) -> None:
         assert cycles[0] > 0
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 def test_more_stored_weights_are_never_cheaper(core: Core) -> None:
     for name, w in list(LAYERS.items())[1::3]:
         for candidate in encodings(w):
@@ -196,7 +196,7 @@ def test_more_stored_weights_are_never_cheaper(core: Core) -> None:
             assert cycles == sorted(cycles), f"{name} {candidate}"
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 @pytest.mark.parametrize("structure", ["simd_block", "block_punched", "unstructured"])
 def test_pruning_further_is_never_slower(structure: str, core: Core) -> None:
     """From the weight itself: the same structure of lower density, through detect and rank."""
@@ -213,7 +213,7 @@ def test_pruning_further_is_never_slower(structure: str, core: Core) -> None:
         assert cycles == sorted(cycles), candidate
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 def test_the_number_of_schedules_is_bounded_whatever_the_image(core: Core) -> None:
     core = replace(core, l2_kib=1024)
 

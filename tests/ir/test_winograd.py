@@ -21,6 +21,7 @@ from pconvgen.values.core import Core
 from pconvgen.values.planes import Places, plain_layout
 from pconvgen.values.schedule import PixelSchedule, WinogradSchedule
 from pconvgen.values.workload import RELU, ConvWorkload, Epilogue
+from tests.spaces import SPACES
 
 WINOGRAD = FAMILIES["winograd"]
 
@@ -62,7 +63,7 @@ def test_weights_are_packed_for_groups_of_filters() -> None:
         np.testing.assert_array_equal(packed[:, f // 4, :, f % 4], expected)
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 def test_schedules_fit_the_registers(core: Core) -> None:
     for w in (square(64, 64, 56), square(3, 5, 7), square(8, 8, 1), replace(square(1, 1, 3), width=500)):
         (dense,) = STRUCTURES["dense"].detect(np.ones(w.weight_shape, np.float32))
@@ -84,7 +85,7 @@ def test_other_layers_have_no_schedules(other: dict[str, object]) -> None:
     assert not WINOGRAD.applies(replace(square(8, 8, 20), **other))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("core", CORES.values(), ids=CORES)
+@pytest.mark.parametrize("core", SPACES.values(), ids=SPACES)
 def test_deep_layers_choose_winograd(core: Core) -> None:
     best, direct = ranking(square(128, 128, 28), core)[:2]
     assert isinstance(best.schedule, WinogradSchedule)

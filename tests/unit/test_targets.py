@@ -60,11 +60,15 @@ def test_unknown_device_names_the_known() -> None:
 @pytest.mark.parametrize(
     ("machine", "cpu", "flags", "core"),
     [
-        ("aarch64", "neoverse-n1", "asimd", "neon"),
+        ("aarch64", "neoverse-n1", "asimd", "neoverse-n1"),
+        ("aarch64", "cortex-a76", "asimd", "cortex-a76"),
+        ("aarch64", "carmel", "asimd", "neon"),
         ("x86_64", "znver4", "avx2 fma avx512f avx512vl", "avx512-zen4"),
-        ("x86_64", "znver5", "avx2 fma avx512f avx512vl", "avx512"),
-        ("x86_64", "sapphirerapids", "avx2 fma avx512f avx512vl", "avx512"),
+        ("x86_64", "znver5", "avx2 fma avx512f avx512vl", "zen5"),
+        ("x86_64", "sapphirerapids", "avx2 fma avx512f avx512vl", "sapphire-rapids"),
+        ("x86_64", "rocketlake", "avx2 fma avx512f avx512vl", "avx512"),
         ("x86_64", "znver4", "avx2 fma", "avx2"),
+        ("x86_64", "znver3", "avx2 fma", "zen3"),
         ("x86_64", "haswell", "avx2 fma", "avx2"),
     ],
 )
