@@ -78,7 +78,7 @@ def calibrate(
         ) from error
     _, interrupted = measure(
         calibration_tasks(target), NAME, target, device, records, TuningBudget(seconds=seconds), strategy=Sampler,
-        report=lambda tuner, spent: report(tuner.trials, spent),
+        report=lambda tuner, spent: report(tuner.trials, spent), attempts=1,  # more layers teach more
     )  # fmt: skip
     model = fit(
         list(read_records(records)), bases=[LatencyModel.load(path) for path in models_of(target.core.isa.name)]

@@ -62,6 +62,7 @@ class Runner:
     device: where.
     threads, cores: of the device.
     cool_down_s: how long to wait before each trial.
+    attempts: how often a trial is measured until its repeats agree, and the reference until it is as fast as it was.
     reference: a library that is known to work, with its inputs. It tells drift, and whether a trial that fails or the
         device is at fault.
     """
@@ -71,6 +72,7 @@ class Runner:
     threads: int = 1
     cores: Sequence[int] | None = None
     cool_down_s: float = 0.0
+    attempts: int = ATTEMPTS
     _best: float | None = field(default=None, init=False)
     _since: int = field(default=0, init=False)
 
@@ -84,7 +86,7 @@ class Runner:
         self._settle()
         time.sleep(self.cool_down_s)
         found: BenchResult | None = None
-        for _ in range(ATTEMPTS):
+        for _ in range(self.attempts):
             try:
                 outputs, result = self._run(model, task.inputs, task.count - 1)
             except DeviceLostError:
@@ -107,7 +109,7 @@ class Runner:
             elif (result.spread or 0.0) <= SPREAD:
                 break
         if found is None:
-            return Failure("crash", f"{ATTEMPTS} devices were lost while they ran it")
+            return Failure("crash", f"{self.attempts} devices were lost while they ran it")
         throttled = {"throttled": True} if found.throttled else {}
         return Sample(SECONDS, tuple(value / 1e3 for value in found.times_ms), {**found.conditions, **throttled})
 
@@ -141,12 +143,13 @@ class Runner:
         if self._since > 0:
             return
         self._since = EVERY
-        for attempt in range(ATTEMPTS):
+        for attempt in range(self.attempts):
+            if attempt:
+                time.sleep(0.25 * 2**attempt)
             taken = self._reference()
             self._best = taken if self._best is None else min(self._best, taken)
             if taken <= self._best * (1 + DRIFT):
                 return
-            time.sleep(0.5 * 2**attempt)
 
 
 def _median(result: BenchResult) -> float:

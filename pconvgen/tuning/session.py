@@ -24,7 +24,7 @@ from pconvgen.records.store import RecordFile, read_records
 from pconvgen.schedules.measured import records_of
 from pconvgen.templates.layout.proposals import layouts
 from pconvgen.tuning.collect import tasks_of
-from pconvgen.tuning.runner import Runner
+from pconvgen.tuning.runner import ATTEMPTS, Runner
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Tuner, TuningBudget
 from pconvgen.values.planes import Places, plain_layout
@@ -95,8 +95,11 @@ def measure(
     cool_down_s: float = 0.0,
     report: Report = lambda _tuner, _spent: None,
     strategy: Callable[..., Tuner] = Tuner,
+    attempts: int = ATTEMPTS,
 ) -> tuple[Tuner, bool]:
     """As `tune`, of tasks that records name `model`; what it has found, and whether Ctrl-C ended it.
+
+    A trial whose repeats differ is measured again, `attempts` times in all.
 
     Raises
     ------
@@ -117,7 +120,7 @@ def measure(
         try:
             with ExitStack() as sessions:
                 devices = [sessions.enter_context(device.session()) for _ in range(device.slots)]
-                runners = [Runner(ready, kept, threads, cores, cool_down_s) for ready in devices]
+                runners = [Runner(ready, kept, threads, cores, cool_down_s, attempts) for ready in devices]
                 tuner = strategy(tasks, model, target, runners, file.append, known=known, others=others)
                 try:
                     tuner.run(budget, folder, report)

@@ -9,7 +9,8 @@
 How promising a trial is follows from its predicted cost, and from how far predictions of this device were off so far:
 a ranker that was taught by other devices is not believed before it has been right.
 
-Trials are built while the ones before them are measured. Everything measured is recorded at once.
+Trials are built while the ones before them are measured, if that is elsewhere: on this machine the two take turns, as
+cores share caches and, where they are threads of one core, its arithmetic. Everything measured is recorded at once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pconvgen.records.describe import Described, describe_choice, describe_targe
 from pconvgen.records.facts import device_facts, versions
 from pconvgen.records.record import Failure, Record, isa_of, target_key
 from pconvgen.templates.choice import Choice
-from pconvgen.tuning.builder import Build, Builder
+from pconvgen.tuning.builder import TIMEOUT_S, Build, Builder
 from pconvgen.tuning.doubt import Doubt
 from pconvgen.tuning.runner import EVICTED, Runner, Sample
 from pconvgen.tuning.task import Task
@@ -201,12 +202,14 @@ class Tuner:
             Builder({key: progress.task for key, progress in self.progress.items()}, folder) as builder,
             _pool(len(self._runners)) as pool,
         ):
+            here = self._runners[0].device.name == "local"
             waiting: list[_Trial] = []
             running: dict[Future[Sample | Failure], tuple[_Trial, Runner]] = {}
             idle = list(self._runners)
             number = 0
             while True:
-                while len(waiting) < BATCH and spent() < 1:
+                builds = not here or not (waiting or running)
+                while builds and len(waiting) < BATCH and spent() < 1:
                     open_trials = [*waiting, *(trial for trial, _ in running.values())]
                     batch = self._propose(BATCH, [trial.proposal.progress for trial in open_trials])
                     if not batch:
@@ -215,6 +218,8 @@ class Tuner:
                         number += 1
                         build = builder.start(proposal.progress.task.key, proposal.choice, number)
                         waiting.append(_Trial(proposal, build))
+                if here:
+                    wait([trial.build.library for trial in waiting], TIMEOUT_S)
                 while waiting and idle and spent(len(running)) < 1:
                     trial = waiting.pop(0)
                     built = builder.finish(trial.build)
