@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pconvgen.errors import PconvgenError
 
 RESULTS, FILTERED = Path("benchmarks/results"), Path("out")
-"""Where files go after a full run, and after one of a part; from the repository's root."""
+"""Where files go after a full run, for what was measured in a folder for each core, see `benchmarks.cores`; and after
+one of a part. From the repository's root."""
 
 
 def parser(package: str, text: str) -> argparse.ArgumentParser:

@@ -4,7 +4,8 @@ For each layer, structure and density: milliseconds of the kernel and of packing
 weights only), and the share of the FMA peak, all on one thread of one process (benchmarks/measuring.py has the rules).
 Then the same layers in DeepSparse, and the promises of this version. Exits with 1 when one of them is missed.
 
-Writes kernels.json and kernels.png, to benchmarks/results after a full run and to out/ after a filtered one.
+Writes kernels.json and kernels.png, after a full run to the core's folder of benchmarks/results, after a filtered one
+or one that was interrupted to out/.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.command import FILTERED, RESULTS, errors_in_one_line, parser, require_kept
+from benchmarks.command import FILTERED, errors_in_one_line, parser, require_kept
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
 
     with errors_in_one_line():
         filters = Filters(args.layers, args.structures, args.densities)
-        missed = run(filters, against == "deepsparse", args.out or (FILTERED if filtered else RESULTS))
+        missed = run(filters, against == "deepsparse", args.out or (FILTERED if filtered else None))
     require_kept(missed)
 
 

@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.command import progress_bar
+from benchmarks.command import FILTERED, progress_bar
+from benchmarks.cores import described, host_results
 from benchmarks.engines.engine import DEEPSPARSE
 from benchmarks.kernels import deepsparse
 from benchmarks.kernels.against import Comparison, compare, ratios
@@ -46,6 +47,7 @@ class Results:
     rows: our kernels.
     comparisons: the same layers in the peer.
     missing: why there are no comparisons; empty when there are.
+    interrupted: whether Ctrl-C ended it before all was measured.
     """
 
     target: Target
@@ -53,6 +55,7 @@ class Results:
     rows: Sequence[Row]
     comparisons: Sequence[Comparison]
     missing: str
+    interrupted: bool = False
 
     def verdicts(self) -> list[Verdict]:
         """Every promise, judged."""
@@ -64,10 +67,10 @@ class Results:
         return found
 
 
-def run(filters: Filters, against: bool, folder: Path) -> int:
-    """Measures what passes the filters, against the peer if asked for, and writes to `folder`.
+def run(filters: Filters, against: bool, folder: Path | None) -> int:
+    """Measures what passes the filters, against the peer if asked for, and writes to `folder`, None for the core's.
 
-    Returns how many promises were missed.
+    Returns how many promises were missed. What was measured before Ctrl-C is printed, and written to FILTERED.
 
     Raises
     ------
@@ -75,10 +78,17 @@ def run(filters: Filters, against: bool, folder: Path) -> int:
     PconvgenError: the files cannot be written.
     """
     todo = filters.cases()
+    folder = folder or host_results()
     _make(folder)
     for file in _files(folder):
         check_writable(file)
-    return report(measured(todo, against), folder)
+    results = measured(todo, against)
+    if not results.interrupted:
+        return report(results, folder)
+    if results.rows:
+        _make(FILTERED)
+        report(results, FILTERED)
+    raise KeyboardInterrupt
 
 
 def measured(todo: Sequence[Case], against: bool) -> Results:
@@ -88,35 +98,39 @@ def measured(todo: Sequence[Case], against: bool) -> Results:
     torch.set_num_threads(1)
     target = get_target("host")
     meters = peak, *_ = fma_meter(target), l2_meter(target), memory_meter(target)
+    rows: list[Row] = []
     comparisons: list[Comparison] = []
-    missing = "" if against else "not asked for"
+    missing, interrupted = "" if against else "not asked for", False
     with progress_bar(Console(stderr=True)) as progress:
         roofs(*meters)
-        rows = measure_all(todo, target, peak, progress)
-        if against:
-            try:
+        try:
+            measure_all(todo, target, peak, progress, rows)
+            if against:
                 comparisons = compare_all(todo, target, peak, progress)
-            except PconvgenError as error:
-                missing = str(error)
-        return Results(target, roofs(*meters), rows, comparisons, missing)
+        except PconvgenError as error:
+            missing = str(error)
+        except KeyboardInterrupt:
+            missing, interrupted = "interrupted", True
+        return Results(target, roofs(*meters), rows, comparisons, missing, interrupted)
 
 
-def measure_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress) -> list[Row]:
-    """Measures everything, and again what had no quiet round, as long as there is time for it."""
-    rows, started = [], time.monotonic()
+def measure_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress, rows: list[Row]) -> None:
+    """Measures everything, and again what had no quiet round, as long as there is time for it; `rows` gets each."""
+    started = time.monotonic()
     task = progress.add_task("", total=len(todo))
     for case in todo:
         progress.update(task, description=text(case))
+        if not progress.console.is_terminal:
+            progress.console.print(f"{len(rows)} of {len(todo)}: {text(case)}", highlight=False)
         rows.append(measure(*case, target, peak))
         progress.advance(task)
     deadline = time.monotonic() + AGAIN * (time.monotonic() - started)
     while noisy := [index for index, row in enumerate(rows) if row.noisy(peak.best)]:
         for index in noisy:
             if time.monotonic() > deadline:
-                return rows
+                return
             progress.update(task, description=f"again: {text(todo[index])}")
             rows[index] = rows[index].merged(measure(*todo[index], target, peak))
-    return rows
 
 
 def compare_all(todo: Sequence[Case], target: Target, peak: Meter, progress: Progress) -> list[Comparison]:
@@ -145,7 +159,7 @@ def report(results: Results, folder: Path) -> int:
     """Prints the tables, writes the files; returns how many promises were missed."""
     peak, console, verdicts = results.roofs.fma_gflops, output(), results.verdicts()
     console.print(
-        f"{results.target.cpu}, one thread, hot caches; FMA peak {peak:.1f} GFLOP/s; reads "
+        f"{described(results.target)}; one thread, hot caches; FMA peak {peak:.1f} GFLOP/s; reads "
         f"{results.roofs.l2_gbs:.0f} GB/s from the L2 cache, {results.roofs.memory_gbs:.1f} GB/s from memory"
     )
     for group in GROUPS:
@@ -162,6 +176,7 @@ def report(results: Results, folder: Path) -> int:
     missing = f"missing: {results.missing}" if results.missing else None
     values = {
         "cpu": results.target.cpu,
+        "core": described(results.target),
         "isa": results.target.core.name,
         **asdict(results.roofs),
         "rows": [row.json(peak) for row in results.rows],

@@ -5,7 +5,7 @@ layers of any size: of each the default and some that are drawn by chance, then 
 the tuned ones as a whole. `ship` writes the records and the model that come with pconvgen. `evaluate` learns from these
 records with layers and networks held out, ranks the schedules that `benchmarks.tuning` has swept, predicts whole
 networks and compares with how long they take, and measures what lies between the knots of latency curves; results go
-to benchmarks/results/latency.json and .png.
+to latency.json and .png in the core's folder of benchmarks/results.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import nn
 
 import pconvgen
-from benchmarks.command import RESULTS
+from benchmarks.cores import host_results
 from benchmarks.latency.promises import FEW, missed
 from benchmarks.latency.records import comparable, sweeps
 from benchmarks.measuring import CORE
@@ -36,7 +36,6 @@ from pconvgen.whatif.layer_curves import pruned_layer
 from pconvgen.whatif.measuring import measured
 from pconvgen.whatif.networks import whatif
 
-FIGURES = RESULTS / "latency.json"
 CURVES = (
     (64, 56, 3, "simd_block"), (128, 28, 3, "simd_block"), (256, 14, 3, "pattern"), (128, 28, 3, "pattern"),
     (512, 14, 1, "simd_block"), (256, 28, 1, "unstructured"), (256, 14, 3, "block_punched"),
@@ -73,11 +72,13 @@ def evaluate() -> bool:
         if not name.startswith("layers")
     }
     console.print(f"networks, all of the family held out: {found['networks']}")
-    with replacing(FIGURES.with_suffix(".png")) as temporary:
+    figures = host_results() / "latency.json"
+    figures.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(figures.with_suffix(".png")) as temporary:
         plot(whole, records[0].device_class, temporary)
     found["curves"] = _curves(console)
     found["whatif"] = _whatif(console)
-    write_json(FIGURES, found)
+    write_json(figures, found)
     broken = missed(found)
     console.print("missed: " + "; ".join(broken) if broken else "all promises kept")
     return not broken

@@ -7,8 +7,9 @@ promise is missed.
 
 The first run takes longer: it makes the engines' environments in the user's cache folder and tunes TVM for one network.
 
-Writes networks.json, pictures and docs/performance.md after a full run; a filtered one writes to out/. With --out
-benchmarks/results, networks that were measured again take the places of the earlier ones.
+Writes networks.json and pictures to the core's folder of benchmarks/results, and docs/performance.md of all cores,
+after a full run; a filtered one writes to out/. With --keep, networks that were measured again take the places of the
+earlier ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from benchmarks.command import FILTERED, RESULTS, errors_in_one_line, parser, require_kept
+from benchmarks.command import FILTERED, errors_in_one_line, parser, require_kept
 
 ROUNDS = 7
 
@@ -24,7 +25,8 @@ ROUNDS = 7
 def main() -> None:
     """Measures, prints, writes."""
     args = _arguments()
-    folder = args.out or (FILTERED if args.networks or args.peers is not None else RESULTS)
+    filtered = args.networks or args.peers is not None
+    folder = args.out or (FILTERED if filtered and not args.keep else None)
     from benchmarks.networks.run import run
 
     with errors_in_one_line():
@@ -37,7 +39,9 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--networks", nargs="+", metavar="GLOB", help="e.g. vgg16_bn 'mobilenet*'")
     options.add_argument("--peers", nargs="*", metavar="GLOB", help="e.g. MNN deepsparse; none for no peers")
     options.add_argument("--rounds", type=int, default=ROUNDS, help="how often each engine is measured (%(default)s)")
-    options.add_argument("--out", type=Path, metavar="FOLDER", help="where the files go")
+    where = options.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, metavar="FOLDER", help="where the files go")
+    where.add_argument("--keep", action="store_true", help="put what was filtered among the core's earlier results")
     return options.parse_args()
 
 

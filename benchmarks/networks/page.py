@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from benchmarks.networks.results import NetworkResult
-from benchmarks.networks.tables import ENGINE_COLUMNS, SUMMARY_COLUMNS, engine_rows, markdown, summary_rows
+from benchmarks.networks.tables import ENGINE_COLUMNS, NONE, SUMMARY_COLUMNS, engine_rows, markdown, summary_rows
 from benchmarks.promises import Verdict
 
 HEAD = """# Performance of whole networks
@@ -28,25 +29,64 @@ their values), the same network and the same image for every engine, every engin
 """
 
 
-def page(results: Sequence[NetworkResult], verdicts: Sequence[Verdict], pictures: Sequence[str]) -> str:
-    """The whole page; `pictures` are paths of images, from the page's folder."""
+@dataclass(frozen=True)
+class CoreResults:
+    """What was measured on one core.
+
+    Attributes
+    ----------
+    name: its folder's.
+    results, verdicts: of its networks, and of what is promised of them.
+    pictures: paths of images, from the page's folder.
+    """
+
+    name: str
+    results: Sequence[NetworkResult]
+    verdicts: Sequence[Verdict]
+    pictures: Sequence[str]
+
+
+def page(cores: Sequence[CoreResults]) -> str:
+    """The whole page: the cores side by side, then each by itself."""
     from benchmarks.engines.guest.tvm_dense import TRIALS
 
-    rows = [row for result in results for row in summary_rows(result)]
-    parts = [
-        HEAD.format(trials=TRIALS),
-        machines(results),
-        "## pconvgen and the best of the others",
-        markdown(SUMMARY_COLUMNS, rows),
-        *(f"![{path.rsplit('/', 1)[-1]}]({path})" for path in pictures),
-        "## Promises",
-        markdown(("promise", "measured", ""), [(v.text, v.found, v.word) for v in verdicts]),
+    parts = [HEAD.format(trials=TRIALS), "## Cores side by side", side_by_side(cores)]
+    for core in cores:
+        parts += _of_core(core)
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def side_by_side(cores: Sequence[CoreResults]) -> str:
+    """A table with a row for each network and two columns for each core: milliseconds, and times the best of others."""
+    found: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+    for core in cores:
+        for row in (row for result in core.results for row in summary_rows(result)):
+            values = dict(zip(SUMMARY_COLUMNS[:5], row, strict=False))
+            found.setdefault(row[:2], {})[core.name] = (values["ms"], values["speed-up"])
+    columns = [column for core in cores for column in (f"{core.name}, ms", "x best dense engine")]
+    rows = [
+        (*network, *(value for core in cores for value in measured.get(core.name, (NONE, NONE))))
+        for network, measured in found.items()
     ]
-    for result in results:
-        parts += [f"## {result.title} at {result.size}x{result.size}", markdown(ENGINE_COLUMNS, engine_rows(result))]
+    return markdown(("network", "weights", *columns), rows)
+
+
+def _of_core(core: CoreResults) -> list[str]:
+    rows = [row for result in core.results for row in summary_rows(result)]
+    parts = [
+        f"## {core.name}",
+        machines(core.results),
+        "### pconvgen and the best of the others",
+        markdown(SUMMARY_COLUMNS, rows),
+        *(f"![{path.rsplit('/', 1)[-1]}]({path})" for path in core.pictures),
+        "### Promises",
+        markdown(("promise", "measured", ""), [(v.text, v.found, v.word) for v in core.verdicts]),
+    ]
+    for result in core.results:
+        parts += [f"### {result.title} at {result.size}x{result.size}", markdown(ENGINE_COLUMNS, engine_rows(result))]
         if result.missing:
             parts.append("Missing:\n\n" + "\n".join(f"- {line}" for line in result.missing))
-    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+    return parts
 
 
 def machines(results: Sequence[NetworkResult]) -> str:

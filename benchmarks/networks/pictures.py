@@ -17,9 +17,8 @@ PARTS = ("3x3", "1x1", "depthwise", "linear", "packing", "pooling", "other opera
 
 def draw_all(results: Sequence[NetworkResult], folder: Path) -> list[Path]:
     """Writes all pictures and returns their paths."""
-    figures = {"networks.png": speed_ups, "network_layers.png": layer_shares, "network_parts.png": time_parts}
     paths = []
-    for name, draw in figures.items():
+    for name, draw in PICTURES.items():
         path = folder / name
         save(draw(results), path, dpi=130)
         paths.append(path)
@@ -109,3 +108,7 @@ def _legend(figure: Figure, kinds: Sequence[str]) -> None:
     named = {kind if kind in PARTS else "other kernels": _colour(kind) for kind in kinds}
     handles = [Patch(color=colour, label=name) for name, colour in named.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles) or 1, frameon=False, fontsize=8)
+
+
+PICTURES = {"networks.png": speed_ups, "network_layers.png": layer_shares, "network_parts.png": time_parts}
+"""Pictures of a run by their files' names; called with its results."""

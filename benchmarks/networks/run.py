@@ -9,12 +9,13 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.command import RESULTS, matches, progress_bar
+from benchmarks.cores import described, host_results
 from benchmarks.engines.engine import DENSE, Engine
 from benchmarks.models.cases import CASES, Case
 from benchmarks.models.exported import quiet_exporter
 from benchmarks.networks.measuring import measure
-from benchmarks.networks.page import page
-from benchmarks.networks.pictures import draw_all
+from benchmarks.networks.page import CoreResults, page
+from benchmarks.networks.pictures import PICTURES, draw_all
 from benchmarks.networks.promises import verdicts
 from benchmarks.networks.results import NetworkResult, load, merged, save
 from benchmarks.networks.tables import network_table, summary_table
@@ -22,18 +23,19 @@ from benchmarks.promises import verdict_table
 from pconvgen.errors import UsageError
 from pconvgen.files import write_text
 from pconvgen.report.console import output
+from pconvgen.targets.presets import get_target
 
 PAGE = Path("docs/performance.md")
 
 
-def run(networks: Sequence[str] | None, peers: Sequence[str] | None, rounds: int, folder: Path) -> int:
+def run(networks: Sequence[str] | None, peers: Sequence[str] | None, rounds: int, folder: Path | None) -> int:
     """Measures networks in engines and writes to `folder`; returns how many promises were missed.
 
     Parameters
     ----------
     networks, peers: shell patterns of networks and of other engines; None for all.
     rounds: how often each engine is measured.
-    folder: where files go; in RESULTS, earlier networks stay that are not measured again.
+    folder: where files go; None for the core's, where earlier networks stay that are not measured again.
 
     Raises
     ------
@@ -45,9 +47,17 @@ def run(networks: Sequence[str] | None, peers: Sequence[str] | None, rounds: int
     if not cases:
         names = ", ".join(case.network for case in CASES)
         raise UsageError("no such network", found=" ".join(networks or ()), expected=names)
-    folder.mkdir(parents=True, exist_ok=True)
+    mine = host_results()
+    (folder or mine).mkdir(parents=True, exist_ok=True)
+    console = output()
+    console.print(described(get_target("host")))
     results = measured(cases, engines, rounds)
-    return report(merged(load(folder / "networks.json"), results) if folder == RESULTS else results, folder)
+    if folder is not None:
+        return report(results, folder)
+    missed = report(merged(load(mine / "networks.json"), results), mine)
+    write_page()
+    console.print(f"wrote {PAGE}")
+    return missed
 
 
 def measured(cases: Sequence[Case], engines: Sequence[Engine], rounds: int) -> list[NetworkResult]:
@@ -78,10 +88,16 @@ def report(results: Sequence[NetworkResult], folder: Path) -> int:
     console.print(summary_table(results))
     console.print(verdict_table(judged))
     save(results, folder / "networks.json")
-    pictures = draw_all(results, folder)
-    written = [folder / "networks.json", *pictures]
-    if folder == RESULTS:
-        write_text(PAGE, page(results, judged, [os.path.relpath(path, PAGE.parent) for path in pictures]))
-        written.append(PAGE)
+    written = [folder / "networks.json", *draw_all(results, folder)]
     console.print(f"wrote {', '.join(map(str, written))}")
     return sum(verdict.missed for verdict in judged)
+
+
+def write_page() -> None:
+    """Writes docs/performance.md from the results of all cores."""
+    cores = []
+    for path in sorted(RESULTS.glob("*/networks.json")):
+        pictures = [os.path.relpath(path.parent / name, PAGE.parent) for name in PICTURES]
+        results = load(path)
+        cores.append(CoreResults(path.parent.name, results, verdicts(results), pictures))
+    write_text(PAGE, page(cores))

@@ -3,7 +3,7 @@
 Networks are trained, pruned and fine-tuned on scikit-learn's digits, several times with other splits and weights. The
 first part compares ADMM with one-shot magnitude at equal densities; the second prunes against budgets of milliseconds
 on this machine, beside uniform densities and filter pruning, and measures what comes out; the third times projections.
-Results go to benchmarks/results/pruning.json and pruning.png.
+Results go to pruning.json and pruning.png in the core's folder of benchmarks/results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(
     Networks are trained, pruned and fine-tuned on scikit-learn's digits, several times with other splits and weights.
     The first part prunes against budgets of milliseconds on this machine, beside uniform densities and filter pruning,
     and measures what comes out; the second times projections; the third compares ADMM with one-shot magnitude at equal
-    densities. Results go to benchmarks/results. Exits with 1 when a promise is missed.
+    densities. Results go to the core's folder of benchmarks/results. Exits with 1 when a promise is missed.
     """
     from benchmarks.pruning.run import run
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from benchmarks.command import RESULTS
+from benchmarks.cores import host_results
 from benchmarks.pruning import accuracy, latency
 from benchmarks.pruning.accuracy import TRAINED
 from benchmarks.pruning.datasets import Folders, Images, cifar10, digits, image_folder
@@ -22,7 +22,6 @@ from benchmarks.pruning.training import Recipe
 from pconvgen.files import write_json
 from pconvgen.report.console import output, progress
 
-FIGURES, PLOT = RESULTS / "pruning.json", RESULTS / "pruning.png"
 RECIPE = Recipe(dense=24, prune=12, tune=10)
 LATENCY_RECIPE = Recipe(dense=16, prune=10, tune=8)
 
@@ -59,8 +58,11 @@ def run(seeds: int, data: str, workers: int) -> list[str]:
             trained.append(done)
             step(f"{done.network}, seed {done.seed}")
     minutes = (time.monotonic() - started) / 60
+    figures = host_results() / "pruning.json"
+    plot = figures.with_suffix(".png")
+    figures.parent.mkdir(parents=True, exist_ok=True)
     write_json(
-        FIGURES,
+        figures,
         {
             "data": data,
             "accuracy": [asdict(row) for row in trained],
@@ -74,8 +76,8 @@ def run(seeds: int, data: str, workers: int) -> list[str]:
     out.print(latency_table(timed))
     for name, seconds in speeds.items():
         out.print(f"an ADMM step of 25.7 M weights, {name}: {seconds:.2f} s")
-    draw(timed, PLOT)
-    out.print(f"{minutes:.1f} minutes; wrote {FIGURES} and {PLOT}")
+    draw(timed, plot)
+    out.print(f"{minutes:.1f} minutes; wrote {figures} and {plot}")
     broken = missed(trained, timed, speeds)
     for text in broken:
         out.print(f"MISSED: {text}")

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from benchmarks.command import RESULTS
+from benchmarks.cores import host_results
 from benchmarks.layers import PRUNINGS
 from benchmarks.tuning.network import tuned_network
 from benchmarks.tuning.sweep import Sweep, sweep
@@ -38,7 +38,9 @@ def run(network: bool, structures: Sequence[str] | None) -> bool:
     console.print(f"within {NEAR - 1:.0%} of the best: {len(sweeps) - len(missed)} of {len(sweeps)}")
     if network:
         found["network"] = tuned_network(console)
-    write_json(RESULTS / "tuning.json", found)
+    folder = host_results()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "tuning.json", found)
     return not missed
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,9 +16,10 @@ from onnx.reference import ReferenceEvaluator
 
 from benchmarks import measuring
 from benchmarks.engines import environments, running
-from benchmarks.kernels import deepsparse
+from benchmarks.kernels import deepsparse, run
 from benchmarks.kernels.__main__ import main
 from benchmarks.kernels.against import Comparison, ratios
+from benchmarks.kernels.filters import Filters
 from benchmarks.kernels.promises import PEER_PROMISES, PROMISES, Promise, geometric_mean, judge, judge_peer
 from benchmarks.kernels.roofline import draw
 from benchmarks.kernels.row import Row
@@ -245,3 +247,26 @@ def test_filters_that_nothing_passes_are_an_error(monkeypatch, capsys):
         main()
     assert ended.value.code == 2
     assert "nothing passes the filters (found no-such-layer, expected layers of 3x3" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_kept_when_it_is_interrupted(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    todo = Filters(["3x3"], ["pattern"], [0.125]).cases()
+
+    def measured_row(layer, *_):
+        if layer == todo[2][0]:
+            raise KeyboardInterrupt
+        return row(layer.name, 0.5)
+
+    monkeypatch.setattr(run, "measure", measured_row)
+    for meter in ("fma_meter", "l2_meter", "memory_meter"):
+        monkeypatch.setattr(run, meter, lambda _target: SimpleNamespace(best=PEAK))
+    monkeypatch.setattr(run, "roofs", lambda *_: Roofs(PEAK, 100.0, 20.0))
+    with pytest.raises(KeyboardInterrupt):
+        run.run(Filters(["3x3"], ["pattern"], [0.125]), against=False, folder=tmp_path / "full")
+    kept = json.loads((tmp_path / "out" / "kernels.json").read_text())
+    assert [found["layer"] for found in kept["rows"]] == [case[0].name for case in todo[:2]]
+    assert not (tmp_path / "full" / "kernels.json").exists(), "what was there before is better"
+    printed = capsys.readouterr()
+    assert "lanes" in printed.out
+    assert f"1 of {len(todo)}: " in printed.err

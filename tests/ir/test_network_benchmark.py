@@ -21,7 +21,7 @@ from benchmarks.engines.running import running
 from benchmarks.models.cases import CASES, Case, Variant
 from benchmarks.models.exported import export
 from benchmarks.networks.layer_times import assign, layer_ms, profile, slower_than_dense
-from benchmarks.networks.page import page
+from benchmarks.networks.page import CoreResults, page
 from benchmarks.networks.pictures import draw_all
 from benchmarks.networks.promises import SPEED, judge_speed, verdicts
 from benchmarks.networks.results import (
@@ -188,7 +188,11 @@ def test_tables_and_pictures_and_page(tmp_path):
     assert summary_table(measured).row_count == 4
     for path in draw_all(measured, tmp_path):
         assert path.read_bytes().startswith(b"\x89PNG")
-    text = page(measured, verdicts(measured), ["a/networks.png"])
+    core = CoreResults("avx2-here", measured, verdicts(measured), ["a/networks.png"])
+    there = CoreResults("neon-there", measured[:1], verdicts(measured[:1]), [])
+    text = page([core, there])
+    assert "| network | weights | avx2-here, ms | x best dense engine | neon-there, ms |" in text
+    assert text.count("### Promises") == 2
     assert "MNN: not there" in text
     assert "| A network |" in text
     assert "](a/networks.png)" in text
