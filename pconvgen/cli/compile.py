@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconvgen.cli.first_use import calibrate_first
-from pconvgen.cli.options import InputShapes, Latency, Model, NoCalibrate, Records, check_output, parse_shapes
+from pconvgen.cli.first_use import calibrate_here, is_unmeasured
+from pconvgen.cli.options import (
+    DeviceName,
+    InputShapes,
+    Latency,
+    Model,
+    NoCalibrate,
+    Records,
+    check_output,
+    device_for,
+    parse_shapes,
+)
 from pconvgen.errors import UsageError
 
 if TYPE_CHECKING:
     from pconvgen.compiler import BuiltModel
+    from pconvgen.frontend import Imported
+    from pconvgen.values.target import Target
 
 
 def command(
@@ -66,6 +78,15 @@ def command(
         bool, typer.Option("--timings", help="Print the seconds of each phase, and the memory.")
     ] = False,
     no_calibrate: NoCalibrate = False,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Measure kernels of which predictions do not tell which is faster, sparse against dense among them,"
+            " on --device; what was measured is kept in the cache, or in --records.",
+        ),
+    ] = False,
+    device: DeviceName = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -81,6 +102,10 @@ def command(
     """
     shapes = parse_shapes(inputs)
     output = output or Path(f"{model.stem}.so")
+    if device and not measure:
+        raise UsageError("--device is where --measure measures", remedy="add --measure, or leave --device out")
+    if measure and (dense or (dtype, accumulate, weights) != ("float32", None, None)):
+        raise UsageError("--measure is for pruned models in float32", remedy="leave --measure out")
     if emit not in (None, "c-header"):
         raise UsageError("nothing of that kind can be written", found=f"--emit {emit}", expected="c-header")
     header = output.with_suffix(".h") if emit else None
@@ -105,8 +130,18 @@ def command(
     if explain:
         check_output(explain, model)
 
-    calibrate_first(preset, wanted=not no_calibrate and not dense, latency=latency)
-    verified = ""
+    source: Path | Imported = model
+    unmeasured = is_unmeasured(preset, wanted=not no_calibrate and not dense, latency=latency)
+    if unmeasured or measure:
+        from pconvgen.frontend import load_model
+
+        with progress(f"reading {model}"):
+            source = imported = load_model(model, shapes)
+        if unmeasured:
+            calibrate_here(preset)
+    verified, measured = "", ""
+    if measure:
+        records, measured = _measured(imported, preset, device, records, latency)
     with (
         tempfile.TemporaryDirectory(prefix="pconvgen-") as folder,
         progress(f"compiling {model} for {target}") as report,
@@ -117,7 +152,7 @@ def command(
             from pconvgen.header import c_header
 
         compiled = compile(
-            model, target, inputs=shapes, dense=dense, exact_nan=exact_nan, dtype=dtype, accumulate=accumulate,
+            source, target, inputs=shapes, dense=dense, exact_nan=exact_nan, dtype=dtype, accumulate=accumulate,
             weights=weights, records=records, latency=latency,
         )  # fmt: skip
         library = compiled.export(Path(folder) / "model.so")
@@ -141,9 +176,50 @@ def command(
         out.print(timings_table(watch.seconds))
     out.print(summary(compiled.decisions, size, compiled.manifest.memory))
     out.print(compiled.manifest.timing)
+    if measured:
+        out.print(measured)
     if verified:
         out.print(verified)
     out.print(f"wrote {output}" + (f" and {header}" if header else ""))
+
+
+def _measured(
+    imported: Imported,
+    target: Target,
+    device: str | None,
+    records: Path | None,
+    latency: Path | None,
+) -> tuple[Path | None, str]:
+    """Measures contenders; the file of records to compile with, None where nothing had to be measured, and a line."""
+    from functools import partial
+
+    from pconvgen.planning.experience import experience
+    from pconvgen.records.facts import device_name
+    from pconvgen.records.kept import kept_trials
+    from pconvgen.records.record import device_class
+    from pconvgen.report.console import progress
+    from pconvgen.report.tuning import summary
+    from pconvgen.tuning.contenders import Contenders
+    from pconvgen.tuning.session import tune
+    from pconvgen.tuning.tuner import TuningBudget
+
+    where = device_for(device, target)
+    if where.counts:
+        raise UsageError(
+            "there is no clock on that device", found=where.name, remedy="name one that has one, or leave --measure out"
+        )
+    path = records or kept_trials(target, device_class(device_name(where), 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with progress(f"measuring kernels of {imported.source} on {where.name}") as say:
+        strategy = partial(Contenders, experience(target, latency=latency))
+        tuned = tune(
+            imported, target, where, path, TuningBudget(), strategy=strategy,
+            report=lambda tuner, _: say(f"{tuner.trials} kernels"),
+        )  # fmt: skip
+    if tuned.interrupted:
+        raise KeyboardInterrupt
+    usable = path.stat().st_size > 0
+    return (path if usable else None), summary(tuned.tuner) if usable else "nothing had to be measured"
 
 
 def _verified(compiled: BuiltModel, source: str) -> str:

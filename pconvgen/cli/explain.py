@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconvgen.cli.first_use import calibrate_first
+from pconvgen.cli.first_use import calibrate_here, is_unmeasured
 from pconvgen.cli.options import InputShapes, Latency, NoCalibrate, Records, check_output, parse_shapes
 from pconvgen.errors import UsageError
 
@@ -99,7 +99,8 @@ def _decide(
     preset = get_target(target)
     with progress(f"reading {path}"):
         imported = load_model(path, shapes)
-    calibrate_first(preset, wanted=calibrate, latency=latency)
+    if is_unmeasured(preset, wanted=calibrate, latency=latency):
+        calibrate_here(preset)
     with progress(f"choosing kernels for {target}"):
         from pconvgen.compiler import lower
         from pconvgen.passes.memory import memory_of

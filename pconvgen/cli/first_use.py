@@ -15,22 +15,21 @@ SECONDS = 20.0
 """Of measuring; `pconvgen calibrate` takes longer, and predicts better."""
 
 
-def calibrate_first(target: Target, *, wanted: bool, latency: Path | None = None) -> None:
-    """Calibrates this machine where it is the target, and nothing was learned of it; says what it does, or why not.
+def is_unmeasured(target: Target, *, wanted: bool, latency: Path | None = None) -> bool:
+    """Whether this machine is the target, nothing was learned of it, and that is to be changed.
 
-    A machine whose cache cannot be written, and one that tests for others (which set CI), is left as it is. So is what
-    fails: no command needs times.
+    Not where the cache cannot be written, nor where software is tested for others, which sets CI: tables say that there
+    are no times, and what would make them.
     """
-    if not wanted or latency is not None or not target.is_host:
-        return
     from pconvgen.planning.experience import experience
 
-    if experience(target).model is not None:
-        return
-    reason = _reason()
-    if reason:
-        typer.echo(f"nobody has measured this processor yet, and {reason}: times are not known", err=True)
-        return
+    if not wanted or latency is not None or not target.is_host or os.environ.get("CI") or not _is_writable():
+        return False
+    return experience(target).model is None
+
+
+def calibrate_here(target: Target) -> None:
+    """Calibrates this machine, and says so. What fails is told, too: no command needs times."""
     typer.echo(
         f"nobody has measured this processor yet: doing so, for {SECONDS:.0f} s, once; --no-calibrate leaves it out",
         err=True,
@@ -45,13 +44,11 @@ def calibrate_first(target: Target, *, wanted: bool, latency: Path | None = None
         typer.echo(f"that failed, and times are not known: {error}", err=True)
 
 
-def _reason() -> str | None:
-    """Why nothing can be kept here."""
+def _is_writable() -> bool:
+    """Whether anything can be kept in the cache."""
     from pconvgen.files import user_cache
 
-    if os.environ.get("CI"):
-        return "CI is set"
     at = user_cache()
     while not at.exists():
         at = at.parent
-    return None if os.access(at, os.W_OK) else f"{at} cannot be written"
+    return os.access(at, os.W_OK)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.first_use import calibrate_first
+from pconvgen.cli.first_use import calibrate_here, is_unmeasured
 from pconvgen.cli.guard import INTERRUPTED
 from pconvgen.cli.options import Cores, InputShapes, Model, NoCalibrate, Threads, device_for, parse_shapes
 from pconvgen.errors import UsageError
@@ -72,7 +72,8 @@ def command(
         from pconvgen.tuning.tuner import Tuner, TuningBudget
 
         imported = load_model(model, shapes)
-    calibrate_first(preset, wanted=not no_calibrate and where.name == "local")
+    if is_unmeasured(preset, wanted=not no_calibrate and where.name == "local"):
+        calibrate_here(preset)
     budget = TuningBudget(trials, None if minutes is None and trials is not None else 60 * (minutes or 10))
     out = output()
     bar = Progress(console=out)

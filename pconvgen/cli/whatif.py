@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconvgen.cli.first_use import calibrate_first
+from pconvgen.cli.first_use import calibrate_here, is_unmeasured
 from pconvgen.cli.options import (
     InputShapes,
     Latency,
@@ -65,8 +65,6 @@ def command(
             remedy="leave --device out for an estimate, or measure on a device that has one",
         )
 
-    calibrate_first(preset, wanted=not no_calibrate and where is None, latency=latency)
-
     from pconvgen.files import replacing, write_json
     from pconvgen.report.console import output as console
     from pconvgen.report.console import progress
@@ -74,6 +72,11 @@ def command(
     from pconvgen.report.whatif import plot as draw
     from pconvgen.whatif.networks import outlooks, whatif
 
+    if is_unmeasured(preset, wanted=not no_calibrate and where is None, latency=latency):
+        from pconvgen.frontend import load_model
+
+        load_model(model, shapes)  # what is wrong with it is said before anything takes long
+        calibrate_here(preset)
     globs = tuple(glob for entry in layers or () for glob in entry.split(",") if glob)
     with progress(f"pruning and planning {model}"):
         points = whatif(model, structure, densities, target, layers=globs, inputs=shapes, device=where, latency=latency)

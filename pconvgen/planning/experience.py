@@ -68,7 +68,8 @@ class Experience:
             kinds = ", ".join(str(Precision.from_json(kinds)) for kinds in self.model.formats)
             seen = f"batch {self.model.batch} at most, {kinds}"
             return f"times learned from {self.model.records} records of {self.device_class} ({seen})"
-        return f"no times: nothing was learned of {self.target.name} on {self.device_class}"
+        where = f"{self.target.name} on {self.device_class}"
+        return f"no times: nothing was learned of {where}; pconvgen calibrate measures it"
 
     @cached_property
     def _by_task(self) -> dict[str, list[Record]]:

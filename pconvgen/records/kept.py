@@ -26,6 +26,11 @@ def kept_model(target: Target, device_class: str) -> Path:
     return folder() / f"{_stem(target)}-{digest}.json"
 
 
+def kept_trials(target: Target, device_class: str) -> Path:
+    """The file of what compiling has measured for a target on a class of devices, whether or not it exists."""
+    return kept_model(target, device_class).with_suffix(".trials.jsonl")
+
+
 def kept_models(target: Target) -> list[Path]:
     """The models of a target on any devices, the latest first."""
     found = folder().glob(f"{_stem(target)}-*.json")

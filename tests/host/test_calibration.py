@@ -176,7 +176,7 @@ def test_the_first_use_calibrates(
     if experience(HOST).model is not None:
         pytest.skip("what comes with pconvgen knows this processor")
     code, out, err = invoke("explain", models / "small.pt2")
-    assert (code, "CI is set" in err, "no times" in out) == (0, True, True)
+    assert (code, err, "no times" in out, "pconvgen calibrate measures it" in out) == (0, "", True, True)
     monkeypatch.delenv("CI")
     code, out, err = invoke("explain", models / "small.pt2", "--no-calibrate")
     assert (code, err, "no times" in out) == (0, "", True)
@@ -184,6 +184,11 @@ def test_the_first_use_calibrates(
     assert (code, err) == (0, ""), "a library was decided upon"
     code, out, err = invoke("explain", models / "small.pt2", "--target", "cortex-a76")
     assert (code, err) == (0, ""), "it is no matter of this machine"
+    broken = calibrations.parent / "broken.pt2"
+    broken.write_bytes(b"PK")
+    for command in ("compile", "explain"):
+        code, _, err = invoke(command, broken)
+        assert (code, "nobody has measured" in err) == (1, False), "what is wrong is said at once"
     code, out, err = invoke("explain", models / "small.pt2")
     assert (code, "times learned from" in out) == (0, True), err
     assert "nobody has measured this processor yet: doing so" in err

@@ -317,6 +317,31 @@ def test_the_command_line(tmp_path: Path, invoke: Invoke) -> None:
     assert "Traceback" not in err
 
 
+def test_compiling_measures_what_predictions_do_not_tell(tmp_path: Path, invoke: Invoke) -> None:
+    model, records, out = tmp_path / "model.pt2", tmp_path / "records.jsonl", tmp_path / "m.so"
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1)).eval()
+    sparsify(layers, "simd_block", 0.8, ("2",))
+    torch.export.save(torch.export.export(layers, (torch.zeros(1, 3, 16, 16),)), model)
+    words = ("compile", model, "-o", out, "--records", records, "--measure")
+    code, printed, err = invoke(*words, "--verify")
+    assert code == 0, err
+    assert "measured: " in printed
+    assert "with the best found" in " ".join(printed.split())
+    found = list(read_records(records))
+    by_layer: dict[str, set[str]] = {}
+    for record in found:
+        by_layer.setdefault(record.task, set()).add(record.trial["structure"])
+    assert any("dense" in structures and len(structures) > 1 for structures in by_layer.values())
+    code, printed, _ = invoke(*words)
+    assert (code, "0 trials" in printed) == (0, True), "what was measured is kept"
+    assert len(list(read_records(records))) == len(found)
+    assert invoke("compile", model, "--measure", "--dtype", "float16", "-o", out)[0] == 2
+    assert invoke("compile", model, "--device", "local", "-o", out)[0] == 2
+    code, _, err = invoke("compile", model, "--target", "cortex-a76", "--measure", "-o", out)
+    assert (code, "no clock" in err) == (2, True)
+
+
 @pytest.mark.cross
 @pytest.mark.parametrize("unit", [CYCLES, INSTRUCTIONS])
 def test_static_costs_of_arm(tmp_path: Path, unit: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +16,18 @@ from torch import nn
 from pconvgen.devices.units import SECONDS
 from pconvgen.frontend import load_model
 from pconvgen.latency.ranker import ENOUGH, Ranker
+from pconvgen.planning.experience import Experience
 from pconvgen.records.describe import describe_choice
 from pconvgen.sparsify import sparsify
 from pconvgen.targets.presets import get_target
 from pconvgen.tuning import doubt
 from pconvgen.tuning import tuner as tuning
 from pconvgen.tuning.collect import tasks_of
+from pconvgen.tuning.contenders import Contenders, contenders
 from pconvgen.tuning.runner import Sample
 from pconvgen.tuning.task import Task
 from pconvgen.tuning.tuner import Progress, Tuner
+from pconvgen.values.target import Target
 
 TARGET = get_target("cortex-a76")
 
@@ -50,7 +54,7 @@ def as_predicted(_: Progress, choice: Any) -> float:
     return 1e-9 * choice.cycles
 
 
-def tuner_of(tasks: list[Task]) -> Tuner:
+def tuner_of(tasks: list[Task], strategy: Callable[..., Tuner] = Tuner) -> Tuner:
     runner: Any = SimpleNamespace(
         device=SimpleNamespace(
             name="test", counts=False, unit=SECONDS, facts=lambda: {"device": "test", "cpu": "none"}
@@ -58,7 +62,7 @@ def tuner_of(tasks: list[Task]) -> Tuner:
         cores=None,
         threads=1,
     )
-    return Tuner(tasks, "model", TARGET, [runner], append=lambda _: None)
+    return strategy(tasks, "model", TARGET, [runner], append=lambda _: None)
 
 
 def tuned(tasks: list[Task], clock: Clock, most: int = 2000) -> tuple[Tuner, list[tuple[str, Any]]]:
@@ -168,3 +172,32 @@ def test_a_device_that_is_as_predicted_is_left_alone_soon(pruned: Task) -> None:
     tuner, tried = tuned([pruned], as_predicted)
     assert len(tried) <= tuning.PATIENCE + tuning.BATCH
     assert tuner.doubt.deviation < 0.2
+
+
+def nothing_known(target: Target) -> Experience:
+    return Experience(target, "test", (), None)
+
+
+def test_contenders_are_the_best_of_each_kind_of_kernel(pruned: Task) -> None:
+    found = contenders(pruned, nothing_known(TARGET))
+    assert found[0] == pruned.choices[0]
+    kinds = [(choice.candidate.structure, choice.family.name) for choice in found]
+    assert len(set(kinds)) == len(kinds) > 1
+    for choice, kind in zip(found, kinds, strict=True):
+        alike = [c for c in pruned.choices if (c.candidate.structure, c.family.name) == kind]
+        assert choice.cycles == min(c.cycles for c in alike)
+        assert choice.cycles < 2 * found[0].cycles
+
+
+def test_what_is_clear_is_not_measured(pruned: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pconvgen.tuning.contenders.FIRST", 0.001)
+    assert contenders(pruned, nothing_known(TARGET)) == []
+
+
+def test_each_contender_is_measured_once(pruned: Task) -> None:
+    wanted = contenders(pruned, nothing_known(TARGET))
+    tuner = tuner_of([pruned], partial(Contenders, nothing_known(TARGET)))
+    tried = []
+    while batch := tuner._propose(tuning.BATCH, []):
+        tried += [proposal.choice for proposal in batch]
+    assert tried == wanted
