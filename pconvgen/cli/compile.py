@@ -104,8 +104,6 @@ def command(
     output = output or Path(f"{model.stem}.so")
     if device and not measure:
         raise UsageError("--device is where --measure measures", remedy="add --measure, or leave --device out")
-    if measure and (dense or (dtype, accumulate, weights) != ("float32", None, None)):
-        raise UsageError("--measure is for pruned models in float32", remedy="leave --measure out")
     if emit not in (None, "c-header"):
         raise UsageError("nothing of that kind can be written", found=f"--emit {emit}", expected="c-header")
     header = output.with_suffix(".h") if emit else None
@@ -116,14 +114,17 @@ def command(
     from pconvgen.targets.formats import check_formats
     from pconvgen.targets.linker import find_linker
     from pconvgen.targets.presets import get_target
-    from pconvgen.values.precision import precision
+    from pconvgen.values.precision import FLOAT32, precision
     from pconvgen.watch import phase, watching
 
     # What can be known to fail does so before the minutes that a large network takes.
     model_format(model)
     preset = get_target(target)
     find_linker(preset)
-    check_formats(preset, precision(dtype, accumulate=accumulate, weights=weights))
+    formats = precision(dtype, accumulate=accumulate, weights=weights)
+    check_formats(preset, formats)
+    if measure and (dense or formats != FLOAT32):
+        raise UsageError("--measure is for pruned models in float32", remedy="leave --measure out")
     check_output(output, model, explain, records, latency, header)
     if header:
         check_output(header, model, explain, records, latency)
