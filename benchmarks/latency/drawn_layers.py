@@ -6,14 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pconvgen.sparsify import fitting
-from pconvgen.sparsity import project
+from pconvgen.calibration.layers import CHANNELS, DENSITIES, pruned
+from pconvgen.calibration.layers import SIZES as CALIBRATED
 
-CHANNELS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-SIZES = (7, 10, 14, 20, 28, 40, 56, 80, 112, 160, 224)
+SIZES = (*CALIBRATED, 160, 224)
 KINDS = ("3x3", "3x3", "3x3, stride 2", "1x1", "1x1", "depthwise", "linear")
 STRUCTURES_DRAWN = ("dense", "pattern", "simd_block", "simd_block", "unstructured", "block_punched")
-DENSITIES = (0.5, 0.25, 0.125)
 ACTIVATIONS: tuple[type[nn.Module], ...] = (nn.ReLU, nn.ReLU, nn.SiLU, nn.Identity)
 MOST_MACS, MOST_INPUTS = 1.2e9, 4e6
 """Surviving multiply-accumulates, and elements of the input, of a layer at most."""
@@ -58,9 +56,7 @@ def _prune(layer: nn.Module, structure: str, density: float) -> int:
     linear = isinstance(layer, nn.Linear)
     shaped = weight[:, :, None, None] if linear else weight
     groups = 1 if linear else layer.groups
-    if structure != "dense":
-        kind, params, _ = fitting("linear" if linear else "conv2d", shaped.shape, groups, structure)
-        if shaped.shape[1] > 1 and kind != "dense":
-            shaped = project(kind, shaped, density, groups=groups, **params)
+    if shaped.shape[1] > 1:
+        shaped = pruned(shaped, "linear" if linear else "conv2d", groups, structure, density)
     layer.weight.data = torch.from_numpy(np.ascontiguousarray(shaped.reshape(weight.shape)))  # type: ignore[union-attr]
     return int(np.count_nonzero(shaped))

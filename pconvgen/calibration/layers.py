@@ -6,7 +6,6 @@ They are drawn, always the same ones, so that the first few of them span as much
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from pconvgen.matching.fused_ops import FusedOp
 from pconvgen.planning.choose import layer_of, predicted
 from pconvgen.sparsify import fitting
-from pconvgen.sparsity import DENSE, project
+from pconvgen.sparsity import DENSE, Weight, project
 from pconvgen.templates.layout.proposals import layouts
 from pconvgen.tuning.task import Task
 from pconvgen.values.planes import Places, PlaneLayout, plain_layout
@@ -35,7 +34,7 @@ class _Kind:
 
     Attributes
     ----------
-    kernel, stride: (rows, columns), of both directions.
+    kernel, stride: in both directions.
     depthwise: whether each channel is a group.
     product: whether it is a product of matrices.
     structures: what their weights are pruned to, in turn.
@@ -45,17 +44,17 @@ class _Kind:
     stride: int = 1
     depthwise: bool = False
     product: bool = False
-    structures: tuple[str, ...] = ("simd_block", DENSE, "unstructured")
+    structures: tuple[str, ...] = (DENSE,)
 
 
 _KINDS = (
     _Kind(3, structures=("pattern", "simd_block", DENSE, "block_punched", "unstructured")),
     _Kind(1, structures=("simd_block", DENSE, "unstructured", "block_punched")),
     _Kind(3, structures=("simd_block", "pattern", DENSE)),
-    _Kind(3, depthwise=True, structures=(DENSE,)),
+    _Kind(3, depthwise=True),
     _Kind(1, structures=(DENSE, "simd_block")),
     _Kind(3, stride=2, structures=("simd_block", "pattern", DENSE)),
-    _Kind(3, depthwise=True, stride=2, structures=(DENSE,)),
+    _Kind(3, depthwise=True, stride=2),
     _Kind(product=True, structures=("simd_block", DENSE)),
 )
 """In the order in which they take turns, the common ones twice."""
@@ -70,7 +69,7 @@ _EPILOGUES = (
 
 
 def calibration_tasks(target: Target) -> list[Task]:
-    """The layers as a tuner takes them, those that say most first."""
+    """The layers as a tuner takes them, one of each kind after the other."""
     rng, turns = np.random.default_rng(0), dict.fromkeys(_KINDS, 0)
     found: list[Task] = []
     for number in range(LAYERS):
@@ -86,7 +85,7 @@ def _drawn(
     rng: np.random.Generator, kind: _Kind, structure: str, epilogue: Epilogue
 ) -> tuple[ConvWorkload, NDArray[np.float32]]:
     """A layer of a kind whose sizes are drawn until it is small enough, with its weight pruned."""
-    for _ in count():
+    while True:
         channels, filters = (int(value) for value in rng.choice(CHANNELS, 2))
         size, density = int(rng.choice(SIZES)), float(rng.choice(DENSITIES))
         if kind.product:
@@ -107,11 +106,15 @@ def _drawn(
         if kept <= MOST_KEPT and workload.macs <= MOST_MACS and channels * size**2 <= MOST_INPUTS:
             break
     weight = rng.standard_normal(workload.weight_shape).astype(np.float32)
-    if structure != DENSE:
-        fits, params, _ = fitting("linear" if kind.product else "conv2d", weight.shape, workload.groups, structure)
-        if fits != DENSE:
-            weight = project(fits, weight, density, groups=workload.groups, **params)
-    return workload, weight
+    return workload, pruned(weight, "linear" if kind.product else "conv2d", workload.groups, structure, density)
+
+
+def pruned(weight: Weight, op: str, groups: int, structure: str, density: float) -> Weight:
+    """A weight [filters, channels / groups, rows, columns] by magnitude, to the structure that applies, if any does."""
+    if structure == DENSE:
+        return weight
+    fits, params, _ = fitting(op, weight.shape, groups, structure)
+    return weight if fits == DENSE else project(fits, weight, density, groups=groups, **params)
 
 
 def _task(name: str, workload: ConvWorkload, weight: NDArray[np.float32], target: Target) -> Task:
