@@ -62,19 +62,19 @@ class Progress:
     task: the task.
     descriptions: of its workload, layouts and weight, for records.
     untried: choices without a record, with their descriptions.
+    kinds: how many choices there are of each kind, tried or not, see `_kind`.
     costs: of trials that have figures, in the order of measurement, the default first where it has them.
     default: cost of the default schedule, None before it is measured and where it failed.
     failures: trials without figures, by kind.
-    kinds: of schedules that were tried, see `_kind`.
     """
 
     task: Task
     descriptions: Described
     untried: list[tuple[Choice, dict[str, Any]]]
+    kinds: Counter[tuple[Any, ...]]
     costs: list[float] = field(default_factory=list)
     default: float | None = None
     failures: dict[str, int] = field(default_factory=dict)
-    kinds: set[tuple[Any, ...]] = field(default_factory=set)
 
     @property
     def best(self) -> float | None:
@@ -184,7 +184,8 @@ class Tuner:
 
     def _start(self, task: Task) -> Progress:
         described = task.layer.described(task.places)
-        return Progress(task, described, [(choice, describe_choice(choice)) for choice in task.choices])
+        choices = [(choice, describe_choice(choice)) for choice in task.choices]
+        return Progress(task, described, choices, Counter(_kind(trial) for _, trial in choices))
 
     def run(self, budget: TuningBudget, folder: Path, report: Callable[[Tuner, float], None]) -> None:
         """Measures until the budget is spent or nothing promises a gain; `report(self, share spent)` after each trial.
@@ -288,16 +289,16 @@ class Tuner:
             for number in numbers
         ]
         progress.untried = [pair for number, pair in enumerate(progress.untried) if number not in numbers]
-        progress.kinds |= {_kind(proposal.described) for proposal in found}
         return found
 
     def _news(self, progress: Progress, costs: NDArray[np.float64]) -> list[int]:
         """The best untried choice of each kind that was not tried and may hold the best one, the most likely first."""
         limit = float(costs.min()) * math.exp(DEVIATIONS * self.doubt.deviation)
         found: dict[tuple[Any, ...], int] = {}
+        left = Counter(_kind(trial) for _, trial in progress.untried)
         for number in np.argsort(costs, kind="stable").tolist():
             kind = _kind(progress.untried[number][1])
-            if costs[number] <= limit and kind not in progress.kinds:
+            if costs[number] <= limit and left[kind] == progress.kinds[kind]:
                 found.setdefault(kind, number)
         return list(found.values())
 
