@@ -11,7 +11,7 @@ from pconvgen.devices import Device
 from pconvgen.errors import PconvgenError, UsageError
 from pconvgen.latency.model import LatencyModel, fit
 from pconvgen.records.facts import device_name
-from pconvgen.records.kept import kept_model
+from pconvgen.records.kept import kept_model, make_folder
 from pconvgen.records.record import device_class
 from pconvgen.records.store import read_records
 from pconvgen.schedules.measured import models_of
@@ -20,8 +20,6 @@ from pconvgen.tuning.session import measure
 from pconvgen.tuning.tuner import TuningBudget
 from pconvgen.values.target import Target
 
-SECONDS = 60.0
-"""Of measuring, unless told otherwise."""
 NAME = "calibration"
 """What its records name as the model."""
 
@@ -47,7 +45,7 @@ class Calibration:
 def calibrate(
     target: Target,
     device: Device,
-    seconds: float = SECONDS,
+    seconds: float,
     report: Callable[[int, float], None] = lambda _trials, _spent: None,
 ) -> Calibration:
     """Measures layers of all kinds on a device for some seconds, learns from them, and keeps both for later.
@@ -60,6 +58,7 @@ def calibrate(
     UsageError: the device has no clock.
     PconvgenError: the device cannot be used, the cache cannot be written, or too little was measured to learn from;
         what was measured is kept.
+    KeyboardInterrupt: Ctrl-C came before that.
     """
     if device.counts:
         raise UsageError(
@@ -67,21 +66,17 @@ def calibrate(
         )
     path = kept_model(target, device_class(device_name(device), 1))
     records = path.with_suffix(".jsonl")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PconvgenError(
-            "the cache cannot be written",
-            file=path.parent,
-            found=error.strerror,
-            remedy="set XDG_CACHE_HOME to a folder that can be written",
-        ) from error
+    make_folder()
     _, interrupted = measure(
         calibration_tasks(target), NAME, target, device, records, TuningBudget(seconds=seconds), strategy=Sampler,
         report=lambda tuner, spent: report(tuner.trials, spent), attempts=1,  # more layers teach more
     )  # fmt: skip
-    model = fit(
-        list(read_records(records)), bases=[LatencyModel.load(path) for path in models_of(target.core.isa.name)]
-    )
+    others = [LatencyModel.load(other) for other in models_of(target.core.isa.name)]
+    try:
+        model = fit(list(read_records(records)), bases=others)
+    except PconvgenError as error:
+        if interrupted:
+            raise KeyboardInterrupt from error
+        raise
     model.save(path)
     return Calibration(model, path, records, interrupted)

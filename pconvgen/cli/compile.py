@@ -196,7 +196,7 @@ def _measured(
 
     from pconvgen.planning.experience import experience
     from pconvgen.records.facts import device_name
-    from pconvgen.records.kept import kept_trials
+    from pconvgen.records.kept import kept_trials, make_folder
     from pconvgen.records.record import device_class
     from pconvgen.report.console import progress
     from pconvgen.report.tuning import summary
@@ -209,8 +209,8 @@ def _measured(
         raise UsageError(
             "there is no clock on that device", found=where.name, remedy="name one that has one, or leave --measure out"
         )
+    make_folder()
     path = records or kept_trials(target, device_class(device_name(where), 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with progress(f"measuring kernels of {imported.source} on {where.name}") as say:
         strategy = partial(Contenders, experience(target, latency=latency))
         tuned = tune(

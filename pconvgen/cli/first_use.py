@@ -21,15 +21,18 @@ def is_unmeasured(target: Target, *, wanted: bool, latency: Path | None = None) 
     Not where the cache cannot be written, nor where software is tested for others, which sets CI: tables say that there
     are no times, and what would make them.
     """
-    from pconvgen.planning.experience import experience
+    from pconvgen.planning.experience import host_class, model_of
 
     if not wanted or latency is not None or not target.is_host or os.environ.get("CI") or not _is_writable():
         return False
-    return experience(target).model is None
+    return model_of(target, host_class()) is None
 
 
 def calibrate_here(target: Target) -> None:
-    """Calibrates this machine, and says so. What fails is told, too: no command needs times."""
+    """Calibrates this machine, and says so. What fails is told, too: no command needs times.
+
+    Raises KeyboardInterrupt at Ctrl-C, which ends the command; what was measured is kept.
+    """
     typer.echo(
         f"nobody has measured this processor yet: doing so, for {SECONDS:.0f} s, once; --no-calibrate leaves it out",
         err=True,
@@ -39,9 +42,13 @@ def calibrate_here(target: Target) -> None:
     from pconvgen.report.calibration import measuring, result
 
     try:
-        typer.echo(result(measuring(target, get_device("local"), SECONDS, "calibrating")), err=True)
+        found = measuring(target, get_device("local"), SECONDS, "calibrating")
     except PconvgenError as error:
         typer.echo(f"that failed, and times are not known: {error}", err=True)
+        return
+    if found.interrupted:
+        raise KeyboardInterrupt
+    typer.echo(result(found), err=True)
 
 
 def _is_writable() -> bool:

@@ -148,22 +148,19 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     UsageError: the model is of another target, or another device than this machine.
     """
     own = [] if records is None else [record for record in read_records(records) if _is_of(record, target)]
-    known = latency_of(target.core.isa.name, target.cpu)
     brought = (record for path in records_of(target.core.isa.name) for record in read_records(path))
     came = [record for record in brought if _is_of(record, target)]
     model = None if latency is None else LatencyModel.load(latency)
     if model is not None:
         model.check(target)
     if target.is_host:
-        where = device_class(device_name(get_device("local")), 1)
+        where = host_class()
         if model is not None:
             model.check_device(where)
     else:
         known_class = model.device_class if model is not None else _most_common(own) or _calibrated(target)
         where = known_class or _most_common(came) or "any device"
-    for path in () if model is not None else (kept_model(target, where), known):
-        if model is None and path is not None and path.is_file():
-            model = _found(path, target, where)
+    model = model or model_of(target, where)
     own = [record for record in own if record.device_class == where]
     if records is not None and not own:
         warnings.warn(
@@ -174,6 +171,18 @@ def experience(target: Target, records: Path | None = None, latency: Path | None
     tasks = {record.task for record in own}
     rest = [record for record in came if record.device_class == where and record.task not in tasks]
     return Experience(target, where, (*own, *rest), model)
+
+
+def host_class() -> str:
+    """The class of devices that this machine is of, as one thread sees it."""
+    return device_class(device_name(get_device("local")), 1)
+
+
+def model_of(target: Target, where: str) -> LatencyModel | None:
+    """What was learned of a target on a class of devices: by this user's calibration, else by what pconvgen brings."""
+    paths = (kept_model(target, where), latency_of(target.core.isa.name, target.cpu))
+    found = (_found(path, target, where) for path in paths if path is not None and path.is_file())
+    return next((model for model in found if model is not None), None)
 
 
 def _found(path: Path, target: Target, where: str) -> LatencyModel | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from pconvgen.errors import PconvgenError
 from pconvgen.files import user_cache
 from pconvgen.records.describe import describe_target
 from pconvgen.records.record import target_key
@@ -17,6 +18,19 @@ from pconvgen.values.target import Target
 def folder() -> Path:
     """Where calibrations are kept, whether or not it exists."""
     return user_cache() / "devices"
+
+
+def make_folder() -> None:
+    """Makes that folder where there is none. Raises PconvgenError when it cannot be made."""
+    try:
+        folder().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PconvgenError(
+            "the cache cannot be written",
+            file=folder(),
+            found=error.strerror,
+            remedy="set XDG_CACHE_HOME to a folder that can be written",
+        ) from error
 
 
 def kept_model(target: Target, device_class: str) -> Path:

@@ -23,6 +23,8 @@ from tests.denormals import FLUSH, HOST, LOOPS, TO_ZERO, answer, build, flushed,
 
 pytestmark = pytest.mark.host
 
+two_cores = pytest.mark.skipif(usable_cores() < 2, reason="one core has no pool of threads")
+
 
 @pytest.mark.parametrize("bits", [0, FLUSH, TO_ZERO])
 @pytest.mark.parametrize("loops", LOOPS)
@@ -36,7 +38,7 @@ def test_the_caller_gets_its_mode_back(loops: str, bits: int) -> None:
     assert (np.signbit(found) == np.signbit(operands())).all()
 
 
-@pytest.mark.skipif(usable_cores() < 2, reason="one core")
+@two_cores
 @pytest.mark.parametrize("loops", LOOPS)
 def test_threads_of_the_pool_flush_and_get_their_mode_back(loops: str) -> None:
     program = f"""
@@ -126,7 +128,7 @@ class Net(nn.Module):
         return self.layer(x), torch.sigmoid(self.layer(x) - 88), torch.softmax(x - 100 * (x > 1), 1)
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.skipif(usable_cores() < 2, reason="one"))])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=two_cores)])
 def test_networks(threads: int) -> None:
     x = torch.full((1, 16, 64, 64), 2.0**-145)
     x[:, 0] = 2
