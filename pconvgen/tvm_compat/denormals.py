@@ -1,6 +1,6 @@
 """Denormal numbers are zero within kernels: as results and as operands, in every thread that takes part.
 
-Intel's cores take a hundred cycles and more for an operation with one. The mode is the calling thread's, which gets its
+Intel's cores take far longer for an operation with one. The mode is the calling thread's, which gets its
 own back; a thread of the pool switches for its share of a parallel loop, not in each iteration.
 
 before: pack; parallel for c: filter
